@@ -1,0 +1,57 @@
+# Everything a person needs to run here; `make help` lists it.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Made last, so that an interrupted installation is taken up again.
+INSTALLED := $(VENV)/installed
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@scripts/install.sh $(VENV)
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv and install cifarray with everything that its tests need
+
+.PHONY: demo
+demo: $(INSTALLED) ## tune and train on real handwritten digits, on this machine, with nothing downloaded
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: $(INSTALLED) ## the test suite without what is marked slow
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## the whole test suite, before a release
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types contracts ## lint, types and contracts: what CI runs before the tests
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(INSTALLED) ## ruff: mend style and formatting
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(INSTALLED) ## import-linter: who may import whom
+	@PATH="$(abspath $(BIN)):$$PATH" lint-imports --no-cache
+
+.PHONY: clean
+clean: ## remove .venv, builds and caches; the store and what was pulled stay
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@find . -path ./store -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

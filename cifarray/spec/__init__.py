@@ -1,0 +1,1 @@
+"""What a job and a cluster profile may say; no torch, no ray."""

@@ -1,0 +1,170 @@
+"""A job: what to train or tune, on which dataset, never where."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cifarray.spec.record import Record
+from cifarray.spec.space import SweepSpec
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class DatasetSpec(Record):
+    """Which rows to learn from, and which of their labels."""
+
+    name: str
+    labels: Literal["fine", "coarse"] = "fine"
+    rows: int | None = Field(default=None, ge=2)
+    """Use only the first rows of train, in the archive's order, before validation is split off."""
+
+
+class ValidationSpec(Record):
+    """The seeded, class-balanced part of train that is held back to choose by."""
+
+    fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
+    seed: int = Field(default=0, ge=0)
+
+
+class ModelSpec(Record):
+    """A network of the registry, or `package.module:factory` for one of the user's own."""
+
+    name: str
+    dropout: Fraction | None = None
+    """Rate before the last layer; None leaves the network's own."""
+    dropouts: tuple[float, ...] | None = None
+    """Every rate of a network that has several, in order; excludes `dropout`."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments, for a network of the user's own."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_dropout(self) -> "ModelSpec":
+        if self.dropout is not None and self.dropouts is not None:
+            raise ValueError("give dropout (the last rate) or dropouts (all of them), not both")
+        if any(not 0.0 <= rate < 1.0 for rate in self.dropouts or ()):
+            raise ValueError(f"dropouts are rates from 0 up to 1, not {list(self.dropouts or ())}")
+        return self
+
+
+class OptimizerSpec(Record):
+    """An optimizer and its numbers; None leaves PyTorch's default."""
+
+    name: str = "sgd"
+    lr: float = Field(default=0.05, gt=0.0)
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    momentum: float | None = Field(default=None, ge=0.0, lt=1.0)
+    nesterov: bool | None = None
+    beta1: Fraction | None = None
+    beta2: Fraction | None = None
+    alpha: Fraction | None = None
+    eps: float | None = Field(default=None, gt=0.0)
+
+
+class ScheduleSpec(Record):
+    """How the learning rate changes, step by step, after a linear warm-up."""
+
+    name: str = "constant"
+    warmup_epochs: float | None = Field(default=None, ge=0.0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    every_epochs: float | None = Field(default=None, gt=0.0)
+    """`step`: multiply by `gamma` each time so many epochs have passed."""
+    every_steps: int | None = Field(default=None, ge=1)
+    gamma: float | None = Field(default=None, gt=0.0, le=1.0)
+    """`step`: factor per interval; `exponential`: factor per epoch."""
+    final_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
+    """`cosine` and `onecycle`: the last learning rate as a fraction of the peak."""
+
+    @model_validator(mode="after")
+    def _one_unit_per_duration(self) -> "ScheduleSpec":
+        for what in ("warmup", "every"):
+            if None not in (getattr(self, f"{what}_epochs"), getattr(self, f"{what}_steps")):
+                raise ValueError(f"give {what}_epochs or {what}_steps, not both")
+        return self
+
+
+class EarlyStoppingSpec(Record):
+    """Stop when the metric has not improved by `min_delta` for `patience_epochs` epochs."""
+
+    patience_epochs: int = Field(default=5, ge=1)
+    metric: str = "validation.top1"
+    min_delta: float = Field(default=0.0, ge=0.0)
+
+
+class TrainSpec(Record):
+    """How long and in which way the loop runs: to `epochs` or `steps`, whichever is first."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    global_batch_size: int = Field(default=256, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip_grad_norm: float | None = Field(default=None, gt=0.0)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    sync_batchnorm: bool = False
+    early_stopping: EarlyStoppingSpec | None = None
+
+    @model_validator(mode="after")
+    def _ends(self) -> "TrainSpec":
+        if self.epochs is None and self.steps is None:
+            raise ValueError("give epochs or steps (or both: the first one reached ends it)")
+        return self
+
+
+class FlipSpec(Record):
+    """Mirror an image with probability `p`."""
+
+    p: float = Field(default=0.5, ge=0.0, le=1.0)
+
+
+class PaddedCropSpec(Record):
+    """Pad by `padding` zero pixels on each side, then cut the old size at a random place."""
+
+    padding: int = Field(default=4, ge=1)
+
+
+class AugmentSpec(Record):
+    """Random changes to training images, each image with its own draw; absent ones are off."""
+
+    horizontal_flip: FlipSpec | None = None
+    padded_crop: PaddedCropSpec | None = None
+
+
+class PreprocessSpec(Record):
+    """What happens to pixels before the network, in training and in prediction alike."""
+
+    normalize: Literal["standardize", "unit", "none"] = "standardize"
+    """standardize: train's channel mean and std; unit: to [0, 1]; none: 0 to 255 as stored."""
+
+
+class Job(Record):
+    """A job file: one execution of it is a run."""
+
+    name: str
+    kind: Literal["train", "tune"]
+    description: str = ""
+    dataset: DatasetSpec
+    validation: ValidationSpec = ValidationSpec()
+    preprocess: PreprocessSpec = PreprocessSpec()
+    augment: AugmentSpec = AugmentSpec()
+    model: ModelSpec
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    train: TrainSpec
+    seed: int = Field(default=0, ge=0)
+    sweep: SweepSpec | None = None
+
+    @model_validator(mode="after")
+    def _kind_and_sweep_agree(self) -> "Job":
+        if (self.kind == "tune") != (self.sweep is not None):
+            raise ValueError("a job of kind tune has a sweep, and one of kind train has none")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The figure of an epoch by which the best checkpoint is chosen."""
+        if self.sweep is not None:
+            return self.sweep.metric
+        rule = self.train.early_stopping
+        return "validation.top1" if rule is None else rule.metric

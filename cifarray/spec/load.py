@@ -1,0 +1,202 @@
+"""Find job and profile files, apply `--set a.b=c`, and say in one sentence what is wrong."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cifarray.errors import JobError
+from cifarray.spec.job import Job
+from cifarray.spec.profile import Profile
+from cifarray.spec.record import Record
+
+R = TypeVar("R", bound=Record)
+
+
+def _shipped(folder: str) -> Traversable:
+    """The folder below the package in a wheel, at the top of the tree in a checkout."""
+    inside = resources.files("cifarray") / folder
+    return inside if inside.is_dir() else Path(__file__).parents[2] / folder
+
+
+def _names(folder: str) -> list[str]:
+    files = (entry.name for entry in _shipped(folder).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def job_names() -> list[str]:
+    """Names of the jobs that come with cifarray."""
+    return _names("jobs")
+
+
+def profile_names() -> list[str]:
+    """Names of the cluster profiles that come with cifarray."""
+    return _names("cluster")
+
+
+def load_job(name_or_path: str, sets: Sequence[str] = ()) -> Job:
+    """Read a shipped job or a job file and apply every `a.b=c`.
+
+    Raises: JobError with the field, the value and what is allowed.
+    """
+    name, values = _read("jobs", "job", name_or_path)
+    for item in sets:
+        path, _, text = item.partition("=")
+        if not _ or not path:
+            raise JobError(f"--set {item} is not of the form field=value, as in train.epochs=3")
+        check_field(Job, path)
+        _assign(values, path.split("."), _parse(text, item))
+    return _validate(Job, values | {"name": name}, f"job {name}")
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a shipped cluster profile or a profile file. Raises: JobError."""
+    name, values = _read("cluster", "cluster profile", name_or_path)
+    return _validate(Profile, values | {"name": name}, f"cluster profile {name}")
+
+
+def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:
+    """The job with other values at dotted paths, validated anew. Raises: JobError."""
+    values = job.model_dump(mode="json")
+    for path, value in fields.items():
+        check_field(Job, path)
+        _assign(values, path.split("."), value)
+    return _validate(Job, values, f"job {job.name}")
+
+
+def read_field(job: Job, path: str) -> Any:
+    """The value at a dotted path; None where a record on the way is off."""
+    value: Any = job
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+    return value
+
+
+def to_yaml(record: BaseModel) -> str:
+    """A record as YAML, fields in their declared order."""
+    return yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def check_field(root: type[BaseModel], path: str) -> None:
+    """Refuse a dotted path that no field of the record answers to, naming its neighbours."""
+    if not _exists(root, path.split(".")):
+        raise JobError(f"unknown field '{path}'; {nearest(path, sorted(fields_of(root)))}")
+
+
+def fields_of(root: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted path of a record type down to its single values."""
+    paths = []
+    for name, field in root.model_fields.items():
+        inner = _record_in(field.annotation)
+        paths += fields_of(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return paths
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The half-sentence that names the closest choices."""
+    known = list(choices)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    tail = name.rpartition(".")[2]
+    close += [c for c in known if c.rpartition(".")[2] == tail and c not in close][:3]
+    return f"did you mean {' or '.join(close)}?" if close else f"choose from: {', '.join(known)}"
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+    """The sentence for a name that is in no registry."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown {kind} '{name}'; choose from: {', '.join(known)}{hint}"
+
+
+def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any]]:
+    source: Traversable
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        source = Path(name_or_path)
+        if not source.is_file():
+            raise JobError(f"no {kind} file at {name_or_path}")
+    else:
+        if name_or_path not in _names(folder):
+            raise JobError(
+                unknown_name(kind, name_or_path, _names(folder)) + "; or give a path to a YAML file"
+            )
+        source = _shipped(folder) / f"{name_or_path}.yaml"
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise JobError(f"{kind} file {name_or_path} is not YAML: {text}") from error
+    if not isinstance(values, dict):
+        raise JobError(f"{kind} file {name_or_path} holds no fields; see jobs/ for examples")
+    return str(values.pop("name", Path(source.name).stem)), values
+
+
+def _parse(text: str, item: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobError(f"--set {item}: {text!r} is not a YAML value") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:
+    if parts[:2] == ["sweep", "space"] and len(parts) > 3:  # its keys are dotted paths themselves
+        *dotted, kind = parts[2:]
+        parts = ["sweep", "space", ".".join(dotted), kind]
+        values.setdefault("sweep", {}).setdefault("space", {})[parts[2]] = {}
+    *way, last = parts
+    for part in way:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[last] = value
+
+
+def _exists(root: type[BaseModel], parts: list[str]) -> bool:
+    field = root.model_fields.get(parts[0])
+    if field is None:
+        return False
+    if len(parts) == 1:
+        return True
+    inner = _record_in(field.annotation)
+    if inner is None:  # a mapping (model.args, sweep.space) takes any further path
+        return "dict" in str(field.annotation)
+    return _exists(inner, parts[1:])
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    options = (annotation, *getattr(annotation, "__args__", ()))
+    found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+    return found[0] if found and "dict" not in str(annotation) else None
+
+
+def _validate(kind: type[R], values: dict[str, Any], what: str) -> R:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise JobError(
+            f"{what}: " + "; ".join(_sentence(kind, e) for e in error.errors())
+        ) from error
+
+
+def _sentence(kind: type[BaseModel], error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown field '{path}'; {nearest(path, sorted(fields_of(kind)))}"
+    if error["type"] == "missing":
+        return f"{path} is missing"
+    text = error["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    given = error["input"]
+    shown = "" if isinstance(given, dict) else f" (given {given!r})"
+    return f"{path}: {text}{shown}" if path else text

@@ -1,0 +1,36 @@
+"""What a run records before it starts: all that its numbers depend on."""
+
+from typing import Any
+
+from cifarray.spec.job import Job
+from cifarray.spec.profile import Profile
+from cifarray.spec.record import Record
+
+
+class CodeSpec(Record):
+    """A folder of the user's own code that travels with the run."""
+
+    key: str
+    """Where its zip lies in the store."""
+    sha256: str
+
+
+class RunSpec(Record):
+    """`runs/<id>/job.yaml`: enough to run it again."""
+
+    run_id: str
+    job: Job
+    profile: Profile
+    world_size: int
+    dataset_digest: str
+    """The full 64 hexadecimal digits."""
+    validation_rows: int
+    validation_sha256: str
+    """sha256 over the sorted validation row_ids as a JSON list; validation.parquet holds them."""
+    submitted_at: str
+    """UTC, ISO 8601."""
+    versions: dict[str, str]
+    """Of python, cifarray, torch, torchvision, ray, numpy, pyarrow; and `commit` where known."""
+    code: CodeSpec | None = None
+    best_of: dict[str, Any] | None = None
+    """The sweep and trial whose fields this job took: {"run_id", "trial_id", "params"}."""

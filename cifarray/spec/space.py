@@ -1,0 +1,69 @@
+"""What a sweep varies, how it searches and when it stops a trial."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from cifarray.spec.record import Record
+
+
+class Domain(Record):
+    """Where one field's values come from; exactly one kind is given."""
+
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
+    grid: tuple[Any, ...] | None = Field(default=None, min_length=1)
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    randint: tuple[int, int] | None = None
+    """Integers from the first up to, and without, the second."""
+
+    @model_validator(mode="after")
+    def _one_sound_kind(self) -> "Domain":
+        given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give one of {', '.join(type(self).model_fields)}, not {given or 'none'}"
+            )
+        bounds = self.uniform or self.loguniform or self.randint
+        if bounds and not bounds[0] < bounds[1]:
+            raise ValueError(f"{given[0]} wants [low, high] with low < high, not {list(bounds)}")
+        if self.loguniform and self.loguniform[0] <= 0:
+            raise ValueError(f"loguniform wants bounds above 0, not {list(self.loguniform)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The kind that is given: choice, grid, uniform, loguniform or randint."""
+        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Every value of a choice or grid; the two ends of a range."""
+        if self.randint:
+            return self.randint[0], self.randint[1] - 1
+        return self.choice or self.grid or self.uniform or self.loguniform or ()
+
+
+class SchedulerSpec(Record):
+    """Which trials are stopped early: asha, median or none."""
+
+    name: Literal["asha", "median", "none"] = "asha"
+    grace_epochs: int = Field(default=3, ge=1)
+    factor: int = Field(default=3, ge=2)
+    """asha: of `factor` trials at a rung one goes on."""
+
+
+class SweepSpec(Record):
+    """A search over job fields, named by their dotted path."""
+
+    space: dict[str, Domain] = Field(min_length=1)
+    search: Literal["random", "grid", "optuna"] = "random"
+    trials: int = Field(default=20, ge=1)
+    """Number of samples; with grid search, of each grid point."""
+    scheduler: SchedulerSpec = SchedulerSpec()
+    metric: str = "validation.top1"
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """None: as many as the profile's workers hold."""
+    workers_per_trial: int = Field(default=1, ge=1)
+    time_budget_s: float | None = Field(default=None, gt=0.0)
+    seed: int = Field(default=0, ge=0)
