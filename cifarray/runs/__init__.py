@@ -1,0 +1,36 @@
+"""Runs in the store: their ids, status, attempts and records; how they are pulled and pruned."""
+
+from cifarray.runs.attempt import Attempt
+from cifarray.runs.folders import check_index, read_metrics, write_index
+from cifarray.runs.ids import new_run_id
+from cifarray.runs.listing import RunSummary, list_runs, summaries
+from cifarray.runs.pruning import PrunePlan, carry_out, delete_run, plan_prune, refuse_live
+from cifarray.runs.pulling import Pulled, PullPlan, plan_pull, pull
+from cifarray.runs.run import Run
+from cifarray.runs.status import LOST_AFTER_S, RunState, Status, is_live, shown_state
+
+__all__ = [
+    "LOST_AFTER_S",
+    "Attempt",
+    "PrunePlan",
+    "PullPlan",
+    "Pulled",
+    "Run",
+    "RunState",
+    "RunSummary",
+    "Status",
+    "carry_out",
+    "check_index",
+    "delete_run",
+    "is_live",
+    "list_runs",
+    "new_run_id",
+    "plan_prune",
+    "plan_pull",
+    "pull",
+    "read_metrics",
+    "refuse_live",
+    "shown_state",
+    "summaries",
+    "write_index",
+]

@@ -1,0 +1,136 @@
+"""An attempt: one life of a run's driver, which alone may change the run while it has the lease."""
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from cifarray.errors import LeaseLostError, StoreError
+from cifarray.runs.folders import add_record, read_metrics, write_index
+from cifarray.runs.lease import Lease
+from cifarray.runs.status import Status, now
+
+if TYPE_CHECKING:
+    from cifarray.runs.run import Run
+
+LOG_FILE = "driver.log"
+"""Still grows when the index is written, so that the index leaves it out."""
+WRITE_TRIES = 20
+
+
+class Attempt:
+    """The attempt in charge. Once another one takes over, every call raises LeaseLostError."""
+
+    def __init__(self, run: "Run", lease: Lease) -> None:
+        self.run = run
+        self.number = lease.attempt
+        self.prefix = run.key("attempts", str(lease.attempt))
+        self.lost = threading.Event()
+        """Set once this attempt is known to be no longer in charge."""
+        self._lease = lease
+        self._lock = threading.RLock()
+        self._status: Status | None = None
+        self._status_tag: str | None = None
+        self._records: list[dict[str, Any]] | None = None
+
+    def begin(self) -> None:
+        """Show the run as running; what an earlier attempt reached as its best stays."""
+        status = self.run.status()
+        job = None if status.job else self.run.spec().job  # a status that was damaged
+        self._write(
+            state="running",
+            attempts=self.number,
+            job=job.name if job else status.job,
+            kind=job.kind if job else status.kind,
+            started_at=status.started_at or now(),
+            heartbeat_at=now(),
+            ended_at=None,
+            error=None,
+            progress=None,
+        )
+
+    def heartbeat(
+        self, progress: dict[str, Any] | None = None, best: dict[str, Any] | None = None
+    ) -> None:
+        """Renew the lease and show that the run lives, with news of it if given.
+
+        Raises: LeaseLostError if another attempt took over; status.json is then left alone.
+        """
+        news: dict[str, Any] = {"progress": progress, "best": best}
+        given = {name: value for name, value in news.items() if value is not None}
+        with self._lock:
+            self._renew()
+            self._write(state="running", heartbeat_at=now(), **given)
+
+    @contextmanager
+    def keep_alive(self, every_s: float = 15.0) -> Iterator["Attempt"]:
+        """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every_s):
+                try:
+                    self.heartbeat()
+                except LeaseLostError:
+                    return
+                except StoreError:  # a store that is away for a while is tried again
+                    continue
+
+        thread = threading.Thread(target=beat, daemon=True, name=f"heartbeat of {self.run.id}")
+        thread.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            thread.join(timeout=every_s)
+
+    def record_epoch(self, record: dict[str, Any]) -> None:
+        """Add to metrics.jsonl; records of the same or later epochs were done anew and go."""
+        with self._lock:
+            self._refuse_if_lost()
+            if self._records is None:
+                self._records = read_metrics(self.run.store, self.prefix)
+            self._records = add_record(self.run.store, self.prefix, record, self._records)
+
+    def close(
+        self, state: Literal["finished", "failed", "stopped"], error: str | None = None
+    ) -> None:
+        """Write the index of the attempt's files, then the run's last status."""
+        with self._lock:
+            self._renew()
+            write_index(self.run.store, self.prefix, leave_out=(LOG_FILE,))
+            self._renew()
+            self._write(state=state, error=error, heartbeat_at=now(), ended_at=now())
+
+    def _renew(self) -> None:
+        self._refuse_if_lost()
+        if not self._lease.renew():
+            self._give_up()
+
+    def _write(self, **changes: Any) -> None:
+        """Change status.json if it is still this attempt's to change."""
+        for _ in range(WRITE_TRIES):
+            if self._status is None:
+                self._status, self._status_tag = self.run.tagged_status()
+                if self._status.attempts > self.number:
+                    self._give_up()
+            changed = dataclasses.replace(self._status, **changes)
+            tag = self.run.write_status(changed, self._status_tag)
+            if tag is not None:
+                self._status, self._status_tag = changed, tag
+                return
+            self._status = None  # somebody else wrote it: the CLI, or an attempt that took over
+            self._renew()
+        raise StoreError(f"the status of run {self.run.id} is being written by too many at once")
+
+    def _refuse_if_lost(self) -> None:
+        if self.lost.is_set():
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.lost.set()
+        raise LeaseLostError(
+            f"attempt {self.number} of run {self.run.id} is no longer in charge: "
+            f"another attempt or a stop has taken over; see `cifarray status {self.run.id}`"
+        )

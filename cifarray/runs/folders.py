@@ -1,0 +1,155 @@
+"""Indexes that make a folder valid, and the metrics records in it."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cifarray.errors import KeyMissingError, StoreError
+from cifarray.store import Store, is_key
+
+INDEX_FILE = "files.json"
+PROOF_FILE = "checkpoint.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What an index says of one file."""
+
+    size_bytes: int
+    sha256: str
+
+
+def write_index(store: Store, prefix: str, leave_out: Collection[str] = ()) -> None:
+    """Write `files.json`: sizes and sha256 of everything below `prefix`; so it has to come last.
+
+    Files of a checkpoint keep the digest that its checkpoint.json took before they were uploaded.
+    """
+    start = len(prefix) + 1 if prefix else 0
+    sizes = {entry.key[start:]: entry.size_bytes for entry in store.list(prefix)}
+    proven = _proven(store, prefix, sizes)
+    files = {}
+    for name, size in sizes.items():
+        if name == INDEX_FILE or name in leave_out:
+            continue
+        listed = proven.get(name)
+        known = listed is not None and listed.size_bytes == size
+        digest = listed.sha256 if listed and known else store.sha256(_join(prefix, name))
+        files[name] = {"size_bytes": size, "sha256": digest}
+    store.write_json(_join(prefix, INDEX_FILE), {"schema_version": 1, "files": files})
+
+
+def _proven(store: Store, prefix: str, names: Iterable[str]) -> dict[str, Listed]:
+    proven = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        if last == PROOF_FILE:
+            for inner, listed in _tolerant_index(store, _join(prefix, folder), PROOF_FILE).items():
+                proven[_join(folder, inner)] = listed
+    return proven
+
+
+def _tolerant_index(store: Store, prefix: str, index: str) -> dict[str, Listed]:
+    try:
+        return read_index(store, prefix, index)
+    except StoreError:
+        return {}
+
+
+def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, Listed]:
+    """What `files.json` or `checkpoint.json` of a folder lists.
+
+    Raises: KeyMissingError without one, StoreError for one that is damaged.
+    """
+    key = _join(prefix, index)
+    content = store.read_json(key)
+    try:
+        listed = {
+            name: Listed(int(entry["size_bytes"]), str(entry["sha256"]))
+            for name, entry in content["files"].items()
+        }
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise StoreError(f"{key} in {store.uri} is damaged: it lists no files") from error
+    for name in listed:
+        if not is_key(name):
+            raise StoreError(f"{key} in {store.uri} is damaged: it lists {name!r}")
+    return listed
+
+
+def check_index(store: Store, prefix: str, deep: bool = True, index: str = INDEX_FILE) -> list[str]:
+    """What differs from the index: one sentence per file; nothing means that the folder is valid.
+
+    `deep` compares bytes by sha256, else only that every file is there with its size. With
+    `index="checkpoint.json"` it checks a checkpoint's folder. Works on a pulled copy too.
+    """
+    try:
+        listed = read_index(store, prefix, index)
+    except KeyMissingError:
+        return [f"{_join(prefix, index)} is missing"]
+    except StoreError as error:
+        return [str(error)]
+    start = len(prefix) + 1 if prefix else 0
+    sizes = {entry.key[start:]: entry.size_bytes for entry in store.list(prefix)}
+    return [
+        problem
+        for name, expected in sorted(listed.items())
+        if (problem := _problem(store, _join(prefix, name), sizes.get(name), expected, deep))
+    ]
+
+
+def _problem(store: Store, key: str, size: int | None, expected: Listed, deep: bool) -> str | None:
+    if size is None:
+        return f"{key} is missing"
+    if size != expected.size_bytes:
+        return f"{key} has {size} bytes instead of {expected.size_bytes}"
+    if deep and store.sha256(key) != expected.sha256:
+        return f"{key} has other bytes than were written (sha256 differs)"
+    return None
+
+
+def read_metrics(store: Store, prefix: str) -> list[dict[str, Any]]:
+    """The records of `prefix/metrics.jsonl`, one per epoch; a torn last line is left out."""
+    key = _join(prefix, METRICS_FILE)
+    try:
+        lines = store.read(key).decode("utf-8", "replace").splitlines()
+    except KeyMissingError:
+        return []
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not a record")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise StoreError(f"{key} in {store.uri} is damaged in line {number}") from error
+        records.append(record)
+    return records
+
+
+def write_metrics(store: Store, prefix: str, records: Iterable[dict[str, Any]]) -> None:
+    """Write all records at once, one JSON object a line."""
+    lines = (json.dumps(_finite(record), allow_nan=False) + "\n" for record in records)
+    store.write(_join(prefix, METRICS_FILE), "".join(lines).encode())
+
+
+def add_record(
+    store: Store, prefix: str, record: dict[str, Any], before: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Write `before` without the records of this epoch or later ones, and then `record`."""
+    kept = [old for old in before if old.get("epoch", 0) < record.get("epoch", float("inf"))]
+    write_metrics(store, prefix, [*kept, record])
+    return [*kept, record]
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and value - value != 0.0 else value
+        for name, value in record.items()
+    }
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name

@@ -1,0 +1,192 @@
+"""Delete runs, and the datasets that no remaining run was trained on."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cifarray.errors import InputError, KeyMissingError, StoreError
+from cifarray.runs import lease
+from cifarray.runs.listing import RunSummary, in_parallel, list_runs, summaries
+from cifarray.runs.run import SPEC_FILE, Run
+from cifarray.runs.status import STATUS_FILE, Status, is_live, parse_time, shown_state
+from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.store import Entry, Store
+
+DATASETS = "datasets"
+MANIFEST_FILE, LATEST_FILE = "manifest.json", "LATEST"
+UNFINISHED_AFTER = timedelta(days=1)
+"""A dataset without manifest may still be being prepared for so long."""
+
+
+@dataclass(frozen=True)
+class UnusedDataset:
+    """A version of a dataset that is not in use."""
+
+    name: str
+    digest12: str
+    size_bytes: int
+
+    @property
+    def prefix(self) -> str:
+        """Its folder in the store."""
+        return f"{DATASETS}/{self.name}/{self.digest12}"
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What would go, and why something that might go stays."""
+
+    store: Store
+    runs: list[RunSummary]
+    datasets: list[UnusedDataset]
+    remarks: list[str]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it frees."""
+        runs = sum(run.size_bytes for run in self.runs)
+        return runs + sum(dataset.size_bytes for dataset in self.datasets)
+
+
+def delete_run(run: Run) -> None:
+    """Delete everything of a run. Raises: InputError if somebody works on it.
+
+    Its job and status go last: a deletion that was cut leaves a run that can be deleted again.
+    """
+    refuse_live(run)
+    lease.take_away(run.store, run.key(lease.LEASE_FILE))
+    last = {run.key(SPEC_FILE), run.key(STATUS_FILE)}
+    for folder in run.store.folders(run.prefix):
+        run.store.delete_folder(run.key(folder))
+    inside = (entry.key for entry in run.store.list(run.prefix))
+    run.store.delete(key for key in inside if key not in last)
+    run.store.delete_folder(run.prefix)
+
+
+def refuse_live(run: Run) -> None:
+    """Raise InputError if somebody works on the run, or soon may."""
+    status = run.status()
+    if is_live(status):
+        raise InputError(
+            f"run {run.id} is {shown_state(status)}; stop it first with `cifarray stop {run.id}`"
+        )
+
+
+def plan_prune(
+    store: Store, older_than: timedelta | None = None, keep_best: int | None = None
+) -> PrunePlan:
+    """Choose what may go; with neither limit only unused datasets.
+
+    A run goes if it is over, older than `older_than` where that is given, and not among the
+    `keep_best` best of its job where that is given. Live runs stay.
+    """
+    everything = summaries(store)
+    gone: list[RunSummary] = []
+    if older_than is not None or keep_best is not None:
+        best = _best_of_each_job(everything, keep_best or 0)
+        gone = [
+            summary
+            for summary in everything
+            if not is_live(summary.status)
+            and summary.run.id not in best
+            and (older_than is None or _age(summary.status) > older_than)
+        ]
+    ids = {summary.run.id for summary in gone}
+    remaining = [summary.run for summary in everything if summary.run.id not in ids]
+    datasets, remarks = _unused_datasets(store, remaining)
+    return PrunePlan(store, gone, datasets, remarks)
+
+
+def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
+    """Delete what the plan names, but what has come into use since; says why that stays."""
+    tell = done or (lambda _: None)
+    remarks = []
+    for summary in plan.runs:
+        try:
+            delete_run(summary.run)
+        except InputError as error:
+            remarks.append(str(error))
+            continue
+        tell(summary.run.id)
+    still_unused = _unused_datasets(plan.store, list_runs(plan.store))[0]
+    for dataset in plan.datasets:
+        if dataset.prefix not in {unused.prefix for unused in still_unused}:
+            remarks.append(f"{dataset.prefix} is in use now and stays")
+            continue
+        plan.store.delete_folder(dataset.prefix)
+        tell(dataset.prefix)
+    return remarks
+
+
+def _best_of_each_job(runs: Iterable[RunSummary], keep: int) -> set[str]:
+    jobs: dict[str, list[RunSummary]] = defaultdict(list)
+    for summary in runs:
+        if _score(summary.status) is not None:
+            jobs[summary.status.job].append(summary)
+    best: set[str] = set()
+    for of_job in jobs.values():
+        of_job.sort(key=lambda summary: _score(summary.status) or 0.0, reverse=True)
+        best.update(summary.run.id for summary in of_job[:keep])
+    return best
+
+
+def _score(status: Status) -> float | None:
+    """The best value with its sign turned so that more is better; None where there is none."""
+    best = status.best or {}
+    value, metric = best.get("value"), best.get("metric")
+    if not isinstance(value, int | float) or value != value:
+        return None
+    is_loss = isinstance(metric, str) and EPOCH_METRICS.get(metric) == "min"
+    return -float(value) if is_loss else float(value)
+
+
+def _age(status: Status) -> timedelta:
+    times = (status.ended_at, status.heartbeat_at, status.submitted_at)
+    last = next((time for text in times if (time := parse_time(text))), None)
+    return datetime.now(UTC) - last if last else timedelta.max
+
+
+def _unused_datasets(store: Store, remaining: list[Run]) -> tuple[list[UnusedDataset], list[str]]:
+    """Versions that are not the latest and that no remaining run names."""
+    versions: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in store.list(DATASETS):
+        _, *parts = entry.key.split("/")
+        if len(parts) > 2:
+            versions[parts[0], parts[1]].append(entry)
+    candidates = []
+    for (name, digest12), entries in versions.items():
+        size = sum(entry.size_bytes for entry in entries)
+        if not _is_in_use(store, name, digest12, entries):
+            candidates.append(UnusedDataset(name, digest12, size))
+    if not candidates:
+        return [], []
+    named = in_parallel(_dataset_of, remaining)
+    unreadable = [run.id for run, dataset in zip(remaining, named, strict=True) if not dataset]
+    if unreadable:
+        return [], [
+            f"datasets stay, since job.yaml of run {unreadable[0]} cannot be read and may name one"
+        ]
+    return [item for item in candidates if (item.name, item.digest12) not in named], []
+
+
+def _is_in_use(store: Store, name: str, digest12: str, entries: list[Entry]) -> bool:
+    """Whether it is the latest version, or one that is being prepared."""
+    prefix = f"{DATASETS}/{name}/{digest12}"
+    try:
+        latest = store.read(f"{DATASETS}/{name}/{LATEST_FILE}").decode("ascii", "replace").strip()
+    except KeyMissingError:
+        latest = ""
+    if latest and latest[:12] == digest12:
+        return True
+    newest = max(entry.modified for entry in entries)
+    whole = any(entry.key == f"{prefix}/{MANIFEST_FILE}" for entry in entries)
+    return not (whole and latest) and datetime.now(UTC) - newest < UNFINISHED_AFTER
+
+
+def _dataset_of(run: Run) -> tuple[str, str] | None:
+    try:
+        spec = run.spec()
+    except StoreError:
+        return None
+    return spec.job.dataset.name, spec.dataset_digest[:12]

@@ -1,0 +1,195 @@
+"""A run: a folder of the store that a job, its status and its attempts share."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cifarray.errors import KeyMissingError, LeaseLostError, RunNotFoundError, StoreError
+from cifarray.runs import lease
+from cifarray.runs.attempt import Attempt
+from cifarray.runs.folders import check_index, read_metrics
+from cifarray.runs.ids import is_run_id, submitted_order
+from cifarray.runs.status import STATUS_FILE, RunState, Status, now, read_status
+from cifarray.spec.load import nearest, to_yaml
+from cifarray.spec.run import RunSpec
+from cifarray.store import Store, to_json
+
+RUNS = "runs"
+SPEC_FILE = "job.yaml"
+REPORT_FILE = "report.json"
+WRITE_TRIES = 20
+
+
+class Run:
+    """One execution of a job. Reading it needs the store alone."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.id = run_id
+        self.prefix = f"{RUNS}/{run_id}"
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.store!r})"
+
+    @staticmethod
+    def create(store: Store, spec: RunSpec) -> "Run":
+        """Write job.yaml, then a pending status. Raises: StoreError if the id is taken."""
+        if not is_run_id(spec.run_id):
+            raise StoreError(
+                f"cannot name a run {spec.run_id!r}; an id has lower-case letters, digits and '-', "
+                "begins with a letter and has at most 63 characters"
+            )
+        run = Run(store, spec.run_id)
+        if store.create(run.key(SPEC_FILE), to_yaml(spec).encode()) is None:
+            raise StoreError(f"run {spec.run_id} is in {store.uri} already; give another name")
+        status = Status(
+            "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
+        )
+        store.create(run.key(STATUS_FILE), run.encoded(status))
+        return run
+
+    @staticmethod
+    def open(store: Store, run_id: str) -> "Run":
+        """The run of this id, or the only one that begins so. Raises: RunNotFoundError."""
+        if is_run_id(run_id) and store.exists(f"{RUNS}/{run_id}/{SPEC_FILE}"):
+            return Run(store, run_id)
+        known = [name for name in store.folders(RUNS) if is_run_id(name)]
+        matches = [run_id] if run_id in known else [n for n in known if n.startswith(run_id)]
+        if len(matches) == 1 and run_id:
+            return Run(store, matches[0])
+        raise RunNotFoundError(_not_found(store, run_id, known, matches))
+
+    def key(self, *parts: str) -> str:
+        """The store's key of a file of this run."""
+        return "/".join((self.prefix, *parts))
+
+    def spec(self) -> RunSpec:
+        """The recorded job.yaml. Raises: StoreError if it is missing or damaged."""
+        data = self.store.read(self.key(SPEC_FILE))
+        try:
+            return RunSpec.model_validate(yaml.safe_load(data))
+        except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{SPEC_FILE} of run {self.id} is damaged: {reason}") from error
+
+    def status(self) -> Status:
+        """The recorded status; what is missing or damaged shows as a state with an error."""
+        return self.tagged_status()[0]
+
+    def tagged_status(self) -> tuple[Status, str | None]:
+        """The status and the tag of its version, None where it has never been written."""
+        try:
+            data, tag = self.store.read_tagged(self.key(STATUS_FILE))
+        except KeyMissingError:
+            return self._status_of_spec(), None
+        return read_status(data), tag
+
+    def _status_of_spec(self) -> Status:
+        """What a submission that died between job.yaml and status.json left."""
+        try:
+            spec = self.spec()
+        except StoreError as error:
+            return Status("failed", error=f"{STATUS_FILE} is missing, and {error}")
+        return Status(
+            "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
+        )
+
+    def change_status(self, change: Callable[[Status], Status]) -> Status:
+        """Read, change and write the status as one step, whoever else writes it."""
+        for _ in range(WRITE_TRIES):
+            status, tag = self.tagged_status()
+            changed = change(status)
+            if self.write_status(changed, tag) is not None:
+                return changed
+        raise StoreError(f"{STATUS_FILE} of run {self.id} is being written by too many at once")
+
+    def write_status(self, status: Status, tag: str | None) -> str | None:
+        """Write the status if nobody has since `tag`; the new tag, or None if somebody has."""
+        key, data = self.key(STATUS_FILE), self.encoded(status)
+        return self.store.create(key, data) if tag is None else self.store.replace(key, data, tag)
+
+    @staticmethod
+    def encoded(status: Status) -> bytes:
+        """The status as its file holds it."""
+        return to_json({"schema_version": 1, **status.to_dict()})
+
+    def set_cluster(self, cluster: dict[str, Any]) -> None:
+        """Record where the run executes: profile, dashboard, job_id, address; never a token."""
+        self.change_status(lambda status: dataclasses.replace(status, cluster=dict(cluster)))
+
+    def mark_stopped(self, reason: str) -> None:
+        """Record that a run nobody works on was stopped; an attempt that still lives loses it."""
+        self._mark("stopped", reason)
+
+    def mark_failed(self, error: str) -> None:
+        """Record that a run nobody works on has failed; an attempt that still lives loses it."""
+        self._mark("failed", error)
+
+    def _mark(self, state: RunState, error: str) -> None:
+        lease.take_away(self.store, self.key(lease.LEASE_FILE))
+        self.change_status(
+            lambda status: dataclasses.replace(status, state=state, error=error, ended_at=now())
+        )
+
+    def start_attempt(self, owner: str) -> Attempt:
+        """Take charge of the run with the next attempt; any older one has lost it from now on.
+
+        Raises: LeaseLostError if another attempt starts at the same moment.
+        """
+        numbers = [*self.attempt_numbers(), self.status().attempts]
+        taken = lease.take(self.store, self.key(lease.LEASE_FILE), owner, max(numbers))
+        if taken is None:
+            raise LeaseLostError(
+                f"another attempt of run {self.id} began at the same moment and is in charge now"
+            )
+        attempt = Attempt(self, taken)
+        attempt.begin()
+        return attempt
+
+    def attempt_numbers(self) -> list[int]:
+        """Numbers of the attempts that have written anything, ascending."""
+        names = self.store.folders(self.key("attempts"))
+        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """A record per epoch, from the newest attempt that has any."""
+        for number in reversed(self.attempt_numbers()):
+            if records := read_metrics(self.store, self.key("attempts", str(number))):
+                return records
+        return []
+
+    def has_report(self) -> bool:
+        """Whether there is a report whose bytes all agree with its index."""
+        return not check_index(self.store, self.key("report"))
+
+    def report(self) -> dict[str, Any]:
+        """The content of report.json. Raises: StoreError if there is no whole report."""
+        problems = check_index(self.store, self.key("report"))
+        if problems:
+            state = self.status().state
+            raise StoreError(
+                f"run {self.id} ({state}) has no whole report: {problems[0]}; "
+                f"a finished attempt writes it, see `cifarray status {self.id}`"
+            )
+        report: dict[str, Any] = self.store.read_json(self.key("report", REPORT_FILE))
+        return report
+
+    def size_bytes(self) -> int:
+        """Bytes of all its files in the store."""
+        return sum(entry.size_bytes for entry in self.store.list(self.prefix))
+
+
+def _not_found(store: Store, run_id: str, known: list[str], matches: list[str]) -> str:
+    if not known:
+        return (
+            f"no run {run_id!r}: {store.uri} holds no runs; "
+            "begin one with `cifarray submit JOB`, or name another store with --store"
+        )
+    if run_id and len(matches) > 1:
+        shown = ", ".join(sorted(matches)[:5])
+        return f"{run_id!r} is the beginning of {len(matches)} runs: {shown}; give more of the id"
+    recent = sorted(known, key=submitted_order)[-10:]
+    return f"no run {run_id!r} in {store.uri}; {nearest(run_id, recent)}"

@@ -1,0 +1,117 @@
+"""What `status.json` says of a run, and what that means once its writer is silent."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+RunState = Literal["pending", "running", "finished", "failed", "stopped"]
+LOST_AFTER_S = 90.0
+"""A running run whose last heartbeat is older than this is shown as lost."""
+PENDING_LIVE_S = 3600.0
+"""A run that waits for its first attempt counts as live for so long."""
+STATUS_FILE = "status.json"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run's state; times are ISO 8601 in UTC."""
+
+    state: RunState
+    job: str = ""
+    kind: str = ""
+    attempts: int = 0
+    submitted_at: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    heartbeat_at: str | None = None
+    error: str | None = None
+    best: dict[str, Any] | None = None
+    """{"metric": "validation.top1", "value": 0.97, "epoch": 3}"""
+    progress: dict[str, Any] | None = None
+    cluster: dict[str, Any] | None = None
+    """{"profile", "dashboard", "job_id", "address"}"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    def seconds(self) -> float | None:
+        """From submission to the end, or until now for a live run; None where unknown."""
+        start = parse_time(self.submitted_at)
+        over = self.state in ("finished", "failed", "stopped")
+        end = parse_time(self.ended_at) or (parse_time(self.heartbeat_at) if over else None)
+        if start is None or (over and end is None):
+            return None
+        return ((end or datetime.now(UTC)) - start).total_seconds()
+
+
+def read_status(data: bytes) -> Status:
+    """The status in these bytes; damaged ones give a failed run whose error says so."""
+    try:
+        values = json.loads(data)
+        return _validated(values)
+    except (ValueError, TypeError) as error:
+        return Status("failed", error=f"{STATUS_FILE} is damaged ({error})")
+
+
+def _validated(values: Any) -> Status:
+    if not isinstance(values, dict):
+        raise ValueError("it holds no fields")
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(Status):
+        if field.name not in values:
+            continue
+        value = values[field.name]
+        if not _fits(field.name, value):
+            raise ValueError(f"{field.name} is {value!r}")
+        known[field.name] = value
+    if "state" not in known:
+        raise ValueError("it names no state")
+    return Status(**known)
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name == "state":
+        return value in get_args(RunState)
+    if name == "attempts":
+        return isinstance(value, int) and value >= 0
+    if name in ("job", "kind"):
+        return isinstance(value, str)
+    if name in ("best", "progress", "cluster"):
+        return value is None or isinstance(value, dict)
+    return value is None or isinstance(value, str)
+
+
+def shown_state(status: Status) -> str:
+    """The state for people: `lost` for a running run that has been silent for too long."""
+    if status.state == "running" and _age_s(status.heartbeat_at) > LOST_AFTER_S:
+        return "lost"
+    return status.state
+
+
+def is_live(status: Status) -> bool:
+    """Whether somebody works on the run, or soon may: it must not be deleted."""
+    if status.state == "pending":
+        return _age_s(status.submitted_at) < PENDING_LIVE_S
+    return shown_state(status) == "running"
+
+
+def now() -> str:
+    """The time as records hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The time that a record holds; None where it holds none."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _age_s(text: str | None) -> float:
+    time = parse_time(text)
+    return (datetime.now(UTC) - time).total_seconds() if time else float("inf")

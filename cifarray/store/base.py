@@ -1,0 +1,237 @@
+"""What every store can do, whether a local directory or a bucket holds it."""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cifarray.errors import StoreError
+from cifarray.spec.profile import StoreSpec
+from cifarray.store.keys import to_json
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+
+DOWNLOAD_ATTEMPTS = 5
+"""How often a transfer that stops half-way is taken up again before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+
+
+Entries: TypeAlias = list[Entry]
+Keys: TypeAlias = list[str]
+
+
+class Store(ABC):
+    """A root that holds datasets and runs; keys are relative and '/'-separated.
+
+    Opening one touches nothing. Every failure is a StoreError of one sentence; an absent key is its
+    child KeyMissingError. A store can be pickled and shared between threads.
+    """
+
+    uri: str
+    endpoint: str | None
+
+    @staticmethod
+    def open(uri: str, endpoint: str | None = None) -> "Store":
+        """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access."""
+        scheme, separator, _ = uri.partition("://")
+        if separator and scheme == "s3":
+            from cifarray.store.s3 import S3Store
+
+            return S3Store(uri, endpoint)
+        if separator and scheme != "file":
+            raise StoreError(
+                f"cannot open a store of kind {scheme}://; "
+                "give s3://bucket/prefix or a local directory"
+            )
+        from cifarray.store.local import LocalStore
+
+        return LocalStore(uri.removeprefix("file://"))
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What opens this store again, in another process too; holds no credentials."""
+        return StoreSpec(uri=self.uri, endpoint=self.endpoint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (self.uri, self.endpoint)
+
+    def __repr__(self) -> str:
+        at = f", endpoint={self.endpoint!r}" if self.endpoint else ""
+        return f"Store({self.uri!r}{at})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and self.spec == other.spec
+
+    def __hash__(self) -> int:
+        return hash((self.uri, self.endpoint))
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise StoreError, within 15 s, if the store cannot be used."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether the store has an object under this key."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises: KeyMissingError."""
+
+    def read(self, key: str) -> bytes:
+        """The whole object. Raises: KeyMissingError."""
+        return self.read_tagged(key)[0]
+
+    @abstractmethod
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """The object and the tag of its version, for `replace`. Raises: KeyMissingError."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` there at once: a reader sees the old object or the new one, never a part."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write only if the key is absent; the new tag, or None if it is there already.
+
+        Of several writers one wins, given that each writes other bytes.
+        """
+
+    @abstractmethod
+    def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """Write only if the object is still the one of `tag`; the new tag, or None if it is not."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Entries:
+        """Every object below the folder `prefix`, at any depth, sorted by key."""
+
+    @abstractmethod
+    def folders(self, prefix: str = "") -> Keys:
+        """Names of the immediate sub-folders of `prefix` that hold an object, sorted."""
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete these objects; absent ones are fine."""
+
+    @abstractmethod
+    def delete_folder(self, prefix: str) -> None:
+        """Delete everything below `prefix`, what makes it valid first."""
+
+    @abstractmethod
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the store."""
+
+    @abstractmethod
+    def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
+        """Copy everything below `source_prefix`, what makes it valid last."""
+
+    @abstractmethod
+    def filesystem(self) -> "FileSystem":
+        """A pyarrow filesystem to use with `path(key)`."""
+
+    @abstractmethod
+    def path(self, key: str = "") -> str:
+        """Where `key` lies for `filesystem()`: an absolute path or bucket/prefix/key."""
+
+    @abstractmethod
+    def open_input(self, key: str) -> "NativeFile":
+        """The object for random access. Raises: KeyMissingError."""
+
+    @abstractmethod
+    def _version(self, key: str) -> tuple[int, str]:
+        """Bytes and an opaque version of the object, without reading it."""
+
+    @abstractmethod
+    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+        """The object of that version from `offset` on. Raises: TransferCutError where it stops."""
+
+    def read_json(self, key: str) -> Any:
+        """The object as JSON. Raises: KeyMissingError, StoreError if it is not JSON."""
+        try:
+            return json.loads(self.read(key))
+        except ValueError as error:
+            raise StoreError(f"{key} in {self.uri} is not JSON: {error}") from error
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Write `value` as JSON; NaN and infinities become null, which every reader takes."""
+        self.write(key, to_json(value))
+
+    def sha256(self, key: str) -> str:
+        """Digest of the object's bytes, read once and never held whole. Raises: KeyMissingError."""
+        size, version = self._version(key)
+        digest = hashlib.sha256()
+        for chunk in self._whole(key, (0, size), version):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
+        """Fetch the object to `path`, which appears only when whole; a cut transfer resumes.
+
+        `advance` is told of bytes as they arrive, and at once of those that an earlier try left.
+        """
+        size, version = self._version(key)
+        mark = hashlib.sha256(f"{key}\n{version}".encode()).hexdigest()[:12]
+        part = path.with_name(f"{path.name[:50]}.{mark}.part")
+        tell = advance or (lambda _: None)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("ab") as file:
+                done = file.tell()
+                if done > size:  # two transfers wrote at once
+                    file.truncate(0)
+                    done = 0
+                tell(done)
+                for chunk in self._whole(key, (done, size), version):
+                    file.write(chunk)
+                    tell(len(chunk))
+            os.replace(part, path)
+        except OSError as error:
+            raise StoreError(f"cannot save {key} as {path}: {error.strerror or error}") from error
+
+    def _whole(self, key: str, span: tuple[int, int], version: str) -> Iterator[bytes]:
+        """The bytes of `span`, taken up again where the transfer is cut."""
+        done, size = span
+        stalled = 0
+        while done < size:
+            before = done
+            try:
+                for chunk in self._chunks(key, done, version):
+                    done += len(chunk)
+                    yield chunk
+                break
+            except TransferCutError as cut:
+                stalled = stalled + 1 if done == before else 0
+                if stalled >= DOWNLOAD_ATTEMPTS:
+                    raise StoreError(
+                        f"{key} stopped arriving from {self.uri} after {done} of {size} bytes; "
+                        "the same command takes it up there"
+                    ) from cut
+        if done != size:
+            raise StoreError(f"{key} in {self.uri} has {done} bytes where {size} were promised")
+
+
+class TransferCutError(Exception):
+    """The bytes of an object stopped arriving; the transfer may be taken up again."""
+
+
+def readable(path: Path) -> Path:
+    """`path` itself. Raises: StoreError if it is no file that can be read."""
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,251 @@
+"""A store in a local directory, which behaves as a bucket does."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifarray.errors import KeyMissingError, StoreError
+from cifarray.store.base import Entries, Entry, Keys, Store, readable
+from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+
+CHUNK_BYTES = 1 << 20
+
+
+class LocalStore(Store):
+    """Files below one directory. Writers of one machine exclude each other by a lock file."""
+
+    def __init__(self, directory: str) -> None:
+        if not directory or "\0" in directory:
+            raise StoreError(f"cannot open a store in {directory!r}; give a directory")
+        self._root = Path(os.path.abspath(os.path.expanduser(directory)))
+        self.uri = str(self._root)
+        self.endpoint = None
+
+    def check(self) -> None:
+        """Make the directory if it is not there, and see that it can be written."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            probe = self._temporary(self._root)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"cannot use {self.uri} as a store: {error.strerror}; "
+                "give a directory that you may write with --store"
+            ) from error
+
+    def path(self, key: str = "") -> str:
+        """The absolute path of `key`."""
+        prefix = checked_prefix(key)
+        return str(self._root / prefix) if prefix else str(self._root)
+
+    def filesystem(self) -> "FileSystem":
+        """Arrow's local filesystem."""
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem()
+
+    def open_input(self, key: str) -> "NativeFile":
+        """The file for random access. Raises: KeyMissingError."""
+        with self._errors(key):
+            return self.filesystem().open_input_file(str(self._file(key)))
+
+    def exists(self, key: str) -> bool:
+        """Whether a file lies there."""
+        with self._errors(key):
+            return self._file(key).is_file()
+
+    def size(self, key: str) -> int:
+        """Bytes of the file. Raises: KeyMissingError."""
+        return self._version(key)[0]
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """The file and the sha256 of its bytes. Raises: KeyMissingError."""
+        with self._errors(key):
+            data = self._file(key).read_bytes()
+        return data, _tag(data)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write beside and rename: a reader sees the old file or the new one."""
+        with self._written(key, data) as (temporary, file), self._locked():
+            os.replace(temporary, file)
+
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write only if the key is absent, by an exclusive link."""
+        with self._written(key, data) as (temporary, file), self._locked():
+            try:
+                os.link(temporary, file)
+            except FileExistsError:
+                return None
+            except OSError as error:  # a file system without hard links: the lock has to do
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                if file.exists():
+                    return None
+                os.replace(temporary, file)
+        return _tag(data)
+
+    def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """Write only if the file's bytes are still those of `tag`."""
+        if not self.exists(key):
+            return None
+        with self._written(key, data) as (temporary, file), self._locked():
+            try:
+                if _tag(file.read_bytes()) != tag:
+                    return None
+            except FileNotFoundError:
+                return None
+            os.replace(temporary, file)
+        return _tag(data)
+
+    def list(self, prefix: str = "") -> Entries:
+        """Every file below `prefix`, sorted by key."""
+        with self._errors(prefix):
+            return sorted(self._walk(checked_prefix(prefix)), key=lambda entry: entry.key)
+
+    def folders(self, prefix: str = "") -> Keys:
+        """Names of the sub-directories that hold a file at some depth."""
+        with self._errors(prefix):
+            try:
+                found = [entry.name for entry in os.scandir(self.path(prefix)) if entry.is_dir()]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            base = checked_prefix(prefix)
+            return sorted(name for name in found if next(self._walk(joined(base, name)), None))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete these files, and the directories that are empty then."""
+        for key in keys:
+            file = self._file(key)
+            with self._errors(key), self._locked():
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    file.unlink()
+                self._drop_empty(file.parent)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete everything below `prefix`, what makes it valid first."""
+        self.delete(reversed(index_last([entry.key for entry in self.list(prefix)])))
+        folder = Path(self.path(prefix))
+        with self._errors(prefix), self._locked():
+            if folder != self._root and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)  # empty directories, cut writes
+            self._drop_empty(folder.parent)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the store."""
+        readable(path)
+        with self._place(key) as (temporary, file):
+            shutil.copyfile(path, temporary)
+            with self._locked():
+                os.replace(temporary, file)
+
+    def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
+        """Copy everything below `source_prefix`, what makes it valid last."""
+        source, target = checked_prefix(source_prefix), checked_prefix(target_prefix)
+        for key in index_last([entry.key for entry in self.list(source)]):
+            self.upload(self._file(key), joined(target, key[len(source) :].lstrip("/")))
+
+    def _version(self, key: str) -> tuple[int, str]:
+        with self._errors(key):
+            file = self._file(key)
+            stat = file.stat()
+            if not file.is_file():
+                raise FileNotFoundError(file)
+        return stat.st_size, f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
+    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+        with self._errors(key), self._file(key).open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def _file(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    def _walk(self, prefix: str) -> Iterator[Entry]:
+        for entry in _scan(self._root / prefix if prefix else self._root):
+            key = joined(prefix, entry.name)
+            if not is_key(key):  # what no store could name: a cut write, a stranger's file
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(key)
+                continue
+            with suppress(FileNotFoundError):
+                stat = entry.stat()
+                if entry.is_file():
+                    yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def _temporary(self, folder: Path) -> Path:
+        return folder / f"{RESERVED}{secrets.token_hex(8)}"
+
+    @contextmanager
+    def _place(self, key: str) -> Iterator[tuple[Path, Path]]:
+        file = self._file(key)
+        temporary = self._temporary(file.parent)
+        try:
+            for _ in range(10):  # another process may drop the directory while it is still empty
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    temporary.touch(exist_ok=False)
+                    break
+            yield temporary, file
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"cannot write {key} in {self.uri}: {reason}") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
+        with self._place(key) as (temporary, file):
+            temporary.write_bytes(data)
+            yield temporary, file
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Exclude every other writer of this store; the kernel frees a dead writer's lock."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / f"{RESERVED}lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _drop_empty(self, folder: Path) -> None:
+        with suppress(OSError):  # the first one that is not empty ends it
+            while folder != self._root:
+                folder.rmdir()
+                folder = folder.parent
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise KeyMissingError(f"no {key or 'such directory'} in {self.uri}") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"cannot read {key or 'the root'} in {self.uri}: {reason}") from error
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

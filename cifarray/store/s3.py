@@ -1,0 +1,212 @@
+"""A store in a bucket of S3 or of any server that speaks its protocol."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cifarray.errors import KeyMissingError, StoreError
+from cifarray.store.base import Entries, Entry, Keys, Store, TransferCutError, readable
+from cifarray.store.keys import checked_key, checked_prefix, index_last, is_index, is_key, joined
+from cifarray.store.s3_connection import Connection
+from cifarray.store.s3_errors import LOST_RACE, error_code, translated
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+
+CHUNK_BYTES = 1 << 20
+COPY_THREADS = 8
+DELETE_BATCH = 1000
+PART_BYTES = 8 << 20
+
+
+class S3Store(Store):
+    """Objects below one prefix of a bucket, with credentials from the standard AWS chain."""
+
+    def __init__(self, uri: str, endpoint: str | None = None) -> None:
+        self._at = Connection(uri, endpoint)
+        self.uri = self._at.uri
+        self.endpoint = self._at.endpoint
+
+    def check(self) -> None:
+        """List one object. Raises: StoreError, within 15 s, that says what to do."""
+        self._at.check()
+
+    def filesystem(self) -> "FileSystem":
+        """Arrow's S3 filesystem with the credentials, region and endpoint that boto3 found."""
+        return self._at.filesystem()
+
+    def path(self, key: str = "") -> str:
+        """bucket/prefix/key."""
+        return joined(self._at.bucket, joined(self._at.prefix, checked_prefix(key)).rstrip("/"))
+
+    def open_input(self, key: str) -> "NativeFile":
+        """The object for random access. Raises: KeyMissingError."""
+        checked_key(key)
+        filesystem = self.filesystem()
+        with translated(self._at, key):
+            return filesystem.open_input_file(self.path(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether the bucket has an object under this key."""
+        try:
+            self._version(key)
+        except KeyMissingError:
+            return False
+        return True
+
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises: KeyMissingError."""
+        return self._version(key)[0]
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """The object and its ETag. Raises: KeyMissingError."""
+        name = self._name(key)
+        with translated(self._at, key):
+            answer = self._at.client.get_object(Bucket=self._at.bucket, Key=name)
+            return answer["Body"].read(), answer["ETag"]
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object, whatever was there."""
+        name = self._name(key)
+        with translated(self._at, key):
+            self._at.client.put_object(Bucket=self._at.bucket, Key=name, Body=data)
+
+    def create(self, key: str, data: bytes) -> str | None:
+        """Put with If-None-Match: *."""
+        return self._put_if(key, data, IfNoneMatch="*")
+
+    def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """Put with If-Match."""
+        return self._put_if(key, data, IfMatch=tag)
+
+    def _put_if(self, key: str, data: bytes, **condition: str) -> str | None:
+        name = self._name(key)
+        with translated(self._at, key):
+            client = self._at.client
+            try:
+                tag: str = client.put_object(
+                    Bucket=self._at.bucket, Key=name, Body=data, **condition
+                )["ETag"]
+                return tag
+            except ClientError as error:
+                if error_code(error) not in LOST_RACE:
+                    raise
+                if not error.response["ResponseMetadata"].get("RetryAttempts"):
+                    return None
+        return self._tag_if_ours(key, data)
+
+    def _tag_if_ours(self, key: str, data: bytes) -> str | None:
+        """A repeated put may have lost to its own first try, whose answer never came."""
+        try:
+            stored, tag = self.read_tagged(key)
+        except KeyMissingError:
+            return None
+        return tag if stored == data else None
+
+    def list(self, prefix: str = "") -> Entries:
+        """Every object below `prefix`, sorted; names that no store could take are left out."""
+        found = []
+        root = self._folder("")
+        for name, item in self._pages(prefix, "Contents", "Key"):
+            key = name.removeprefix(root)
+            if is_key(key):
+                found.append(Entry(key, item["Size"], item["LastModified"].astimezone(UTC)))
+        return sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str = "") -> Keys:
+        """Names of the common prefixes below `prefix`."""
+        folder = self._folder(prefix)
+        pages = self._pages(prefix, "CommonPrefixes", "Prefix", Delimiter="/")
+        found = (name.removeprefix(folder).removesuffix("/") for name, _ in pages)
+        return sorted(name for name in found if is_key(name) and "/" not in name)
+
+    def _pages(
+        self, prefix: str, field: str, name_field: str, **options: str
+    ) -> Iterator[tuple[str, Any]]:
+        """Names and entries of a listing; what a strange server adds from elsewhere is left out."""
+        folder = self._folder(prefix)
+        with translated(self._at, prefix):
+            pages = self._at.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._at.bucket, Prefix=folder, **options):
+                for item in page.get(field, ()):
+                    if item[name_field].startswith(folder):
+                        yield item[name_field], item
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete these objects, a thousand a request."""
+        self._delete_names(self._name(key) for key in keys)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete everything below `prefix`, what makes it valid first, folder markers too."""
+        names = [name for name, _ in self._pages(prefix, "Contents", "Key")]
+        self._delete_names(reversed(index_last(names)))
+
+    def _delete_names(self, names: Iterable[str]) -> None:
+        objects = [{"Key": name} for name in names]
+        for start in range(0, len(objects), DELETE_BATCH):
+            request = {"Objects": objects[start : start + DELETE_BATCH], "Quiet": True}
+            with translated(self._at):
+                answer = self._at.client.delete_objects(Bucket=self._at.bucket, Delete=request)
+            for refused in answer.get("Errors", ()):
+                raise StoreError(
+                    f"cannot delete {refused['Key']} in {self.uri}: "
+                    f"{refused.get('Message') or refused.get('Code')}"
+                )
+
+    def upload(self, path: Path, key: str) -> None:
+        """Send a local file, in parts where it is large."""
+        name = self._name(key)
+        transfer = TransferConfig(
+            multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
+        )
+        with translated(self._at, key):
+            self._at.client.upload_file(str(readable(path)), self._at.bucket, name, Config=transfer)
+
+    def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
+        """Copy within the server, what makes the folder valid last."""
+        source, target = checked_prefix(source_prefix), checked_prefix(target_prefix)
+        keys = index_last([entry.key for entry in self.list(source)])
+        parts = sum(not is_index(key) for key in keys)
+
+        def copy(key: str) -> None:
+            self._copy(key, joined(target, key[len(source) :].lstrip("/")))
+
+        with ThreadPoolExecutor(COPY_THREADS) as pool:
+            list(pool.map(copy, keys[:parts]))
+            list(pool.map(copy, keys[parts:]))
+
+    def _copy(self, source: str, target: str) -> None:
+        origin = {"Bucket": self._at.bucket, "Key": self._name(source)}
+        with translated(self._at, source):
+            self._at.client.copy(origin, self._at.bucket, self._name(target))
+
+    def _version(self, key: str) -> tuple[int, str]:
+        name = self._name(key)
+        with translated(self._at, key):
+            answer = self._at.client.head_object(Bucket=self._at.bucket, Key=name)
+        return answer["ContentLength"], answer["ETag"]
+
+    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+        name = self._name(key)
+        span = {"Range": f"bytes={offset}-"} if offset else {}
+        with translated(self._at, key):
+            answer = self._at.client.get_object(
+                Bucket=self._at.bucket, Key=name, IfMatch=version, **span
+            )
+        try:
+            yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+        except (BotoCoreError, OSError) as error:
+            raise TransferCutError(str(error)) from error
+
+    def _name(self, key: str) -> str:
+        return joined(self._at.prefix, checked_key(key))
+
+    def _folder(self, prefix: str) -> str:
+        folder = joined(self._at.prefix, checked_prefix(prefix)).rstrip("/")
+        return f"{folder}/" if folder else ""

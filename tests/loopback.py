@@ -1,0 +1,128 @@
+"""Servers on loopback that fail as networks do: they swallow, cut or forge what passes."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+@dataclass
+class CuttingProxy:
+    """Passes bytes on to a server; cuts connections whose answer exceeds `cut_after` bytes."""
+
+    upstream: str
+    address: str = ""
+    cut_after: int | None = None
+    cuts_left: int = 0
+    passed_bytes: int = 0
+    """Of all answers up to now."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def cut(self, after_bytes: int, times: int) -> None:
+        """Cut the next `times` answers that are longer than this."""
+        with self._lock:
+            self.cut_after, self.cuts_left = after_bytes, times
+
+    def may_pass(self, amount: int, on_this_connection: int) -> bool:
+        """Count the bytes; False where the connection has to end before them."""
+        with self._lock:
+            long = self.cut_after is not None and on_this_connection + amount > self.cut_after
+            if long and self.cuts_left > 0:
+                self.cuts_left -= 1
+                return False
+            self.passed_bytes += amount
+            return True
+
+
+@contextmanager
+def cutting_proxy(upstream: str) -> Iterator[CuttingProxy]:
+    """A proxy on a free port in front of `http://host:port`."""
+    proxy = CuttingProxy(upstream)
+    at = urlsplit(upstream)
+    target = (at.hostname or "127.0.0.1", at.port or 80)
+    with _listening(lambda client: _relay(client, target, proxy)) as port:
+        proxy.address = f"http://127.0.0.1:{port}"
+        yield proxy
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """A server that takes every connection and never answers."""
+    held: list[socket.socket] = []
+    with _listening(held.append) as port:
+        yield f"http://127.0.0.1:{port}"
+    for connection in held:
+        connection.close()
+
+
+@contextmanager
+def answering(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
+    """An HTTP server whose every answer `answer` makes from method and path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            self.rfile.read(length)
+            status, headers, body = answer(f"{self.command} {self.path}")
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def _listening(serve: Callable[[socket.socket], object]) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def _relay(client: socket.socket, target: tuple[str, int], proxy: CuttingProxy) -> None:
+    with client, socket.create_connection(target) as server, contextlib.suppress(OSError):
+        threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+        passed = 0
+        while data := server.recv(1 << 16):
+            if not proxy.may_pass(len(data), passed):
+                client.shutdown(socket.SHUT_RDWR)
+                return
+            passed += len(data)
+            client.sendall(data)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)

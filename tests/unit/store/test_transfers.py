@@ -1,0 +1,116 @@
+"""Transfers that are cut go on where they stopped, and never leave a part that looks whole."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cifarray.errors import StoreError
+from cifarray.store import Store
+from tests.loopback import CuttingProxy, cutting_proxy
+from tests.s3 import S3Server
+
+DATA = bytes(range(253)) * 24_000
+"""About 6 MB."""
+
+
+class Interrupted(Exception):
+    """What a test raises where a person would press Ctrl-C."""
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[CuttingProxy]:
+    with cutting_proxy(s3.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cut_store(s3: S3Server, proxy: CuttingProxy) -> Store:
+    store = Store.open(s3.new_store().uri, proxy.address)
+    store.write("big", DATA)
+    return store
+
+
+def test_an_interrupted_download_resumes_and_tells_all_bytes(store: Store, tmp_path: Path) -> None:
+    store.write("big", DATA)
+    target = tmp_path / "copy"
+    arrived: list[int] = []
+
+    def interrupt(amount: int) -> None:
+        arrived.append(amount)
+        if sum(arrived) > len(DATA) // 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        store.download("big", target, interrupt)
+    assert not target.exists()
+    told: list[int] = []
+    store.download("big", target, told.append)
+    assert told[0] == sum(arrived)
+    assert sum(told) == len(DATA)
+    assert target.read_bytes() == DATA
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["copy"]
+
+
+def test_a_part_of_another_version_is_not_continued(store: Store, tmp_path: Path) -> None:
+    store.write("big", DATA)
+
+    def interrupt(amount: int) -> None:
+        if amount:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        store.download("big", tmp_path / "copy", interrupt)
+    store.write("big", DATA[::-1])
+    store.download("big", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == DATA[::-1]
+
+
+def test_a_connection_that_is_cut_twice_is_taken_up_by_itself(
+    cut_store: Store, proxy: CuttingProxy, tmp_path: Path
+) -> None:
+    before = proxy.passed_bytes
+    proxy.cut(after_bytes=2_000_000, times=2)
+    cut_store.download("big", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == DATA
+    assert proxy.cuts_left == 0
+    assert proxy.passed_bytes - before < 1.5 * len(DATA)
+
+
+def test_a_digest_survives_a_cut_connection(cut_store: Store, proxy: CuttingProxy) -> None:
+    whole = cut_store.sha256("big")
+    proxy.cut(after_bytes=2_000_000, times=1)
+    assert cut_store.sha256("big") == whole
+    assert proxy.cuts_left == 0
+
+
+def test_a_connection_that_is_always_cut_gives_up_and_the_next_call_goes_on(
+    cut_store: Store, proxy: CuttingProxy, tmp_path: Path
+) -> None:
+    def some(amount: int) -> None:
+        if amount:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        cut_store.download("big", tmp_path / "copy", some)
+    proxy.cut(after_bytes=0, times=1000)
+    with pytest.raises(StoreError):
+        cut_store.download("big", tmp_path / "copy")
+    proxy.cut(after_bytes=0, times=0)
+    told: list[int] = []
+    cut_store.download("big", tmp_path / "copy", told.append)
+    assert told[0] > 0
+    assert (tmp_path / "copy").read_bytes() == DATA
+
+
+def test_a_large_upload_goes_in_parts_and_arrives_whole(s3: S3Server, tmp_path: Path) -> None:
+    store = s3.new_store()
+    with (tmp_path / "large").open("wb") as file:
+        for number in range(20):
+            file.write(bytes([number]) * (1 << 20))
+    store.upload(tmp_path / "large", "large")
+    assert store.size("large") == 20 << 20
+    bucket, _, key = store.path("large").partition("/")
+    assert s3.client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"').endswith("-3")
+    store.download("large", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
