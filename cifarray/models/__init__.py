@@ -1,0 +1,1 @@
+"""The networks: one file per family, and the registry that names them without torch."""

@@ -1,0 +1,197 @@
+"""Every network by its name, what of a job it reads, and how it is built; no torch on import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifarray.errors import JobError
+from cifarray.models.code import check_factory, import_factory
+from cifarray.spec.job import ModelSpec
+from cifarray.spec.load import unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OPTIONS = ("dropout", "dropouts", "args")
+"""The fields of a ModelSpec that only some networks read."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network of the registry."""
+
+    title: str
+    paper: str
+    """Address of the paper or course that it comes from."""
+    factory: str
+    """Called as factory(num_classes=, in_channels=, image_size=(H, W), **what the job sets)."""
+    dropouts: tuple[float, ...]
+    """Its own dropout rates in order; the last stands before the last layer."""
+    min_size: int = 1
+    """The smallest height and width that it takes."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Fields of a ModelSpec, besides the name, that change this network."""
+        return frozenset({"dropout", "dropouts"} if len(self.dropouts) > 1 else {"dropout"})
+
+
+MODELS: dict[str, ModelEntry] = {
+    "cnn3": ModelEntry(
+        title="three convolutions and two dense layers",
+        paper="https://cs231n.github.io/convolutional-networks/",
+        factory="cifarray.models.cnn3:cnn3",
+        dropouts=(0.1, 0.25, 0.5),
+        min_size=8,
+    ),
+    "resnet18": ModelEntry(
+        title="ResNet-18 with the CIFAR stem",
+        paper="https://arxiv.org/abs/1512.03385",
+        factory="cifarray.models.resnet:resnet18",
+        dropouts=(0.0,),
+    ),
+}
+
+
+def is_own(name: str) -> bool:
+    """Whether the name is `package.module:factory`, a network of the user's own."""
+    return ":" in name
+
+
+def check_model(
+    spec: ModelSpec, shape: tuple[int, int, int] | None = None, code: Path | None = None
+) -> None:
+    """Refuse what can be refused without torch: the name, unused fields, too small an image.
+
+    `shape` is the dataset's (H, W, C) where known, `code` the folder given with `--code`.
+    A network of the user's own is looked up as a file and not run.
+
+    Raises: JobError.
+    """
+    if is_own(spec.name):
+        check_factory(spec.name, code)
+        reserved = {"num_classes", "in_channels", "image_size", "dropout", "dropouts"}
+        if taken := sorted(reserved & spec.args.keys()):
+            raise JobError(
+                f"model.args may not hold {', '.join(taken)}: cifarray passes the first three from "
+                "the dataset, and model.dropout or model.dropouts are fields of their own"
+            )
+        return
+    if spec.name not in MODELS:
+        raise JobError(
+            unknown_name("model", spec.name, MODELS)
+            + "; or give package.module:factory for a network of your own"
+        )
+    entry = MODELS[spec.name]
+    _refuse_unread_fields(spec, entry)
+    if spec.dropouts is not None and len(spec.dropouts) != len(entry.dropouts):
+        raise JobError(
+            f"model.dropouts of {spec.name} are {len(entry.dropouts)} rates, as in "
+            f"{list(entry.dropouts)}, not {list(spec.dropouts)}"
+        )
+    if shape is not None and min(shape[:2]) < entry.min_size:
+        raise JobError(
+            f"{spec.name} takes images of at least {entry.min_size}x{entry.min_size} pixels, not "
+            f"{shape[0]}x{shape[1]}; choose another model"
+        )
+
+
+def build_model(
+    spec: ModelSpec, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
+) -> nn.Module:
+    """The network for images of `shape` (H, W, C), initialised from torch's current seed.
+
+    `code` is the folder that holds a network of the user's own, if it is not installed.
+
+    Raises: JobError.
+    """
+    check_model(spec, shape, code)
+    name = spec.name if is_own(spec.name) else MODELS[spec.name].factory
+    height, width, channels = shape
+    options: dict[str, Any] = dict(spec.args)
+    if spec.dropout is not None:
+        options["dropout"] = spec.dropout
+    if spec.dropouts is not None:
+        options["dropouts"] = spec.dropouts
+    factory = import_factory(name, code if is_own(name) else None)
+    try:
+        model = factory(
+            num_classes=num_classes, in_channels=channels, image_size=(height, width), **options
+        )
+    except Exception as error:
+        if not is_own(spec.name):
+            raise
+        raise JobError(f"{spec.name} failed to build a network: {_said(error)}") from error
+    if is_own(spec.name):
+        _check_own_network(spec.name, model, num_classes, shape)
+    return model  # type: ignore[no-any-return]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights, trainable or not; running statistics are not among them."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_buffers(model: nn.Module) -> int:
+    """Number of running statistics (BatchNorm's counter of batches is not one)."""
+    named = model.named_buffers()
+    return sum(b.numel() for name, b in named if not name.endswith("num_batches_tracked"))
+
+
+def describe_model(
+    spec: ModelSpec, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
+) -> dict[str, Any]:
+    """Name, sizes and input shape of a network, built without memory for its weights.
+
+    Raises: JobError.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = build_model(spec, num_classes, shape, code)
+    total = count_parameters(model)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "name": spec.name,
+        "parameters": {"total": total, "trainable": trainable, "buffers": count_buffers(model)},
+        "input_shape": list(shape),
+    }
+
+
+def _refuse_unread_fields(spec: ModelSpec, entry: ModelEntry) -> None:
+    given = [f for f in _OPTIONS if getattr(spec, f) not in (None, {})]
+    for field in given:
+        if field not in entry.reads:
+            used = ", ".join(f"model.{name}" for name in sorted(entry.reads))
+            raise JobError(f"model {spec.name} does not use model.{field}; it uses {used}")
+
+
+def _check_own_network(
+    name: str, model: object, num_classes: int, shape: tuple[int, int, int]
+) -> None:
+    """One blank image through the network: also gives lazy layers their shapes before DDP."""
+    import torch
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise JobError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    height, width, channels = shape
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            logits_NK = model.eval()(torch.zeros(1, channels, height, width))
+    except Exception as error:
+        raise JobError(
+            f"{name} does not take images of {channels}x{height}x{width}: {_said(error)}"
+        ) from error
+    model.train(was_training)
+    if not isinstance(logits_NK, torch.Tensor) or tuple(logits_NK.shape) != (1, num_classes):
+        got = getattr(logits_NK, "shape", type(logits_NK).__name__)
+        got = list(got) if isinstance(got, torch.Size) else got
+        raise JobError(f"{name} wants to give logits of [images, {num_classes}], not {got}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

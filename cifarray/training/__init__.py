@@ -1,0 +1,1 @@
+"""Training in plain PyTorch: loop, optimizers, schedules, checkpoint, evaluation."""
