@@ -1,0 +1,1 @@
+"""The driver: what a Ray job runs to carry out one attempt of a run."""

@@ -1,0 +1,95 @@
+"""What stands at a run's end: which checkpoint is its own, and its report."""
+
+import io
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from cifarray.data.catalog import DATASETS
+from cifarray.data.manifest import Manifest, load_manifest
+from cifarray.data.rows import read_images
+from cifarray.reporting.inputs import SPLITS, images_per_s
+from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
+from cifarray.reporting.scores import Predictions
+from cifarray.runs import Attempt, Run, write_index
+from cifarray.spec.job import Job
+from cifarray.store import Store
+from cifarray.training.work import OUTCOME_FILE
+from cifarray.tuning.sweep import SweepResult
+
+MISTAKES_SHOWN = 24
+BEST_FILE = "best.json"
+
+
+def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) -> None:
+    """Name the run's checkpoint in best.json, then write its report, the report's index last."""
+    store, spec = run.store, run.spec()
+    outcome = store.read_json(f"{attempt.prefix}/{OUTCOME_FILE}")
+    trial_id = result.best.id if result else None
+    checkpoint = outcome["checkpoint"].removeprefix(f"{run.prefix}/")
+    store.write_json(
+        run.key(BEST_FILE),
+        {"checkpoint": checkpoint, "epoch": outcome["epoch"], "trial_id": trial_id},
+    )
+    manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
+    predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
+    inputs = ReportInputs(
+        spec=spec,
+        dataset=report_dataset(manifest, spec.job),
+        model_parameters=outcome["parameters"],
+        world_size=outcome["history"][-1]["world_size"],
+        threads=outcome["threads"],
+        hardware=outcome["hardware"],
+        images_per_s=images_per_s(outcome["history"]),
+        duration_s=_seconds_since(spec.submitted_at),
+        history=result.best.history if result else attempt.run.metrics(),
+        predictions=predictions,
+        best_epoch=outcome["epoch"],
+        mistakes=_mistakes(store, manifest, predictions["test"]),
+        trials=[trial.as_dict() for trial in result.trials] if result else None,
+        best_trial_id=trial_id,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(Path(folder), inputs)
+        for path in sorted(Path(folder).iterdir()):
+            store.upload(path, run.key("report", path.name))
+    write_index(store, run.key("report"))
+
+
+def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
+    """What the report says of the dataset, with the class names of the labels that were learnt."""
+    fine = job.dataset.labels == "fine"
+    return ReportDataset(
+        name=manifest.name,
+        title=DATASETS[manifest.name].title,
+        digest=manifest.digest,
+        classes=manifest.classes if fine else manifest.coarse_classes,
+        coarse_classes=manifest.coarse_classes if fine else (),
+        fine_to_coarse=manifest.fine_to_coarse if fine else (),
+    )
+
+
+def _read_predictions(store: Store, attempt: Attempt, split: str) -> Predictions:
+    content = store.read(f"{attempt.prefix}/evaluation/{split}.parquet")
+    return Predictions.from_table(pq.read_table(io.BytesIO(content)))
+
+
+def _mistakes(store: Store, manifest: Manifest, test: Predictions) -> list[Mistake]:
+    chosen = test.most_confident_mistakes(MISTAKES_SHOWN)
+    images = read_images(store, manifest, "test", test.row_ids[chosen])
+    return [
+        Mistake(
+            row_id=int(test.row_ids[place]),
+            label=int(test.labels[place]),
+            prediction=int(test.predictions[place]),
+            probability=float(test.probabilities[place]),
+            image=image,
+        )
+        for place, image in zip(chosen.tolist(), images, strict=True)
+    ]
+
+
+def _seconds_since(text: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()

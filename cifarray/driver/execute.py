@@ -1,0 +1,122 @@
+"""One attempt of a run from its lease to its last status."""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import ray
+
+from cifarray.driver.closing import close_with_report
+from cifarray.driver.continuing import carry_over
+from cifarray.driver.log import kept_log
+from cifarray.driver.progress import watched
+from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
+from cifarray.runs import Attempt, Run
+from cifarray.spec.profile import Profile
+from cifarray.spec.run import RunSpec
+from cifarray.training.work import Work
+from cifarray.training.worker import evaluate, train
+from cifarray.tuning.sweep import concurrency, spec_of, sweep
+
+READING_CPUS = 0.25
+"""What Ray Data needs free beside the workers."""
+
+
+class StoppedError(CifarrayError):
+    """Somebody ended this driver: SIGTERM from the Jobs API, or Ctrl-C."""
+
+
+def execute(run: Run) -> int:
+    """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
+    attempt = run.start_attempt(f"{socket.gethostname()}:{os.getpid()}")
+    with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
+        print(f"run {run.id}, attempt {attempt.number}", flush=True)
+        try:
+            with attempt.keep_alive(), watched(attempt, run.spec()):
+                _carry_out(run, attempt)
+            attempt.close("finished")
+            return 0
+        except LeaseLostError as error:
+            print(f"error: {error}", flush=True)
+        except (StoppedError, KeyboardInterrupt):
+            _close(attempt, "stopped", None)
+        except CifarrayError as error:
+            _close(attempt, "failed", str(error))
+        except Exception as error:
+            traceback.print_exc()
+            _close(attempt, "failed", f"{type(error).__name__}: {error}")
+        return 1
+
+
+def _carry_out(run: Run, attempt: Attempt) -> None:
+    spec = run.spec()
+    _connect(spec.profile)
+    _check_room(spec)
+    carry_over(run, attempt)
+    work = Work(run.store.spec, spec, spec.job, attempt.prefix, spec.world_size)
+    if spec.job.sweep is None:
+        train(work)
+        close_with_report(run, attempt, None)
+    else:
+        result = sweep(work)
+        evaluate(work, result.checkpoint.key)
+        close_with_report(run, attempt, result)
+
+
+def _connect(profile: Profile) -> None:
+    """Join the node that the Jobs API or `cifarray run` names, never one found by chance."""
+    address = os.environ.get("RAY_ADDRESS") or profile.address
+    if not address:
+        raise ClusterError("no Ray node is named; set RAY_ADDRESS, or use `cifarray submit`")
+    if not ray.is_initialized():
+        # Train's own actors look the node up by this name, and find the wrong one where two run.
+        ray.init(address=address, runtime_env={"env_vars": {"RAY_ADDRESS": address}})
+
+
+def _check_room(spec: RunSpec) -> None:
+    """Say so at once if the workers can never be scheduled. Raises: ClusterError."""
+    profile, has = spec.profile, ray.cluster_resources()
+    workers = spec.world_size
+    if spec.job.sweep is not None:
+        trials = concurrency(spec.job, profile)
+        workers = max(workers, trials * spec_of(spec.job).workers_per_trial)
+    needs = {
+        "CPU": workers * profile.cpus_per_worker + READING_CPUS,
+        "GPU": workers * profile.gpus_per_worker,
+    }
+    for resource, amount in needs.items():
+        if amount > has.get(resource, 0.0) + 1e-9:
+            raise ClusterError(
+                f"{workers} workers and their reading need {amount:g} {resource}s, and the cluster "
+                f"has {has.get(resource, 0.0):g}; take fewer workers or a smaller share for each "
+                "in the cluster profile"
+            )
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM into StoppedError, so that a stopped run closes as one."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise StoppedError("stopped")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _close(attempt: Attempt, state: str, error: str | None) -> None:
+    if error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    try:
+        attempt.close("failed" if state == "failed" else "stopped", error)
+    except CifarrayError as failed:
+        print(f"error: the end of the run could not be recorded: {failed}", flush=True)

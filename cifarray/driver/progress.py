@@ -1,0 +1,99 @@
+"""What a running attempt tells of itself: epochs or trials done, and the best value so far."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cifarray.errors import LeaseLostError, StoreError
+from cifarray.runs import Attempt, read_metrics
+from cifarray.spec.job import Job
+from cifarray.spec.metrics import is_better
+from cifarray.spec.run import RunSpec
+from cifarray.store import Store
+from cifarray.tuning.sweep import FOLDER as TRIALS
+from cifarray.tuning.trials import TrialRecord, best_trial, read_trials
+
+POLL_S = 3.0
+News = tuple[dict[str, Any], dict[str, Any] | None]
+
+
+@contextmanager
+def watched(attempt: Attempt, spec: RunSpec) -> Iterator[None]:
+    """Read the attempt's records in the background and put what is new into the run's status.
+
+    Ends this process as SIGTERM does once another attempt is in charge.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        told: News | None = None
+        while not over.wait(POLL_S):
+            try:
+                news = news_of(attempt.run.store, attempt.prefix, spec.job)
+                if news != told:
+                    attempt.heartbeat(*news)
+                    told = news
+            except LeaseLostError:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except StoreError:  # a store that is away for a while is asked again
+                continue
+
+    thread = threading.Thread(target=watch, daemon=True, name=f"progress of {spec.run_id}")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def news_of(store: Store, prefix: str, job: Job) -> News:
+    """(progress, best) for the run's status."""
+    metric = job.metric
+    if job.sweep is None:
+        records = read_metrics(store, prefix)
+        progress = {"unit": "epochs", "done": len(records), "total": job.train.epochs}
+        if records:
+            progress["last"] = records[-1]
+        return progress, best_record(records, metric)
+    trials = read_trials(store, f"{prefix}/{TRIALS}", {}, job.train.epochs)
+    states = [trial.state for trial in trials]
+    progress = {
+        "unit": "trials",
+        "done": sum(state in ("finished", "stopped early") for state in states),
+        "total": trials_of(job),
+        "running": states.count("unfinished"),
+        "stopped_early": states.count("stopped early"),
+        "epochs": sum(len(trial.history) for trial in trials),
+    }
+    return progress, _best_of(best_trial(trials, metric), metric)
+
+
+def trials_of(job: Job) -> int:
+    """How many trials a sweep makes."""
+    assert job.sweep is not None
+    total = job.sweep.trials
+    for domain in job.sweep.space.values():
+        total *= len(domain.grid or (None,))
+    return total
+
+
+def best_record(records: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    """The best value of a metric over some records, and its epoch."""
+    best: dict[str, Any] | None = None
+    for record in records:
+        value = record.get(metric)
+        if value is not None and (best is None or is_better(metric, value, best["value"])):
+            best = {"metric": metric, "value": value, "epoch": record["epoch"]}
+    return best
+
+
+def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    best = best_record(trial.history, metric)
+    return best and {**best, "trial_id": trial.id, "params": trial.params}

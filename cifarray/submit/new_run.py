@@ -1,0 +1,118 @@
+"""From what a person typed to a run in the store: checked, resolved and recorded."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cifarray.data.manifest import Manifest
+from cifarray.data.selection import Selection
+from cifarray.errors import JobError
+from cifarray.models.code import code_sha256, pack_code
+from cifarray.runs import Run, new_run_id
+from cifarray.spec.job import Job
+from cifarray.spec.load import with_fields
+from cifarray.spec.profile import Profile
+from cifarray.spec.run import CodeSpec, RunSpec
+from cifarray.store import Store
+from cifarray.submit import preflight
+
+CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked job and the profile that it is to run on; nothing is written yet."""
+
+    job: Job
+    profile: Profile
+    workers: int | None = None
+    code: Path | None = None
+    best_of: dict[str, Any] | None = None
+
+    @property
+    def world_size(self) -> int:
+        """The workers of the run; for a sweep, of its last evaluation."""
+        return self.workers or self.profile.workers
+
+    def with_seed(self, seed: int) -> "Plan":
+        """The same plan with another seed."""
+        return replace(self, job=with_fields(self.job, {"seed": seed}))
+
+
+def plan(
+    job: Job,
+    profile: Profile,
+    *,
+    workers: int | None = None,
+    code: Path | None = None,
+    best_of: Run | None = None,
+    sets: Sequence[str] = (),
+) -> Plan:
+    """Check a job against its profile, with a sweep's best fields where they are asked for.
+
+    `sets` are the fields that were typed: they win over those of the sweep.
+    Raises: JobError, StoreError.
+    """
+    source = None
+    if best_of is not None:
+        source = best_fields(best_of)
+        typed = {item.partition("=")[0] for item in sets}
+        job = with_fields(job, {k: v for k, v in source["params"].items() if k not in typed})
+    preflight.check(job, profile, workers, code)
+    return Plan(job, profile, workers, code, source)
+
+
+def best_fields(run: Run) -> dict[str, Any]:
+    """The swept fields of a sweep's best trial: {"run_id", "trial_id", "params"}.
+
+    Raises: JobError if the run is no sweep.
+    """
+    report = run.report()
+    trials: Sequence[Mapping[str, Any]] = report.get("trials") or []
+    best = [trial for trial in trials if trial["id"] == report.get("best_trial_id")]
+    if not best:
+        raise JobError(f"--best-of {run.id}: it is no sweep; give a run of kind tune")
+    return {"run_id": run.id, "trial_id": best[0]["id"], "params": dict(best[0]["params"])}
+
+
+def check_data(plan: Plan, store: Store, manifest: Manifest) -> Selection:
+    """The run's rows of a prepared dataset, checked. Raises: JobError."""
+    workers = preflight.check_workers(plan.job, plan.profile, plan.workers)
+    return preflight.select(store, manifest, plan.job, workers)
+
+
+def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None) -> Run:
+    """Record the run, with its code and validation rows. Raises: JobError, StoreError."""
+    selection = check_data(plan, store, manifest)
+    run_id = name or new_run_id(plan.job.name)
+    packed = pack_code(plan.code) if plan.code else None
+    code = packed and CodeSpec(key=f"runs/{run_id}/{CODE_FILE}", sha256=code_sha256(packed))
+    spec = RunSpec(
+        run_id=run_id,
+        job=plan.job,
+        profile=plan.profile,
+        world_size=plan.world_size,
+        dataset_digest=manifest.digest,
+        validation_rows=len(selection.validation_row_ids),
+        validation_sha256=selection.validation_sha256,
+        submitted_at=preflight.utc_now(),
+        versions=preflight.versions(),
+        code=code or None,
+        best_of=plan.best_of,
+    )
+    run = Run.create(store, spec)
+    if packed:
+        store.write(run.key(CODE_FILE), packed)
+    store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
+    return run
+
+
+def _as_parquet(selection: Selection) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"row_id": selection.validation_row_ids}), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,193 @@
+"""Everything that job, profile and manifest can tell before a node starts; no torch, no ray."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cifarray import __version__
+from cifarray.data.catalog import DATASETS
+from cifarray.data.manifest import Manifest
+from cifarray.data.selection import Selection, select_rows
+from cifarray.errors import JobError
+from cifarray.models.registry import check_model
+from cifarray.spec.job import Job
+from cifarray.spec.load import check_field, nearest, unknown_name, with_fields
+from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.spec.profile import Profile
+from cifarray.store import Store
+from cifarray.training.optimizers import check_optimizer
+from cifarray.training.reads import unread_fields
+from cifarray.training.schedules import build_schedule, check_schedule
+from cifarray.tuning.trials import trial_job
+
+NOT_SWEEPABLE = {
+    "name": "it only names the job",
+    "kind": "a trial is a train job",
+    "description": "it changes nothing",
+    "dataset": "trials on different rows cannot be compared",
+    "validation": "trials judged by different rows cannot be compared",
+    "sweep": "a sweep does not vary itself",
+    "train.compile": "it changes the speed, not the result",
+    "train.channels_last": "it changes the speed, not the result",
+}
+VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "optuna")
+
+
+def check(job: Job, profile: Profile, workers: int | None = None, code: Path | None = None) -> None:
+    """Refuse what the job and the profile alone show to be impossible. Raises: JobError."""
+    if job.dataset.name not in DATASETS:
+        raise JobError(unknown_name("dataset", job.dataset.name, DATASETS))
+    entry = DATASETS[job.dataset.name]
+    if job.dataset.labels == "coarse" and not entry.coarse_classes:
+        having = sorted(name for name, other in DATASETS.items() if other.coarse_classes)
+        raise JobError(
+            f"dataset {entry.name} has no coarse labels; those that have: {', '.join(having)}"
+        )
+    shape = (entry.shape[0], entry.shape[1], entry.shape[2])
+    world_size = check_workers(job, profile, workers)
+    _check_metrics(job)
+    for candidate in _candidates(job):
+        check_model(candidate.model, shape, code)
+        check_optimizer(candidate.optimizer)
+        check_schedule(candidate.schedule)
+        if candidate.train.global_batch_size < world_size:
+            raise JobError(
+                f"train.global_batch_size {candidate.train.global_batch_size} is below the "
+                f"{world_size} workers that share it; raise it or take fewer workers"
+            )
+        if candidate.train.sync_batchnorm and not profile.gpus_per_worker:
+            raise JobError(
+                "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; "
+                f"profile {profile.name} has none: set it to false"
+            )
+
+
+def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
+    """Refuse what the prepared dataset shows to be impossible. Raises: JobError."""
+    if job.dataset.labels == "coarse" and not manifest.coarse_classes:
+        raise JobError(f"dataset {manifest.name} was prepared without coarse labels; use fine")
+    rows = len(selection.positions["train"])
+    for candidate in _candidates(job):
+        batch = candidate.train.global_batch_size
+        if batch > rows:
+            raise JobError(
+                f"train.global_batch_size {batch} is above the {rows} rows that are left to train "
+                "on; lower it"
+            )
+        steps_per_epoch = -(-rows // batch)
+        epochs, steps = candidate.train.epochs, candidate.train.steps
+        total = min(n for n in (epochs and epochs * steps_per_epoch, steps) if n is not None)
+        build_schedule(candidate.schedule, total, steps_per_epoch)
+
+
+def check_workers(job: Job, profile: Profile, workers: int | None) -> int:
+    """How many workers a training of the job has. Raises: JobError if they do not fit."""
+    wanted = job.sweep.workers_per_trial if job.sweep else workers or profile.workers
+    if wanted > profile.workers:
+        what = "sweep.workers_per_trial" if job.sweep else "--workers"
+        raise JobError(
+            f"{what} {wanted} is more than the {profile.workers} that profile {profile.name} holds"
+        )
+    if wanted < 1:
+        raise JobError(f"--workers {wanted} is too few; give 1 to {profile.workers}")
+    return wanted
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    found = {"python": platform.python_version(), "cifarray": __version__}
+    for name in VERSIONS_OF:
+        found[name] = importlib.metadata.version(name)
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def utc_now() -> str:
+    """The time of submission, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def select(store: Store, manifest: Manifest, job: Job, world_size: int) -> Selection:
+    """The job's rows of a prepared dataset, checked. Raises: JobError."""
+    selection = select_rows(store, manifest, job)
+    check_rows(job, manifest, selection, world_size)
+    return selection
+
+
+def _check_metrics(job: Job) -> None:
+    named: dict[str, str] = {}
+    if job.train.early_stopping:
+        named["train.early_stopping.metric"] = job.train.early_stopping.metric
+    if job.sweep:
+        named["sweep.metric"] = job.sweep.metric
+    for field, metric in named.items():
+        if metric not in EPOCH_METRICS:
+            raise JobError(f"no epoch reports {field} '{metric}'; {nearest(metric, EPOCH_METRICS)}")
+
+
+def _candidates(job: Job) -> Iterable[Job]:
+    """The job itself, or train jobs that between them hold every value that a sweep may try."""
+    if job.sweep is None:
+        return [job]
+    _check_space(job)
+    names = [
+        [(path, value) for value in domain.examples]
+        for path, domain in job.sweep.space.items()
+        if path.endswith(".name")
+    ] or [[("", None)]]
+    combined = [{p: v for p, v in values if p} for values in product(*names)]
+    candidates = []
+    for chosen in combined:
+        first = {path: domain.examples[0] for path, domain in job.sweep.space.items()}
+        candidates.append(trial_job(job, first | chosen))
+        for path, domain in job.sweep.space.items():
+            candidates += [trial_job(job, first | {path: v} | chosen) for v in domain.examples[1:]]
+    _refuse_unread(job, combined)
+    return candidates
+
+
+def _check_space(job: Job) -> None:
+    assert job.sweep is not None
+    kinds = [domain.kind for domain in job.sweep.space.values()]
+    if job.sweep.search == "grid" and "grid" not in kinds:
+        raise JobError("sweep.search grid wants at least one field of kind grid in sweep.space")
+    if job.sweep.search != "grid" and "grid" in kinds:
+        raise JobError(
+            f"sweep.search {job.sweep.search} takes no grid field; use choice, or search=grid"
+        )
+    for path in job.sweep.space:
+        check_field(Job, path)
+        for prefix, reason in NOT_SWEEPABLE.items():
+            if path == prefix or path.startswith(f"{prefix}."):
+                raise JobError(f"{path} cannot be swept: {reason}")
+
+
+def _refuse_unread(job: Job, combined: list[dict[str, Any]]) -> None:
+    """Refuse a field that is set or swept though no trial could ever read it."""
+    assert job.sweep is not None
+    first = {path: domain.examples[0] for path, domain in job.sweep.space.items()}
+    base = job.model_copy(update={"kind": "train", "sweep": None})
+    unread = [set(unread_fields(with_fields(base, first | chosen))) for chosen in combined]
+    never = sorted(set.intersection(*unread))
+    if never:
+        raise JobError(
+            f"no trial uses {never[0]}: neither the network, optimizer nor schedule of any reads it"
+        )
+
+
+def _commit() -> str | None:
+    """The checkout's commit, where cifarray runs from one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

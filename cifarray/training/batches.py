@@ -1,0 +1,83 @@
+"""The batches of a rank: equal step counts, and weights that make a step's gradient a global mean.
+
+Shapes: N rows of a step on this rank, C channels, H and W the image's height and width.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from cifarray.data.augment import Augment, Normalize
+from cifarray.data.cache import Shard, seed_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees on one rank."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+    scale: float
+    """Turns the sum of this rank's losses into its part of the global mean, which DDP averages."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """How an epoch is cut into steps: the same number on every rank, none of them empty."""
+
+    sizes: tuple[int, ...]
+    """Rows of each step on this rank."""
+    scales: tuple[float, ...]
+    """world_size / rows of each step over all ranks."""
+
+    @staticmethod
+    def make(shard_rows: Sequence[int], global_batch_size: int, rank: int) -> "StepPlan":
+        """Cut each rank's rows into equally many, nearly equal pieces.
+
+        An epoch has ceil(rows / global_batch_size) steps, so no step is a small remainder. Ranks
+        may hold different numbers of rows; `scales` weighs each row of a step the same.
+        """
+        steps = min(-(-sum(shard_rows) // global_batch_size), min(shard_rows))
+        cuts = [[rows * step // steps for step in range(steps + 1)] for rows in shard_rows]
+        sizes = [[high - low for low, high in pairwise(cut)] for cut in cuts]
+        totals = [sum(column) for column in zip(*sizes, strict=True)]
+        return StepPlan(tuple(sizes[rank]), tuple(len(shard_rows) / total for total in totals))
+
+
+@dataclass(frozen=True)
+class TrainBatches:
+    """Shuffled, augmented, normalised batches of one rank's train rows, drawn anew each epoch."""
+
+    shard: Shard
+    plan: StepPlan
+    augment: Augment
+    normalize: Normalize
+    seed: int
+    rank: int
+    channels_last: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+        return self.normalize.scale_C11.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of a whole epoch."""
+        return len(self.plan.sizes)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The epoch's batches; they depend only on (seed, rank, epoch)."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        order = seed_of(self.seed, "order", self.rank, epoch)
+        draws: torch.Generator | None = None
+        batches = self.shard.shuffled(order, self.plan.sizes)
+        for rows, scale in zip(batches, self.plan.scales, strict=True):
+            if draws is None:
+                draws = torch.Generator(rows.images_NCHW.device)
+                draws.manual_seed(seed_of(self.seed, "augment", self.rank, epoch))
+            images_NCHW = self.normalize(self.augment(rows.images_NCHW, draws))
+            yield Batch(images_NCHW.contiguous(memory_format=layout), rows.labels_N, scale)

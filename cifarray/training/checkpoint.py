@@ -1,0 +1,160 @@
+"""Checkpoint folders: state.pt for training and prediction, checkpoint.json to prove it.
+
+A folder without checkpoint.json, or whose bytes differ from it, does not exist for readers.
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cifarray.data.augment import Normalize
+from cifarray.errors import CheckpointError
+from cifarray.models.registry import build_model
+from cifarray.spec.job import Job
+
+SCHEMA_VERSION = 1
+STATE_FILE, PROOF_FILE = "state.pt", "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network that can predict with nothing else at hand."""
+
+    model: nn.Module
+    """Built and loaded, in eval mode, on the CPU."""
+    job: Job
+    classes: tuple[str, ...]
+    """Names of the labels that it predicts."""
+    coarse_classes: tuple[str, ...]
+    fine_to_coarse: tuple[int, ...]
+    """Empty where the dataset has no superclasses, or coarse labels were learnt."""
+    input_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    preprocess: Normalize
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    epoch: int
+    step: int
+    metrics: dict[str, Any]
+    dataset: dict[str, str]
+    """`name` and `digest`."""
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write state.pt and then checkpoint.json, which proves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"schema_version": SCHEMA_VERSION, **state}, folder / STATE_FILE)
+    proof = {
+        "schema_version": SCHEMA_VERSION,
+        "epoch": record["epoch"],
+        "step": record["step"],
+        "metrics": record,
+        "files": {STATE_FILE: _fingerprint(folder / STATE_FILE)},
+    }
+    (folder / PROOF_FILE).write_text(json.dumps(proof, indent=1), encoding="utf-8")
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The content of checkpoint.json, if every file is as it says. Raises: CheckpointError."""
+    try:
+        proof: dict[str, Any] = json.loads((folder / PROOF_FILE).read_text(encoding="utf-8"))
+        files = proof["files"]
+        wrong = [name for name in files if files[name] != _fingerprint(folder / Path(name).name)]
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise CheckpointError(f"{folder} is not a checkpoint: {missing} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{folder / PROOF_FILE} cannot be read: {error}") from error
+    if wrong or STATE_FILE not in files:
+        raise CheckpointError(
+            f"{folder} is damaged: {', '.join(wrong) or STATE_FILE} is not as {PROOF_FILE} says; "
+            "use another checkpoint or pull it again"
+        )
+    return proof
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The checked state of a checkpoint folder; tensors on the CPU. Raises: CheckpointError."""
+    check_folder(folder)
+    try:
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        path = folder / STATE_FILE
+        raise CheckpointError(f"{path} is not a state of cifarray: {reason}") from error
+    if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{folder / STATE_FILE} is not of schema version {SCHEMA_VERSION}; "
+            "it was written by another version of cifarray"
+        )
+    return state
+
+
+def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
+    """Build the network of a checkpoint folder and load its weights.
+
+    Args:
+        code: the folder of a network of the user's own; a checkpoint never brings code.
+    Raises: CheckpointError, JobError.
+    """
+    state = read_state(folder)
+    job = Job.model_validate(state["job"])
+    classes, shape = tuple(state["classes"]), tuple(state["input_shape"])
+    model = build_model(job.model, len(classes), shape, code)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        name = job.model.name
+        raise CheckpointError(f"{folder} does not fit network {name}: {reason}") from error
+    numbers = state["preprocess"]
+    return Checkpoint(
+        model=model.eval(),
+        job=job,
+        classes=classes,
+        coarse_classes=tuple(state["coarse_classes"]),
+        fine_to_coarse=tuple(state["fine_to_coarse"]),
+        input_shape=shape,
+        preprocess=Normalize(job.preprocess, numbers["mean"], numbers["std"]),
+        mean=tuple(numbers["mean"]),
+        std=tuple(numbers["std"]),
+        epoch=state["epoch"],
+        step=state["step"],
+        metrics=state["history"][-1] if state["history"] else {},
+        dataset=state["dataset"],
+    )
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of this process's random generators, as tensors and plain values."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": list(random.getstate()[1]),
+        "python_gauss": random.getstate()[2],
+        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)],
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Set this process's random generators to a saved state."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate((3, tuple(state["python"]), state["python_gauss"]))
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size_bytes": path.stat().st_size, "sha256": digest}

@@ -1,0 +1,75 @@
+"""Checkpoints in a store: which there are, which of them are whole, and how one is fetched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifarray.errors import CheckpointError, StoreError
+from cifarray.spec.metrics import is_better
+from cifarray.store import Store
+from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A folder of the store that holds a checkpoint.json; its files are not yet checked."""
+
+    key: str
+    epoch: int
+    metrics: dict[str, Any]
+
+
+def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
+    """Every checkpoint below a prefix, newest epoch first; unreadable ones are passed over."""
+    found = []
+    for entry in store.list(prefix):
+        folder, _, name = entry.key.rpartition("/")
+        if name == PROOF_FILE:
+            try:
+                proof = store.read_json(entry.key)
+                found.append(StoredCheckpoint(folder, int(proof["epoch"]), dict(proof["metrics"])))
+            except (StoreError, KeyError, TypeError, ValueError):
+                continue
+    return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
+
+
+def fetch(store: Store, key: str, folder: Path) -> Path:
+    """Copy a checkpoint's files into a local folder and check them. Raises: CheckpointError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in (STATE_FILE, PROOF_FILE):
+            (folder / name).write_bytes(store.read(f"{key}/{name}"))
+    except StoreError as error:
+        raise CheckpointError(f"checkpoint {key} cannot be read: {error}") from error
+    check_folder(folder)
+    return folder
+
+
+def newest_good(store: Store, prefix: str, scratch: Path) -> StoredCheckpoint | None:
+    """The checkpoint of the latest epoch below a prefix whose bytes are as it says."""
+    return next(_good(store, stored_checkpoints(store, prefix), scratch), None)
+
+
+def best_good(store: Store, prefix: str, metric: str, scratch: Path) -> StoredCheckpoint | None:
+    """The whole checkpoint with the best metric; of equals the latest."""
+    return next(_good(store, by_metric(stored_checkpoints(store, prefix), metric), scratch), None)
+
+
+def by_metric(found: list[StoredCheckpoint], metric: str) -> list[StoredCheckpoint]:
+    """Best value first, of equals the latest epoch first; checkpoints without one are left out."""
+    sign = 1.0 if is_better(metric, 1.0, 0.0) else -1.0
+    scored = [c for c in found if isinstance(c.metrics.get(metric), int | float)]
+    scored = [c for c in scored if c.metrics[metric] == c.metrics[metric]]
+    return sorted(scored, key=lambda c: (sign * c.metrics[metric], c.epoch), reverse=True)
+
+
+def _good(
+    store: Store, candidates: list[StoredCheckpoint], scratch: Path
+) -> Iterator[StoredCheckpoint]:
+    for number, candidate in enumerate(candidates):
+        try:
+            fetch(store, candidate.key, scratch / str(number))
+        except CheckpointError:
+            continue
+        yield candidate

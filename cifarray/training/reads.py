@@ -1,0 +1,27 @@
+"""Which of a job's fields its network, optimizer and schedule read; known without torch."""
+
+from cifarray.models.registry import MODELS
+from cifarray.spec.job import Job
+from cifarray.training.optimizers import OPTIMIZERS
+from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
+
+
+def unread_fields(job: Job) -> list[str]:
+    """Dotted paths of fields that are set, but that nothing chosen by this job reads.
+
+    Names that are in no registry, and networks of the user's own, count as reading everything.
+    """
+    reads: dict[str, frozenset[str]] = {}
+    if job.optimizer.name in OPTIMIZERS:
+        reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields
+    if job.schedule.name in SCHEDULES:
+        reads["schedule"] = SCHEDULES[job.schedule.name].fields | WARMUP_FIELDS
+    if job.model.name in MODELS:
+        reads["model"] = MODELS[job.model.name].reads
+    unread: list[str] = []
+    for section, fields in reads.items():
+        given = getattr(job, section).model_dump(exclude={"name", "lr"}, exclude_none=True)
+        unread += [
+            f"{section}.{field}" for field in given if field not in fields and given[field] != {}
+        ]
+    return unread

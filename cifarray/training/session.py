@@ -1,0 +1,241 @@
+"""One rank's part in a training: its rows, network and optimizer, saved, restored and judged.
+
+It speaks to the other ranks through torch.distributed alone and knows nothing of Ray.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cifarray.data.augment import Augment, Normalize
+from cifarray.data.cache import Shard, hold, seed_of
+from cifarray.data.manifest import Manifest
+from cifarray.data.selection import Positions, Selection
+from cifarray.errors import CheckpointError, JobError
+from cifarray.models.registry import build_model, count_parameters
+from cifarray.reporting.scores import Predictions
+from cifarray.spec.job import Job
+from cifarray.training.batches import StepPlan, TrainBatches
+from cifarray.training.checkpoint import restore_rng, rng_state
+from cifarray.training.evaluation import predict_shard, validation_figures
+from cifarray.training.loop import Record, fit, total_steps, unwrap
+from cifarray.training.optimizers import build_optimizer
+from cifarray.training.ranks import gather, share_buffers, world
+from cifarray.training.schedules import build_schedule
+
+ShardReader = Callable[[str, Positions, str, int | None], Iterator[pa.Table]]
+"""(split, positions, label column, order seed or None) -> tables of image, label and row_id."""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """The dataset as a job sees it: what is selected, and how a rank reads its part."""
+
+    manifest: Manifest
+    selection: Selection
+    read: ShardReader
+    device: torch.device
+    cache_bytes: int
+    _held: dict[str, Shard] = field(default_factory=dict)
+
+    def shard(self, split: str, labels: str) -> Shard:
+        """This rank's rows of a split; read at the first call where they stay on the device."""
+        if split not in self._held:
+            self._held[split] = self._open(split, labels)
+        return self._held[split]
+
+    def _open(self, split: str, labels: str) -> Shard:
+        """Resident if train and validation fit the budget together, else streamed."""
+        rank, world_size = world()
+        positions = self.selection.shard(split, world_size, rank)
+        column = "label" if labels == "fine" else "coarse_label"
+        held = (len(self.selection.shard(s, world_size, rank)) for s in ("train", "validation"))
+        fits = sum(held) * int(np.prod(self.manifest.shape)) <= self.cache_bytes
+        return hold(
+            lambda seed: self.read(split, positions, column, seed),
+            rows=len(positions),
+            shape=self.manifest.shape,
+            device=self.device,
+            budget_bytes=self.cache_bytes if fits else 0,
+        )
+
+
+class Session:
+    """A job on this rank. Every method is called by all ranks together."""
+
+    def __init__(self, job: Job, rows: RowSource, code: Path | None = None) -> None:
+        self.job, self._rows = job, rows
+        self._rank, self._world_size = world()
+        self.history: list[Record] = []
+        torch.manual_seed(seed_of(job.seed, "weights"))
+        self._network = build_model(job.model, len(self.classes), self._shape, code).to(rows.device)
+        self._parameters = count_parameters(self._network)
+        manifest = rows.manifest
+        self._normalize = Normalize(job.preprocess, manifest.mean, manifest.std).to(rows.device)
+        torch.manual_seed(seed_of(job.seed, "dropout", self._rank))
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels that are learnt."""
+        manifest = self._rows.manifest
+        fine = self.job.dataset.labels == "fine"
+        return list(manifest.classes if fine else manifest.coarse_classes)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's weights."""
+        return self._parameters
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        height, width, channels = self._rows.manifest.shape
+        return height, width, channels
+
+    def shard(self, split: str) -> Shard:
+        """This rank's rows of a split."""
+        return self._rows.shard(split, self.job.dataset.labels)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        """The network as it is trained: laid out, synchronised, compiled and wrapped as asked."""
+        options, model = self.job.train, self._network
+        if options.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if options.sync_batchnorm:
+            if self._rows.device.type != "cuda":
+                raise JobError(SYNC_BATCHNORM_ON_CPU)
+            model = self._network = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if options.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self._world_size > 1:
+            device = self._rows.device
+            devices = [device] if device.type == "cuda" else None
+            model = DistributedDataParallel(model, device_ids=devices)
+        return model
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.job.optimizer, unwrap(self._model).parameters())
+
+    @cached_property
+    def _average(self) -> AveragedModel | None:
+        decay = self.job.train.ema_decay
+        if decay is None:
+            return None
+        return AveragedModel(unwrap(self._model), multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    @cached_property
+    def _batches(self) -> TrainBatches:
+        job, selection = self.job, self._rows.selection
+        rows = selection.shard_rows("train", self._world_size)
+        return TrainBatches(
+            shard=self.shard("train"),
+            plan=StepPlan.make(rows, job.train.global_batch_size, self._rank),
+            augment=Augment(job.augment),
+            normalize=self._normalize,
+            seed=job.seed,
+            rank=self._rank,
+            channels_last=job.train.channels_last,
+        )
+
+    def records(self) -> Iterator[Record]:
+        """Train; one record per epoch, after which `state` may be saved."""
+        steps_per_epoch = self._batches.steps_per_epoch
+        steps = total_steps(self.job.train, steps_per_epoch)
+        for record in fit(
+            self._model,
+            self._batches,
+            self._optimizer,
+            build_schedule(self.job.schedule, steps, steps_per_epoch),
+            self._validate,
+            self.job.train,
+            history=self.history,
+            average=self._average,
+        ):
+            self.history.append(record)
+            yield record
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds."""
+        share_buffers(unwrap(self._model))
+        manifest, average = self._rows.manifest, self._average
+        raw = unwrap(self._model).state_dict()
+        fine = self.job.dataset.labels == "fine"
+        return {
+            "model": raw if average is None else average.module.state_dict(),
+            "raw_model": None if average is None else raw,
+            "averaged": None if average is None else int(average.n_averaged),
+            "optimizer": self._optimizer.state_dict(),
+            "epoch": self.history[-1]["epoch"],
+            "step": self.history[-1]["step"],
+            "rng": gather(rng_state()),
+            "history": self.history,
+            "job": self.job.model_dump(mode="json"),
+            "dataset": {"name": manifest.name, "digest": manifest.digest},
+            "validation_sha256": self._rows.selection.validation_sha256,
+            "classes": self.classes,
+            "coarse_classes": list(manifest.coarse_classes) if fine else [],
+            "fine_to_coarse": list(manifest.fine_to_coarse) if fine else [],
+            "input_shape": list(self._shape),
+            "preprocess": {
+                "normalize": self.job.preprocess.normalize,
+                "mean": list(manifest.mean),
+                "std": list(manifest.std),
+            },
+            "parameters": self.parameters,
+            "world_size": self._world_size,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises: CheckpointError for other data or another job."""
+        digest = self._rows.manifest.digest
+        if state["dataset"]["digest"] != digest:
+            raise CheckpointError(
+                f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
+                f"not {digest[:12]}; a run resumes on the data that it began with"
+            )
+        if state["job"] != self.job.model_dump(mode="json") or (
+            state["validation_sha256"] != self._rows.selection.validation_sha256
+        ):
+            raise CheckpointError(
+                "the checkpoint belongs to another job; a run resumes with the job that it began "
+                "with: submit a new run instead"
+            )
+        average = self._average
+        unwrap(self._model).load_state_dict(state["raw_model"] or state["model"])
+        if average is not None:
+            average.module.load_state_dict(state["model"])
+            average.n_averaged.fill_(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.history = list(state["history"])
+        if len(state["rng"]) == self._world_size:
+            restore_rng(state["rng"][self._rank])
+
+    def evaluate(self, weights: dict[str, Any]) -> dict[str, Predictions] | None:
+        """What these weights say about every row of every split; None on ranks other than 0."""
+        self._network.load_state_dict(weights)
+        results = {}
+        for split in ("train", "validation", "test"):
+            mine = predict_shard(self._network, self.shard(split), self._normalize)
+            results[split] = Predictions.join(gather(mine))
+        return results if self._rank == 0 else None
+
+    def _validate(self, model: nn.Module) -> dict[str, float]:
+        share_buffers(model)
+        mine = predict_shard(model, self.shard("validation"), self._normalize)
+        return validation_figures(mine, self._rows.device)
+
+
+SYNC_BATCHNORM_ON_CPU = (
+    "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; set it to "
+    "false or take a profile with gpus_per_worker above 0"
+)

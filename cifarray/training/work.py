@@ -1,0 +1,169 @@
+"""One rank's work on a run: open the job, resume it, and leave metrics, predictions and an outcome.
+
+Both adapters use it, Ray Train's workers and Ray Tune's trials; it knows neither.
+"""
+
+import os
+import platform
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from cifarray.data.manifest import load_manifest
+from cifarray.data.selection import select_rows
+from cifarray.data.shards import read_shard
+from cifarray.errors import CheckpointError, RunFailedError
+from cifarray.models.code import unpack_code
+from cifarray.spec.job import Job
+from cifarray.spec.profile import Profile, StoreSpec
+from cifarray.spec.run import RunSpec
+from cifarray.store import Store
+from cifarray.training.checkpoint import read_state
+from cifarray.training.checkpoint_store import fetch, newest_good
+from cifarray.training.loop import Record
+from cifarray.training.ranks import from_rank_0, world
+from cifarray.training.session import RowSource, Session
+
+OUTCOME_FILE = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told: a run, the job of it that is meant, and the folder to write to."""
+
+    store: StoreSpec
+    run: RunSpec
+    job: Job
+    """The run's own job, or a trial's."""
+    folder: str
+    """Key prefix for checkpoints, metrics and outcome: an attempt's or a trial's."""
+    world_size: int
+
+    @property
+    def profile(self) -> Profile:
+        """Where the run runs."""
+        return self.run.profile
+
+    def open_store(self) -> Store:
+        """The store that it reads from and writes to."""
+        return Store.open(self.store.uri, self.store.endpoint)
+
+
+def attempt_of(work: Work) -> str:
+    """The number of the attempt in whose folder the work writes."""
+    return work.folder.split("/attempts/")[1].split("/")[0]
+
+
+def open_session(
+    work: Work, device: torch.device, threads: int, rows: RowSource | None = None
+) -> Session:
+    """Set torch's threads and open the job on this rank, on given rows if they were read before."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.set_num_threads(threads)
+    code = fetch_code(work.run, work.open_store())
+    return Session(work.job, rows or open_rows(work, device), code)
+
+
+def open_rows(work: Work, device: torch.device) -> RowSource:
+    """The job's rows, read through Ray Data. Raises: CheckpointError if others were recorded."""
+    store = work.open_store()
+    manifest = load_manifest(store, work.job.dataset.name, work.run.dataset_digest)
+    selection = select_rows(store, manifest, work.job)
+    if selection.validation_sha256 != work.run.validation_sha256:
+        raise CheckpointError(
+            f"validation rows differ from those that run {work.run.run_id} recorded; "
+            "submit a new run"
+        )
+    return RowSource(
+        manifest=manifest,
+        selection=selection,
+        read=partial(read_shard, store, manifest),
+        device=device,
+        cache_bytes=work.profile.cache_bytes_per_worker,
+    )
+
+
+def fetch_code(run: RunSpec, store: Store) -> Path | None:
+    """Unpack the run's own code, if it has any, into a folder of this process."""
+    if run.code is None:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="cifarray-code-"))
+    unpack_code(store.read(run.code.key), run.code.sha256, folder)
+    return folder
+
+
+def resume(session: Session, store: Store, folder: str, scratch: Path) -> None:
+    """Go on from the newest whole checkpoint below a folder, the same one on every rank."""
+    found = None
+    if world()[0] == 0:
+        found = newest_good(store, folder, scratch / "newest")
+    key = from_rank_0(found.key if found else None)
+    if key is not None:
+        session.restore(read_state(fetch(store, key, scratch / "resume")))
+
+
+def refuse_divergence(history: list[Record]) -> None:
+    """Raise RunFailedError if the loss of the last epoch is not a number."""
+    last = history[-1]
+    if last["train.running_loss"] - last["train.running_loss"] != 0.0:
+        raise RunFailedError(
+            f"the loss diverged in epoch {last['epoch']} at lr {last['lr']:.3g}; "
+            "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm"
+        )
+
+
+def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Path) -> None:
+    """Evaluate every split from a checkpoint and leave the rows' predictions beside it.
+
+    `outcome.json` is written last: checkpoint, epoch, parameters, world size, threads, hardware.
+    """
+    store = work.open_store()
+    state = read_state(fetch(store, checkpoint_key, scratch))
+    predictions = session.evaluate(state["model"])
+    if predictions is None:
+        return
+    for split, rows in predictions.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.to_table(), sink, compression="zstd")
+        store.write(f"{work.folder}/evaluation/{split}.parquet", sink.getvalue().to_pybytes())
+    outcome = {
+        "checkpoint": checkpoint_key,
+        "epoch": state["epoch"],
+        "parameters": session.parameters,
+        "world_size": work.world_size,
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(),
+        "history": state["history"],
+    }
+    store.write_json(f"{work.folder}/{OUTCOME_FILE}", outcome)
+
+
+def hardware() -> dict[str, Any]:
+    """What this worker runs on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "gpu": gpu,
+        "python": sys.version.split()[0],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

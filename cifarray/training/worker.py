@@ -1,0 +1,154 @@
+"""The adapter to Ray Train: runs a session on every worker, keeps its checkpoints in the store."""
+
+import os
+import secrets
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import Checkpoint as RayCheckpoint
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.config import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+)
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from cifarray.errors import CheckpointError, RunFailedError
+from cifarray.runs.folders import write_metrics
+from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.training.checkpoint import write_checkpoint
+from cifarray.training.checkpoint_store import best_good
+from cifarray.training.loop import in_words
+from cifarray.training.ranks import from_rank_0, world
+from cifarray.training.session import Session
+from cifarray.training.work import (
+    Work,
+    attempt_of,
+    open_session,
+    refuse_divergence,
+    resume,
+    write_outcome,
+)
+
+
+def train(work: Work) -> None:
+    """Train a job on `world_size` workers, going on from the folder's newest whole checkpoint.
+
+    At its end every split is evaluated from the best checkpoint; see `write_outcome`.
+    Raises: RunFailedError.
+    """
+    _fit(work, partial(_train_and_evaluate, work), work.job.metric)
+
+
+def evaluate(work: Work, checkpoint_key: str) -> None:
+    """Evaluate every split from one checkpoint of the store on `world_size` workers."""
+    _fit(work, partial(_evaluate_on_worker, work, checkpoint_key), None)
+
+
+def _fit(work: Work, function: Any, metric: str | None) -> None:
+    trainer = torch_trainer(work, function, metric, name=f"{work.run.run_id}-{attempt_of(work)}")
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise RunFailedError(f"training failed: {root_cause(error)}") from error
+
+
+def torch_trainer(
+    work: Work, function: Any, metric: str | None, name: str, callbacks: list[Any] | None = None
+) -> TorchTrainer:
+    """A TorchTrainer of the profile's workers that keeps the best and the last checkpoint."""
+    profile, store = work.profile, work.open_store()
+    os.environ.setdefault(
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
+    )
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    resources = {"CPU": profile.cpus_per_worker}
+    if profile.gpus_per_worker:
+        resources["GPU"] = profile.gpus_per_worker
+    keep = CheckpointConfig()
+    if metric is not None:
+        keep = CheckpointConfig(1, metric, EPOCH_METRICS[metric])  # Ray keeps the last one too
+    return TorchTrainer(
+        function,
+        scaling_config=ScalingConfig(
+            num_workers=work.world_size,
+            use_gpu=profile.gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(  # type: ignore[arg-type]  # Train's own, which Ray's stub lacks
+            name=name,
+            storage_path=store.path(f"{work.folder}/checkpoints"),
+            storage_filesystem=store.filesystem(),
+            failure_config=FailureConfig(max_failures=profile.max_failures),
+            checkpoint_config=keep,
+            callbacks=callbacks,
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def root_cause(error: TrainingFailedError) -> str:
+    """The first worker's own error in one line."""
+    failures = getattr(error, "worker_failures", {})
+    cause: BaseException = next(iter(failures.values()), error)
+    text = " ".join(str(cause).strip().splitlines()[-1:]) or type(cause).__name__
+    return text.removeprefix("cifarray.errors.")
+
+
+def _train_and_evaluate(work: Work) -> None:
+    session = train_on_worker(work)
+    refuse_divergence(session.history)
+    store, best = work.open_store(), None
+    with tempfile.TemporaryDirectory() as scratch:
+        if world()[0] == 0:
+            best = best_good(store, work.folder, work.job.metric, Path(scratch) / "best")
+        key = from_rank_0(best.key if best else None)
+        if key is None:
+            raise CheckpointError(f"no whole checkpoint of the run is left in {work.folder}")
+        write_outcome(work, session, key, Path(scratch) / "chosen")
+
+
+def train_on_worker(work: Work) -> Session:
+    """Train on this rank from the folder's newest whole checkpoint; Ray hears of every epoch."""
+    store, session = work.open_store(), _open(work)
+    with tempfile.TemporaryDirectory() as scratch:
+        resume(session, store, work.folder, Path(scratch))
+    life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
+    for record in session.records():
+        state = session.state()
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if world()[0] == 0:
+                print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
+                write_metrics(store, work.folder, session.history)
+                write_checkpoint(Path(folder), state, record)
+                checkpoint = RayCheckpoint.from_directory(folder)
+            name = f"epoch_{record['epoch']:06d}_{life}"
+            ray.train.report(record, checkpoint=checkpoint, checkpoint_dir_name=name)
+    if world()[0] == 0:
+        write_metrics(store, work.folder, session.history)
+    return session
+
+
+def train_only(work: Work) -> None:
+    """What a worker of a larger trial runs: no split but validation is evaluated."""
+    train_on_worker(work)
+
+
+def _evaluate_on_worker(work: Work, checkpoint_key: str) -> None:
+    session = _open(work)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_outcome(work, session, checkpoint_key, Path(scratch))
+
+
+def _open(work: Work) -> Session:
+    """The session of this Train worker, with the node's cores divided among the workers on it."""
+    on_node = ray.train.get_context().get_local_world_size()
+    share = max(1, len(os.sched_getaffinity(0)) // on_node)
+    return open_session(work, get_device(), work.profile.threads_per_worker or share)

@@ -1,0 +1,1 @@
+"""Sweeps: search spaces, trials and what came of them."""

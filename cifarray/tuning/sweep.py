@@ -1,0 +1,259 @@
+"""The adapter to Ray Tune: searches a job's space, stops weak trials, and goes on after a crash."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from cifarray.errors import RunFailedError
+from cifarray.runs.folders import write_metrics
+from cifarray.spec.job import Job
+from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.spec.profile import Profile
+from cifarray.spec.space import Domain, SweepSpec
+from cifarray.training.checkpoint import write_checkpoint
+from cifarray.training.checkpoint_store import StoredCheckpoint, best_good
+from cifarray.training.loop import in_words
+from cifarray.training.session import RowSource
+from cifarray.training.work import Work, attempt_of, open_rows, open_session, resume
+from cifarray.training.worker import torch_trainer, train_only
+from cifarray.tuning.trials import (
+    ENDED_FILE,
+    TRIAL_FILE,
+    TrialRecord,
+    best_trial,
+    read_trials,
+    trial_job,
+)
+
+FOLDER = "trials"
+TUNE_SETTINGS = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to find out anew
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the driver's log has a line per epoch instead
+}
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to."""
+
+    trials: list[TrialRecord]
+    best: TrialRecord
+    checkpoint: StoredCheckpoint
+
+
+def sweep(work: Work) -> SweepResult:
+    """Search the job's space, going on from Tune's folder in the attempt where there is one.
+
+    Raises: RunFailedError when no trial finished an epoch.
+    """
+    spec = spec_of(work.job)
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    store = work.open_store()
+    path, filesystem = store.path(f"{work.folder}/{FOLDER}"), store.filesystem()
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, work=work), trial_resources(work)
+    )
+    if tune.Tuner.can_restore(path, storage_filesystem=filesystem):
+        tuner = tune.Tuner.restore(
+            path, trainable, resume_errored=True, storage_filesystem=filesystem
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=None if spec.search == "optuna" else search_space(spec),
+            tune_config=tune_config(work),
+            run_config=tune.RunConfig(
+                name=FOLDER,
+                storage_path=store.path(work.folder),
+                storage_filesystem=filesystem,
+                verbose=0,
+                callbacks=[_Endings()],
+                failure_config=tune.FailureConfig(max_failures=work.profile.max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=1,
+                    checkpoint_score_attribute=spec.metric,
+                    checkpoint_score_order=EPOCH_METRICS[spec.metric],
+                ),
+            ),
+        )
+    results = tuner.fit()
+    errors = {
+        Path(result.path).name: str(result.error).strip().splitlines()[-1]
+        for result in (results[i] for i in range(len(results)))
+        if result.error is not None
+    }
+    return _result(work, errors)
+
+
+def _result(work: Work, errors: Mapping[str, str]) -> SweepResult:
+    store, spec = work.open_store(), spec_of(work.job)
+    folder = f"{work.folder}/{FOLDER}"
+    trials = read_trials(store, folder, errors, work.job.train.epochs)
+    best = best_trial(trials, spec.metric)
+    if best is None:
+        first = next(iter(errors.values()), "none ran")
+        raise RunFailedError(f"no trial of {len(trials)} finished an epoch: {first}")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = best_good(store, f"{folder}/{best.id}", spec.metric, Path(scratch))
+    if found is None:
+        raise RunFailedError(f"the best trial, {best.id}, has no whole checkpoint left")
+    return SweepResult(trials, best, found)
+
+
+def spec_of(job: Job) -> SweepSpec:
+    """The sweep of a job of kind tune."""
+    assert job.sweep is not None
+    return job.sweep
+
+
+def concurrency(job: Job, profile: Profile) -> int:
+    """How many trials run at once: what the job says, at most what the profile's workers hold."""
+    spec = spec_of(job)
+    room = max(1, profile.workers // spec.workers_per_trial)
+    return min(room, spec.max_concurrent or room, spec.trials if spec.search != "grid" else room)
+
+
+def search_space(spec: SweepSpec) -> dict[str, Any]:
+    """The space as Ray Tune takes it, keyed by dotted job field."""
+    makers: dict[str, Callable[[Domain], Any]] = {
+        "choice": lambda d: tune.choice(list(d.choice or ())),
+        "grid": lambda d: tune.grid_search(list(d.grid or ())),
+        "uniform": lambda d: tune.uniform(*d.uniform or ()),
+        "loguniform": lambda d: tune.loguniform(*d.loguniform or ()),
+        "randint": lambda d: tune.randint(*d.randint or ()),
+    }
+    return {path: makers[domain.kind](domain) for path, domain in spec.space.items()}
+
+
+def scheduler(job: Job) -> TrialScheduler | None:
+    """What stops weak trials; epochs are its clock."""
+    spec = spec_of(job)
+    rule, mode = spec.scheduler, EPOCH_METRICS[spec.metric]
+    if rule.name == "asha":
+        return ASHAScheduler(
+            time_attr="epoch",
+            metric=spec.metric,
+            mode=mode,
+            max_t=max(job.train.epochs or rule.grace_epochs, rule.grace_epochs),
+            grace_period=rule.grace_epochs,
+            reduction_factor=rule.factor,
+        )
+    if rule.name == "median":
+        return MedianStoppingRule(
+            time_attr="epoch", metric=spec.metric, mode=mode, grace_period=rule.grace_epochs
+        )
+    return None
+
+
+def tune_config(work: Work) -> tune.TuneConfig:
+    """How Tune searches: the sampler, its seed, the stopping rule and the limits."""
+    spec, rule = spec_of(work.job), scheduler(work.job)
+    mode, at_once = EPOCH_METRICS[spec.metric], concurrency(work.job, work.profile)
+    search: Searcher | BasicVariantGenerator
+    if spec.search == "optuna":
+        search = OptunaSearch(search_space(spec), metric=spec.metric, mode=mode, seed=spec.seed)
+    else:  # a generator takes the limit itself: Tune would ignore its own setting
+        search = BasicVariantGenerator(random_state=spec.seed, max_concurrent=at_once)
+    return tune.TuneConfig(
+        metric=None if rule else spec.metric,
+        mode=None if rule else mode,
+        search_alg=search,
+        scheduler=rule,
+        num_samples=spec.trials,
+        max_concurrent_trials=at_once if spec.search == "optuna" else None,
+        time_budget_s=spec.time_budget_s,
+        reuse_actors=spec.workers_per_trial == 1,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
+
+
+def trial_resources(work: Work) -> dict[str, float]:
+    """What a trial's own process reserves; the workers of a larger trial reserve theirs apart."""
+    if spec_of(work.job).workers_per_trial > 1:
+        return {"cpu": 0.01}
+    gpus = {"gpu": work.profile.gpus_per_worker} if work.profile.gpus_per_worker else {}
+    return {"cpu": work.profile.cpus_per_worker, **gpus}
+
+
+def run_trial(params: dict[str, Any], *, work: Work) -> None:
+    """What each trial's process runs: the job with the trial's values in their fields."""
+    trial_id = tune.get_context().get_trial_id()
+    folder = f"{work.folder}/{FOLDER}/{trial_id}"
+    trial = replace(work, job=trial_job(work.job, params), folder=folder)
+    trial = replace(trial, world_size=spec_of(work.job).workers_per_trial)
+    store = work.open_store()
+    store.write_json(f"{folder}/{TRIAL_FILE}", {"id": trial_id, "params": params})
+    if trial.world_size == 1:
+        _train_here(trial, threads=trial_threads(work))
+    else:
+        name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
+        metric = spec_of(work.job).metric
+        torch_trainer(trial, partial(train_only, trial), metric, name, [TuneReportCallback()]).fit()
+    store.write_json(f"{folder}/{ENDED_FILE}", {"state": "finished"})
+
+
+def trial_threads(work: Work) -> int:
+    """Threads of torch in a trial: the profile's number, else this node's cores shared out."""
+    cores = len(os.sched_getaffinity(0))
+    share = max(1, cores // concurrency(work.job, work.profile))
+    return work.profile.threads_per_worker or share
+
+
+_ROWS: dict[str, RowSource] = {}
+"""The rows that this process read for an earlier trial; of one run only."""
+
+
+def _train_here(trial: Work, threads: int) -> None:
+    """Train in this process, reporting every epoch with its checkpoint to Tune."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
+    if trial.run.run_id not in _ROWS:
+        _ROWS.clear()
+        _ROWS[trial.run.run_id] = open_rows(trial, device)
+    session = open_session(trial, device, threads, _ROWS[trial.run.run_id])
+    store = trial.open_store()
+    with tempfile.TemporaryDirectory() as scratch:
+        resume(session, store, trial.folder, Path(scratch))
+    before = len(session.history)
+    for record in session.records():
+        write_metrics(store, trial.folder, session.history)
+        with tempfile.TemporaryDirectory() as folder:
+            write_checkpoint(Path(folder), session.state(), record)
+            tune.report(record, checkpoint=tune.Checkpoint.from_directory(folder))
+    if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
+        tune.report(session.history[-1])
+
+
+class _Endings(tune.Callback):
+    """Prints each result, and marks in the store what Tune stopped before its end.
+
+    Tune pickles it with its state, so it holds nothing and finds its folder through the trial.
+    """
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        print(f"trial {trial.trial_id}  epoch {result['epoch']}  {in_words(result)}", flush=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        storage = trial.storage
+        path = f"{storage.trial_fs_path}/{ENDED_FILE}"
+        if storage.storage_filesystem.get_file_info(path).type.name == "NotFound":
+            with storage.storage_filesystem.open_output_stream(path) as file:
+                file.write(json.dumps({"state": "stopped early"}).encode())
+        print(f"trial {trial.trial_id}  ended", flush=True)

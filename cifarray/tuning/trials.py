@@ -1,0 +1,100 @@
+"""What the trials of a sweep left in the store: parameters, records, states, and the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cifarray.errors import KeyMissingError, StoreError
+from cifarray.runs import read_metrics
+from cifarray.spec.job import Job
+from cifarray.spec.load import with_fields
+from cifarray.spec.metrics import is_better
+from cifarray.store import Store
+from cifarray.training.reads import unread_fields
+
+TRIAL_FILE, ENDED_FILE = "trial.json", "ended.json"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One configuration of a sweep and what came of it."""
+
+    id: str
+    params: dict[str, Any]
+    """Dotted job field -> value."""
+    history: list[dict[str, Any]]
+    state: str
+    """finished, stopped early, failed or unfinished."""
+    error: str | None = None
+
+    def best(self, metric: str) -> float | None:
+        """The best value of a metric over the epochs."""
+        best = None
+        for record in self.history:
+            value = record.get(metric)
+            if value is not None and (best is None or is_better(metric, value, best)):
+                best = value
+        return best
+
+    def as_dict(self) -> dict[str, Any]:
+        """The trial as the report takes it."""
+        return {
+            "id": self.id,
+            "params": self.params,
+            "epochs": len(self.history),
+            "state": self.state,
+            "validation.top1": self.best("validation.top1"),
+            "history": self.history,
+            "error": self.error,
+        }
+
+
+def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
+    """The train job of one trial: the sweep's job with the trial's values in their fields.
+
+    A field that the trial's optimizer, schedule or network does not read is left unset, so that
+    `optimizer.momentum` can be swept beside `optimizer.name`.
+    """
+    trial = with_fields(job.model_copy(update={"kind": "train", "sweep": None}), params)
+    return with_fields(trial, dict.fromkeys(unread_fields(trial), None))
+
+
+def read_trials(
+    store: Store, prefix: str, errors: Mapping[str, str], total_epochs: int | None
+) -> list[TrialRecord]:
+    """Every trial below a folder, in the order in which they were made."""
+    trials = []
+    for folder in store.folders(prefix):
+        try:
+            written = store.read_json(f"{prefix}/{folder}/{TRIAL_FILE}")
+        except StoreError:
+            continue
+        history = read_metrics(store, f"{prefix}/{folder}")
+        state = _state(store, f"{prefix}/{folder}", folder in errors, len(history), total_epochs)
+        trials.append(TrialRecord(folder, written["params"], history, state, errors.get(folder)))
+    return sorted(trials, key=lambda trial: trial.id)
+
+
+def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None:
+    """The trial that reached the best value of the metric; of equals the first."""
+    best: TrialRecord | None = None
+    for trial in trials:
+        value = trial.best(metric)
+        if value is None:
+            continue
+        before = best.best(metric) if best else None
+        if before is None or is_better(metric, value, before):
+            best = trial
+    return best
+
+
+def _state(store: Store, prefix: str, failed: bool, epochs: int, total: int | None) -> str:
+    if failed:
+        return "failed"
+    try:
+        ended = str(store.read_json(f"{prefix}/{ENDED_FILE}")["state"])
+    except KeyMissingError:
+        ended = ""
+    if ended == "finished" or (total is not None and epochs >= total):
+        return "finished"
+    return ended or "unfinished"
