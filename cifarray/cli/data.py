@@ -1,0 +1,263 @@
+"""Commands on datasets: data prepare, data inspect, data verify, and the list of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarray.cli import output
+from cifarray.cli.options import (
+    ClusterOption,
+    EndpointOption,
+    JsonOption,
+    QuietOption,
+    StoreOption,
+    open_store,
+)
+from cifarray.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from cifarray.data.manifest import Manifest
+    from cifarray.store import Store
+
+SHOWN_PROBLEMS = 20
+
+app = typer.Typer(
+    help="Prepare datasets in the store, look into them, check them.", rich_markup_mode=None
+)
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A dataset; `cifarray datasets` lists them.")
+]
+ArchiveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        metavar="PATH|URL",
+        help="The published archive, or one of its layout with fewer rows; a folder where it comes "
+        "as several files  [default: fetched from its official address]",
+        show_default=False,
+    ),
+]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Write it anew though it is there, as when it is damaged.")
+]
+GridOption = Annotated[
+    Path | None,
+    typer.Option("--grid", metavar="FILE.png", help="Write a picture of some images per class."),
+]
+
+
+@app.command()
+def prepare(
+    name: NameArgument,
+    archive: ArchiveOption = None,
+    again: AgainOption = False,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring a dataset into the store as Parquet; what is there already is left as it is.
+
+    Example: cifarray data prepare cifar100 --archive cifar-100-python.tar.gz
+    """
+    from cifarray.cli.data_progress import shown_progress
+    from cifarray.data.ingest import prepare as prepare_dataset
+
+    opened = open_store(store, endpoint, cluster)
+    with shown_progress() as progress:
+        manifest, written = prepare_dataset(opened, name, archive, progress, again=again)
+    if json:
+        output.print_json(_prepared(opened, manifest) | {"written": written})
+        return
+    state = "is now" if written else "was already"
+    output.print_line(f"{manifest.title} {state} in {_folder(opened, manifest)}")
+    for split, content in manifest.splits.items():
+        output.print_line(f"  {split:<6} {content.rows:>8,} rows")
+    if not manifest.source.complete:
+        output.print_line(f"  fewer rows than published: {manifest.source.name} holds a part")
+
+
+@app.command()
+def inspect(
+    name: NameArgument,
+    grid: GridOption = None,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what a prepared dataset holds: rows, classes, pixels, damage, duplicates.
+
+    Example: cifarray data inspect digits --grid digits.png
+    """
+    from cifarray.data.audit import inspect_dataset
+    from cifarray.data.sample_grid import sample_grid
+
+    if grid is not None and (grid.suffix.lower() != ".png" or not grid.parent.is_dir()):
+        raise InputError(f"--grid {grid} is no .png file in an existing folder; give one")
+    opened = open_store(store, endpoint, cluster)
+    findings = inspect_dataset(opened, name)
+    if grid is not None:
+        picture = sample_grid(opened, name)
+        try:
+            grid.write_bytes(picture)
+        except OSError as error:
+            raise InputError(f"--grid {grid} cannot be written: {error.strerror}") from error
+        findings["grid"] = str(grid)
+    if json:
+        output.print_json(findings)
+    else:
+        _print_findings(findings)
+
+
+@app.command()
+def verify(
+    name: NameArgument,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Hold every file of a prepared dataset against its manifest: sha256, rows, schema.
+
+    Example: cifarray data verify cifar100 --store s3://bucket/cifarray
+    """
+    from cifarray.cli.data_progress import shown_progress
+    from cifarray.data.manifest import load_manifest, prepare_command
+    from cifarray.data.verify import verify_dataset
+
+    opened = open_store(store, endpoint, cluster)
+    manifest = load_manifest(opened, name)
+    with shown_progress() as progress:
+        problems = verify_dataset(opened, name, manifest.digest, progress)
+    files = sum(len(split.files) for split in manifest.splits.values())
+    if json:
+        output.print_json(_prepared(opened, manifest) | {"files": files, "problems": problems})
+    for problem in problems[:SHOWN_PROBLEMS]:
+        output.warn(problem)
+    if problems:
+        raise WorkError(
+            f"{name} in {opened.uri} differs from its manifest in {len(problems)} places; run "
+            f"`{prepare_command(opened, name)} --again` (with the same --archive, if you gave one)"
+        )
+    if not json:
+        output.print_line(
+            f"{manifest.title} in {_folder(opened, manifest)} is sound: {files} files"
+        )
+
+
+def datasets(
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
+    json: JsonOption = False,
+) -> None:
+    """List the datasets that cifarray knows, and which of them are prepared in the store.
+
+    Example: cifarray datasets --store s3://bucket/cifarray
+    """
+    from cifarray.data.catalog import DATASETS
+    from cifarray.data.manifest import latest_digest, load_manifest
+
+    opened = open_store(store, endpoint, cluster)
+    found = []
+    for entry in DATASETS.values():
+        known: dict[str, Any] = {
+            "name": entry.name,
+            "title": entry.title,
+            "shape": list(entry.shape),
+            "classes": len(entry.classes),
+            "coarse_classes": len(entry.coarse_classes),
+            "published_rows": dict(entry.rows),
+            "download_bytes": sum(file.size_bytes for file in entry.archives),
+            "homepage": entry.homepage,
+            "prepared": None,
+        }
+        if latest_digest(opened, entry.name):
+            known["prepared"] = _prepared(opened, load_manifest(opened, entry.name))
+        found.append(known)
+    if json:
+        output.print_json(found)
+        return
+    columns = ("name", "images", "classes", "train", "test", "download", "prepared")
+    output.print_table(columns, [_listed(known) for known in found])
+
+
+def _listed(known: dict[str, Any]) -> list[object]:
+    rows, prepared = known["published_rows"], known["prepared"]
+    there = None
+    if prepared:
+        held = " + ".join(f"{count:,}" for count in prepared["rows"].values())
+        there = f"{prepared['digest'][:12]} ({held} rows)"
+    download = known["download_bytes"]
+    return [
+        known["name"],
+        "x".join(map(str, known["shape"])),
+        known["classes"],
+        f"{rows['train']:,}",
+        f"{rows['test']:,}",
+        output.size(download) if download else None,
+        there,
+    ]
+
+
+def _prepared(store: "Store", manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "digest": manifest.digest,
+        "folder": _folder(store, manifest),
+        "rows": {split: content.rows for split, content in manifest.splits.items()},
+        "complete": manifest.source.complete,
+    }
+
+
+def _folder(store: "Store", manifest: "Manifest") -> str:
+    from cifarray.data.manifest import dataset_prefix
+
+    return f"{store.uri}/{dataset_prefix(manifest.name, manifest.digest)}"
+
+
+def _print_findings(findings: dict[str, Any]) -> None:
+    height, width, channels = findings["shape"]
+    output.print_line(
+        f"{findings['title']}  {height}x{width}x{channels}  {findings['digest'][:12]}"
+    )
+    output.print_line(f"{findings['store']}/{findings['folder']}")
+    output.print_line()
+    names = ["rows", "missing_images", "undecodable_images", "unknown_labels"]
+    names += ["min", "max", "channel_mean", "channel_std"]
+    splits = findings["splits"]
+    rows = [
+        [name.replace("_", " "), *(_figure(content[name]) for content in splits.values())]
+        for name in names
+    ]
+    output.print_table(["", *splits], rows)
+    output.print_line()
+    counts = {split: content["class_counts"] for split, content in splits.items()}
+    output.print_table(
+        ["class", *counts], list(zip(findings["classes"], *counts.values(), strict=True))
+    )
+    output.print_line()
+    _print_duplicates(findings["duplicates"])
+    if "grid" in findings:
+        output.print_line(f"sample images: {findings['grid']}")
+
+
+def _figure(value: Any) -> object:
+    return " ".join(f"{part:.4f}" for part in value) if isinstance(value, list) else value
+
+
+def _print_duplicates(duplicates: dict[str, Any]) -> None:
+    for split, count in duplicates["within"].items():
+        output.print_line(f"exact duplicates within {split}: {count}")
+    output.print_line(f"test images that train holds too: {duplicates['test_rows_also_in_train']}")
+    differing = duplicates["groups_with_different_labels"]
+    output.print_line(f"equal images under different labels: {differing}")
+    for group in duplicates["listed_groups"]:
+        rows = (f"{row['split']} {row['row_id']} {row['label']}" for row in group)
+        output.print_line("  " + ", ".join(rows))

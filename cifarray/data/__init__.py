@@ -1,0 +1,1 @@
+"""Datasets: the catalog, archives, ingest to Parquet, reading and checking."""

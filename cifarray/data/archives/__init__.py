@@ -1,0 +1,1 @@
+"""Readers of published archives; whatever an archive says is checked before it is believed."""

@@ -1,0 +1,157 @@
+"""Look into a prepared dataset: what its rows hold, and what to know of before training."""
+
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest
+from cifarray.data.rows import image_array, opened
+from cifarray.data.statistics import count_pixels, moments
+from cifarray.errors import DatasetError
+from cifarray.store import Store
+
+LISTED_GROUPS = 20
+"""Groups of equal images that are named one by one; all of them are counted."""
+
+Copies = dict[bytes, list[tuple[str, int, int]]]
+"""Per image, by its digest: split, row_id and label of each row that holds it."""
+
+
+class SplitAudit:
+    """What is counted while the rows of one split pass by."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.classes = len(manifest.classes)
+        self.rows = 0
+        self.missing = 0
+        self.undecodable = 0
+        self.unknown_labels = 0
+        self.class_counts = np.zeros(self.classes, dtype=np.int64)
+        self.pixels = np.zeros((manifest.shape[2], 256), dtype=np.int64)
+
+    def add(self, labels: NDArray[np.int16], images: NDArray[np.uint8]) -> None:
+        """Count these rows."""
+        known = labels[(labels >= 0) & (labels < self.classes)]
+        self.rows += len(labels)
+        self.unknown_labels += len(labels) - len(known)
+        self.class_counts += np.bincount(known, minlength=self.classes)
+        self.pixels += count_pixels(images)
+
+    def figures(self) -> dict[str, Any]:
+        """As JSON; channel figures are 0 to 1, min and max 0 to 255 as stored."""
+        mean, std = moments(self.pixels)
+        (present,) = np.nonzero(self.pixels.sum(axis=0))
+        return {
+            "rows": self.rows + self.missing + self.undecodable,
+            "missing_images": self.missing,
+            "undecodable_images": self.undecodable,
+            "unknown_labels": self.unknown_labels,
+            "class_counts": self.class_counts.tolist(),
+            "channel_mean": list(mean),
+            "channel_std": list(std),
+            "min": int(present[0]) if len(present) else None,
+            "max": int(present[-1]) if len(present) else None,
+        }
+
+
+def inspect_dataset(store: Store, name: str, digest: str | None = None) -> dict[str, Any]:
+    """What the rows of a dataset hold, read one row group at a time, as a value for JSON.
+
+    A file that is not there counts its rows as missing images; a file or a row group that cannot be
+    read counts them as undecodable.
+
+    Raises: DatasetError where the dataset is missing.
+    """
+    manifest = load_manifest(store, name, digest)
+    copies: Copies = defaultdict(list)
+    splits = {
+        split: _audit_split(store, manifest, split, copies).figures() for split in manifest.splits
+    }
+    return {
+        "name": manifest.name,
+        "title": manifest.title,
+        "digest": manifest.digest,
+        "store": store.uri,
+        "folder": dataset_prefix(manifest.name, manifest.digest),
+        "source": manifest.source.model_dump(mode="json"),
+        "citation": manifest.citation,
+        "shape": list(manifest.shape),
+        "classes": list(manifest.classes),
+        "coarse_classes": list(manifest.coarse_classes),
+        "splits": splits,
+        "duplicates": _duplicates(manifest, copies),
+    }
+
+
+def _audit_split(store: Store, manifest: Manifest, split: str, copies: Copies) -> SplitAudit:
+    audit = SplitAudit(manifest)
+    for file in manifest.splits[split].files:
+        if not store.exists(f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"):
+            audit.missing += file.rows
+            continue
+        try:
+            with opened(store, manifest, file, checked=True) as parquet:
+                for group, rows in enumerate(file.row_groups):
+                    table = _decoded(parquet, group)
+                    if table is None:
+                        audit.undecodable += rows
+                    else:
+                        _audit_table(audit, manifest, split, table, copies)
+        except DatasetError:  # no Parquet file, or one of another dataset
+            audit.undecodable += file.rows
+    return audit
+
+
+def _decoded(parquet: pq.ParquetFile, group: int) -> pa.Table | None:
+    """A row group, or None where its bytes are damaged."""
+    try:
+        return parquet.read_row_group(group)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _audit_table(
+    audit: SplitAudit, manifest: Manifest, split: str, table: pa.Table, copies: Copies
+) -> None:
+    images = image_array(table["image"], manifest.shape)
+    labels = table["label"].to_numpy()
+    audit.add(labels, images)
+    flat = images.reshape(len(images), -1)
+    row_ids = table["row_id"].to_pylist()
+    for row_id, label, pixels in zip(row_ids, labels.tolist(), flat, strict=True):
+        digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
+        copies[digest].append((split, row_id, label))
+
+
+def _duplicates(manifest: Manifest, copies: Copies) -> dict[str, Any]:
+    """Exact copies: rows beyond the first within a split, test rows whose image is in train too."""
+    groups = [sorted(rows) for rows in copies.values() if len(rows) > 1]
+    groups.sort(key=lambda rows: (-len(rows), rows))
+    within = dict.fromkeys(manifest.splits, 0)
+    across = 0
+    for rows in groups:
+        counts = {split: sum(row[0] == split for row in rows) for split in within}
+        for split, count in counts.items():
+            within[split] += max(count - 1, 0)
+        if counts["train"] and counts["test"]:
+            across += counts["test"]
+    names = dict(enumerate(manifest.classes))
+    listed = [
+        [
+            {"split": split, "row_id": row_id, "label": names.get(label, str(label))}
+            for split, row_id, label in rows
+        ]
+        for rows in groups[:LISTED_GROUPS]
+    ]
+    return {
+        "within": within,
+        "test_rows_also_in_train": across,
+        "groups": len(groups),
+        "groups_with_different_labels": sum(len({row[2] for row in rows}) > 1 for rows in groups),
+        "listed_groups": listed,
+    }

@@ -1,0 +1,209 @@
+"""The datasets that cifarray knows: classes, shape, splits, official archives and checksums."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cifarray.errors import DatasetError
+from cifarray.spec.load import unknown_name
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file at its official address."""
+
+    name: str
+    url: str
+    md5: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """What is known of a dataset before it is read."""
+
+    name: str
+    title: str
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+    classes: tuple[str, ...]
+    rows: Mapping[str, int]
+    """Published rows of each split; an archive given by path may hold fewer."""
+    layout: Literal["cifar-pickle", "idx", "digits"]
+    citation: str
+    homepage: str
+    archives: tuple[RemoteFile, ...] = ()
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The files of each split inside the archive; of `names`, those that hold the class names."""
+    coarse_classes: tuple[str, ...] = ()
+    fine_to_coarse: tuple[int, ...] = ()
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as uint8."""
+        height, width, channels = self.shape
+        return height * width * channels
+
+
+CIFAR100_SUPERCLASSES: Mapping[str, tuple[str, ...]] = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+
+
+_COARSE_OF = {
+    fine: index for index, group in enumerate(CIFAR100_SUPERCLASSES.values()) for fine in group
+}
+
+KRIZHEVSKY = (
+    "Alex Krizhevsky. Learning Multiple Layers of Features from Tiny Images. "
+    "Technical report, University of Toronto, 2009."
+)
+
+CIFAR100 = DatasetEntry(
+    name="cifar100",
+    title="CIFAR-100",
+    shape=(32, 32, 3),
+    classes=tuple(sorted(_COARSE_OF)),
+    coarse_classes=tuple(CIFAR100_SUPERCLASSES),
+    fine_to_coarse=tuple(_COARSE_OF[fine] for fine in sorted(_COARSE_OF)),
+    rows={"train": 50_000, "test": 10_000},
+    layout="cifar-pickle",
+    members={
+        "train": ("cifar-100-python/train",),
+        "test": ("cifar-100-python/test",),
+        "names": ("cifar-100-python/meta",),
+    },
+    archives=(
+        RemoteFile(
+            name="cifar-100-python.tar.gz",
+            url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            size_bytes=169_001_437,
+        ),
+    ),
+    citation=KRIZHEVSKY,
+    homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+)
+
+CIFAR10 = DatasetEntry(
+    name="cifar10",
+    title="CIFAR-10",
+    shape=(32, 32, 3),
+    classes=(
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
+    rows={"train": 50_000, "test": 10_000},
+    layout="cifar-pickle",
+    members={
+        "train": tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
+        "test": ("cifar-10-batches-py/test_batch",),
+        "names": ("cifar-10-batches-py/batches.meta",),
+    },
+    archives=(
+        RemoteFile(
+            name="cifar-10-python.tar.gz",
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            md5="c58f30108f718f92721af3b95e74349a",
+            size_bytes=170_498_071,
+        ),
+    ),
+    citation=KRIZHEVSKY,
+    homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+)
+
+FASHION_ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+
+FASHION_MNIST = DatasetEntry(
+    name="fashion-mnist",
+    title="Fashion-MNIST",
+    shape=(28, 28, 1),
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    rows={"train": 60_000, "test": 10_000},
+    layout="idx",
+    members={
+        "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+        "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+    },
+    archives=tuple(
+        RemoteFile(name=name, url=FASHION_ADDRESS + name, md5=md5, size_bytes=size_bytes)
+        for name, md5, size_bytes in (
+            ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26_421_880),
+            ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe", 29_515),
+            ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79", 4_422_102),
+            ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310", 5_148),
+        )
+    ),
+    citation=(
+        "Han Xiao, Kashif Rasul, Roland Vollgraf. Fashion-MNIST: a Novel Image Dataset for "
+        "Benchmarking Machine Learning Algorithms. arXiv:1708.07747, 2017."
+    ),
+    homepage="https://github.com/zalandoresearch/fashion-mnist",
+)
+
+DIGITS = DatasetEntry(
+    name="digits",
+    title="Handwritten digits of scikit-learn",
+    shape=(8, 8, 1),
+    classes=tuple(str(digit) for digit in range(10)),
+    rows={"train": 1_437, "test": 360},
+    layout="digits",
+    citation=(
+        "E. Alpaydin, C. Kaynak. Optical Recognition of Handwritten Digits. "
+        "UCI Machine Learning Repository, 1998. doi:10.24432/C50P49."
+    ),
+    homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html",
+)
+
+DATASETS: dict[str, DatasetEntry] = {
+    entry.name: entry for entry in (CIFAR100, CIFAR10, FASHION_MNIST, DIGITS)
+}
+
+
+def dataset_entry(name: str) -> DatasetEntry:
+    """The catalog's entry of that name.
+
+    Raises:
+        DatasetError: the catalog has no such name; the sentence lists those it has.
+    """
+    if name not in DATASETS:
+        raise DatasetError(unknown_name("dataset", name, list(DATASETS)))
+    return DATASETS[name]

@@ -1,0 +1,266 @@
+"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked."""
+
+import fcntl
+import hashlib
+import http.client
+import os
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifarray.data.http_versions import note, notes_of, read_notes
+from cifarray.data.progress import Progress
+from cifarray.errors import ArchiveError
+
+TIMEOUT_S = 30.0
+"""For each connection, and each wait for more bytes."""
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Before the next try; one that brings something begins anew at the shortest."""
+MOST_TRIES = 50
+CHUNK_BYTES = 1 << 18
+CUT = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)
+"""What a connection raises that fails or ends early; the file may be taken up again."""
+REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
+"""Answers that another try does not change."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $CIFARRAY_CACHE, else ~/.cache/cifarray."""
+    return Path(os.environ.get("CIFARRAY_CACHE") or Path.home() / ".cache" / "cifarray")
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file to fetch."""
+
+    url: str
+    target: Path
+    limit_bytes: int
+    md5: str | None = None
+    """None where nobody published one; then the server is asked whether a kept file still holds."""
+    pauses_s: tuple[float, ...] = PAUSES_S
+    timeout_s: float = TIMEOUT_S
+
+    @property
+    def part(self) -> Path:
+        """What has arrived so far."""
+        return self.target.with_name(f"{self.target.name}.part")
+
+
+def download(wanted: Download, progress: Progress) -> Path:
+    """The file at `wanted.target`, from the cache where it is whole and current.
+
+    Raises:
+        ArchiveError: no such address, no answer after a few tries, too large, or a wrong md5.
+    """
+    if not is_address(wanted.url):
+        raise ArchiveError(f"{wanted.url!r} is no http or https address")
+    try:
+        wanted.target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(wanted.target, progress):
+            if not (wanted.md5 and wanted.target.exists() and _md5(wanted.target) == wanted.md5):
+                _fetch(wanted, progress)
+                _check_md5(wanted)
+    except OSError as error:
+        raise ArchiveError(
+            f"cannot keep {wanted.target.name} in {wanted.target.parent}: "
+            f"{error.strerror or error}; set CIFARRAY_CACHE to a folder with room"
+        ) from error
+    return wanted.target
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an http or https address rather than a path."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
+    except ValueError:
+        return False
+
+
+def shown(url: str) -> str:
+    """The address without user, password and query, which may be secret."""
+    parts = urllib.parse.urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urllib.parse.urlunsplit((parts.scheme, place, parts.path, "", ""))
+
+
+def _fetch(wanted: Download, progress: Progress) -> None:
+    """Try until the file is whole; give up when tries in a row bring nothing."""
+    progress.start(f"connecting to {shown(wanted.url)}", None, "bytes")
+    pauses = iter(wanted.pauses_s)
+    for _ in range(MOST_TRIES):
+        before = _size(wanted.part)
+        reason = _try(wanted, progress)
+        if reason is None:
+            return
+        if _size(wanted.part) > before:
+            pauses = iter(wanted.pauses_s)
+        pause = next(pauses, None)
+        if pause is None:
+            break
+        progress.start(f"{wanted.target.name}: {reason}, trying again", None, "bytes")
+        time.sleep(pause)
+    raise ArchiveError(
+        f"{shown(wanted.url)} does not deliver ({reason}); the same command goes on after "
+        f"{_size(wanted.part)} bytes; or give a path or another address with --archive"
+    )
+
+
+def _try(wanted: Download, progress: Progress) -> str | None:
+    """One request for what is missing; None when the file is whole, else why it is not."""
+    try:
+        return None if _request(wanted, progress) else "the connection ended early"
+    except urllib.error.HTTPError as error:
+        if error.code in REFUSED:
+            raise ArchiveError(
+                f"{shown(wanted.url)} answers {_line(f'{error.code} {error.reason}')}; "
+                "give a path or another address with --archive"
+            ) from error
+        return _line(f"{error.code} {error.reason}")
+    except http.client.InvalidURL as error:
+        raise ArchiveError(f"{shown(wanted.url)!r} is no http or https address") from error
+    except CUT as error:
+        cause = getattr(error, "reason", error)
+        return _line(str(getattr(cause, "strerror", None) or cause)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    """What a server said, as a short line that cannot steer a terminal."""
+    return "".join(letter for letter in text if letter.isprintable())[:100]
+
+
+def _request(wanted: Download, progress: Progress) -> bool:
+    """Ask for what is missing and append it; whether the file is whole afterwards."""
+    request = urllib.request.Request(wanted.url, headers=_headers(wanted))
+    try:
+        answer = urllib.request.urlopen(request, timeout=wanted.timeout_s)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 304:
+                return True
+            if error.code == 416:
+                return _nothing_after(wanted, error.headers["Content-Range"] or "")
+        raise
+    with answer:
+        done = _size(wanted.part)
+        if not _continues(answer, done):
+            done = 0
+        total = _total(answer, done)
+        if (total or 0) > wanted.limit_bytes:
+            raise _too_large(wanted)
+        note(wanted.part, answer.headers)
+        progress.start(f"downloading {wanted.target.name}", total, "bytes")
+        progress.advance(done)
+        done = _append(wanted, answer, done, progress)
+    if total is not None and done < total:
+        return False
+    _finish(wanted)
+    return True
+
+
+def _append(
+    wanted: Download, answer: http.client.HTTPResponse, done: int, progress: Progress
+) -> int:
+    """Write what arrives behind the part's first `done` bytes; its size afterwards."""
+    with wanted.part.open("ab") as file:
+        file.truncate(done)
+        while chunk := answer.read1(CHUNK_BYTES):
+            done += len(chunk)
+            if done > wanted.limit_bytes:
+                raise _too_large(wanted)
+            file.write(chunk)
+            progress.advance(len(chunk))
+    return done
+
+
+def _nothing_after(wanted: Download, content_range: str) -> bool:
+    """The server has nothing behind the part: it is whole, or it is of another file."""
+    if content_range == f"bytes */{_size(wanted.part)}":
+        _finish(wanted)
+        return True
+    wanted.part.unlink(missing_ok=True)
+    return False
+
+
+def _finish(wanted: Download) -> None:
+    os.replace(wanted.part, wanted.target)
+    if notes_of(wanted.part).exists():
+        os.replace(notes_of(wanted.part), notes_of(wanted.target))
+
+
+def _headers(wanted: Download) -> dict[str, str]:
+    headers = {"User-Agent": "cifarray", "Accept-Encoding": "identity"}
+    arrived = _size(wanted.part)
+    if arrived:
+        notes = read_notes(wanted.part)
+        if notes or wanted.md5:  # else a changed file could not be told from the old one
+            headers["Range"] = f"bytes={arrived}-"
+        if notes:
+            headers["If-Range"] = notes.get("ETag") or notes["Last-Modified"]
+    elif wanted.target.exists() and not wanted.md5:
+        names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+        headers |= {names[name]: value for name, value in read_notes(wanted.target).items()}
+    return headers
+
+
+def _continues(answer: http.client.HTTPResponse, done: int) -> bool:
+    """Whether the answer begins where the part ends; a server may send the whole file instead."""
+    start = answer.headers["Content-Range"] or ""
+    return answer.status == 206 and start.startswith(f"bytes {done}-")
+
+
+def _total(answer: http.client.HTTPResponse, done: int) -> int | None:
+    length = answer.headers["Content-Length"] or ""
+    return done + int(length) if length.isdecimal() else None
+
+
+def _too_large(wanted: Download) -> ArchiveError:
+    wanted.part.unlink(missing_ok=True)
+    return ArchiveError(
+        f"{shown(wanted.url)} is larger than the {wanted.limit_bytes} bytes that an archive of "
+        "this dataset may have; is it another dataset's?"
+    )
+
+
+def _check_md5(wanted: Download) -> None:
+    if wanted.md5 is None or (found := _md5(wanted.target)) == wanted.md5:
+        return
+    wanted.target.unlink()
+    raise ArchiveError(
+        f"{shown(wanted.url)} has md5 {found}, published is {wanted.md5}; the file was removed: "
+        "run the command again, or give a path or another address with --archive"
+    )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _alone(target: Path, progress: Progress) -> Iterator[None]:
+    """Of several processes that want the same file, one fetches it and the others wait."""
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.start(f"waiting for another download of {target.name}", None, "bytes")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,186 @@
+"""The manifest of a dataset in the store: what makes its files a dataset, written after them."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from cifarray.data.catalog import dataset_entry
+from cifarray.errors import DatasetError, KeyMissingError
+from cifarray.spec.record import Record
+from cifarray.store import Store
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PartKey = Annotated[str, StringConstraints(pattern=r"^[a-z]+/part-[0-9]{5}\.parquet$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class FileManifest(Record):
+    """One Parquet file."""
+
+    key: PartKey
+    """Relative to the dataset's folder."""
+    rows: int = Field(ge=1)
+    size_bytes: int = Field(ge=1)
+    sha256: Sha256
+    row_groups: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Rows of each."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(self.row_groups) != self.rows:
+            raise ValueError(f"row groups of {self.key} hold {sum(self.row_groups)} rows")
+        return self
+
+
+class SplitManifest(Record):
+    """One split: its files in stored order."""
+
+    rows: int = Field(ge=1)
+    files: tuple[FileManifest, ...] = Field(min_length=1)
+    class_counts: tuple[Count, ...]
+    """Rows of each class, in the order of `classes`."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if not self.rows == sum(file.rows for file in self.files) == sum(self.class_counts):
+            raise ValueError(f"files and classes do not add up to {self.rows} rows")
+        return self
+
+
+class SourceManifest(Record):
+    """The archive that the dataset was made from."""
+
+    sha256: Sha256
+    name: str
+    """The archive's file name, never where it lay."""
+    complete: bool
+    """Whether every split holds as many rows as published."""
+    published: bool = False
+    """Whether its bytes are those of the catalog's checksums."""
+
+
+class Manifest(Record):
+    """`datasets/<name>/<digest12>/manifest.json`."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    digest: Sha256
+    ingest_version: int = Field(ge=1)
+    shape: tuple[
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=4096)],
+        Annotated[int, Field(ge=1, le=4)],
+    ]
+    """Height, width, channels."""
+    storage: Literal["fixed", "encoded"] = "fixed"
+    """fixed: uint8 pixels, all images of one shape; encoded: JPEG or PNG."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    coarse_classes: tuple[str, ...] = ()
+    fine_to_coarse: tuple[Count, ...] = ()
+    splits: dict[str, SplitManifest]
+    mean: tuple[float, ...]
+    """Of train, per channel, pixels scaled to 0 to 1."""
+    std: tuple[float, ...]
+    source: SourceManifest
+    citation: str
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if set(self.splits) != {"train", "test"}:
+            raise ValueError(f"splits are {sorted(self.splits)}, not train and test")
+        if any(len(split.class_counts) != len(self.classes) for split in self.splits.values()):
+            raise ValueError(f"class_counts are not {len(self.classes)} long")
+        if not len(self.mean) == len(self.std) == self.shape[2]:
+            raise ValueError(f"mean and std are not {self.shape[2]} long")
+        if self.coarse_classes and (
+            len(self.fine_to_coarse) != len(self.classes)
+            or max(self.fine_to_coarse) >= len(self.coarse_classes)
+        ):
+            raise ValueError("fine_to_coarse does not give each class a coarse class")
+        return self
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as uint8."""
+        height, width, channels = self.shape
+        return height * width * channels
+
+
+def dataset_prefix(name: str, digest: str) -> str:
+    """The folder of a dataset in the store, from its digest or the first 12 digits of it."""
+    return f"datasets/{name}/{digest[:12]}"
+
+
+def manifest_key(name: str, digest: str) -> str:
+    """Where the manifest lies."""
+    return f"{dataset_prefix(name, digest)}/manifest.json"
+
+
+def latest_key(name: str) -> str:
+    """Where the digest in use is named."""
+    return f"datasets/{name}/LATEST"
+
+
+def latest_digest(store: Store, name: str) -> str | None:
+    """The digest in use, or None where the dataset was never prepared. Raises: DatasetError."""
+    try:
+        digest = store.read(latest_key(name)).decode("ascii", "replace").strip()
+    except KeyMissingError:
+        return None
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise DatasetError(
+            f"{latest_key(name)} in {store.uri} names no digest; "
+            f"run `{prepare_command(store, name)}` again"
+        )
+    return digest
+
+
+def load_manifest(store: Store, name: str, digest: str | None = None) -> Manifest:
+    """The manifest of the digest in use, or of a given one (its first 12 digits do).
+
+    Raises:
+        DatasetError: no such dataset in the catalog or in the store, or its manifest is damaged.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        dataset_entry(name)  # raises, before such a name becomes part of a key
+    wanted = digest or latest_digest(store, name)
+    manifest = find_manifest(store, name, wanted) if wanted else None
+    if manifest is None:
+        dataset_entry(name)
+        of = f" of digest {digest[:12]}" if digest else ""
+        raise DatasetError(
+            f"dataset {name}{of} is not in {store.uri}; run `{prepare_command(store, name)}`"
+        )
+    return manifest
+
+
+def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
+    """The manifest of this digest, None where there is none. Raises: DatasetError if damaged."""
+    key = manifest_key(name, digest)
+    try:
+        content = store.read(key)
+    except KeyMissingError:
+        return None
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DatasetError(
+            f"{key} in {store.uri} is damaged or of another version of cifarray "
+            f"({where[:80]!r}: {first['msg'][:120]!r}); run `{prepare_command(store, name)}` again"
+        ) from error
+    if manifest.name != name or not manifest.digest.startswith(digest):
+        raise DatasetError(
+            f"{key} in {store.uri} is the manifest of {manifest.name[:40]!r} "
+            f"{manifest.digest[:12]}; run `{prepare_command(store, name)}` again"
+        )
+    return manifest
+
+
+def prepare_command(store: Store, name: str) -> str:
+    """What a person types to get the dataset into this store."""
+    endpoint = f" --endpoint {store.endpoint}" if store.endpoint else ""
+    return f"cifarray data prepare {name} --store {store.uri}{endpoint}"

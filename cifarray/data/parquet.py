@@ -1,0 +1,82 @@
+"""The Parquet layout of a dataset: schema, how rows are cut into files and row groups, writing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cifarray.data.archives.arrays import SplitArrays
+
+FILE_BYTES = 64 << 20
+"""Pixels per file, about: large datasets get files of 32 to 96 MiB."""
+ROW_GROUP_BYTES = 8 << 20
+"""Pixels per row group at most, so that a worker reads little more than its own rows."""
+LEAST_ROW_GROUPS = 16
+"""Of a split: with fewer, the shards of a small dataset could not be cut apart."""
+
+
+def dataset_schema(shape: Sequence[int], coarse: bool) -> pa.Schema:
+    """Columns image (uint8, HWC), label, coarse_label where there is one, row_id; none null."""
+    layout = {"shape": json.dumps(list(shape)), "layout": "HWC", "dtype": "uint8"}
+    fields = [
+        pa.field("image", pa.binary(int(np.prod(shape))), nullable=False, metadata=layout),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("coarse_label", pa.int16(), nullable=False),
+        pa.field("row_id", pa.int64(), nullable=False),
+    ]
+    return pa.schema([field for field in fields if coarse or field.name != "coarse_label"])
+
+
+def plan_files(rows: int, image_bytes: int) -> list[list[int]]:
+    """Rows of each row group of each file; row groups, and files, differ by one at most."""
+    groups = min(rows, max(LEAST_ROW_GROUPS, -(-rows * image_bytes // ROW_GROUP_BYTES)))
+    files = min(groups, max(1, round(rows * image_bytes / FILE_BYTES)))
+    sizes = _even_parts(rows, groups)
+    plan, first = [], 0
+    for count in _even_parts(groups, files):
+        plan.append(sizes[first : first + count])
+        first += count
+    return plan
+
+
+def _even_parts(whole: int, parts: int) -> list[int]:
+    return [whole // parts + (part < whole % parts) for part in range(parts)]
+
+
+def write_part(
+    path: Path,
+    schema: pa.Schema,
+    split: SplitArrays,
+    row_ids: NDArray[np.int64],
+    row_groups: Sequence[int],
+) -> None:
+    """Write these rows, in this order, as one Parquet file; equal rows give equal bytes."""
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=["label", "row_id"],
+        write_page_checksum=True,
+    ) as writer:
+        first = 0
+        for rows in row_groups:
+            table = _table(schema, split, row_ids[first : first + rows])
+            writer.write_table(table, row_group_size=rows)
+            first += rows
+
+
+def _table(schema: pa.Schema, split: SplitArrays, row_ids: NDArray[np.int64]) -> pa.Table:
+    pixels = pa.py_buffer(np.ascontiguousarray(split.images[row_ids]))
+    columns = {
+        "image": pa.Array.from_buffers(schema.field("image").type, len(row_ids), [None, pixels]),
+        "label": pa.array(split.labels[row_ids]),
+        "row_id": pa.array(row_ids),
+    }
+    if split.coarse_labels is not None:
+        columns["coarse_label"] = pa.array(split.coarse_labels[row_ids])
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)

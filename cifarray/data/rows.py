@@ -1,0 +1,130 @@
+"""Read rows of a prepared dataset: whole columns, single images by row_id."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, prepare_command
+from cifarray.data.parquet import dataset_schema
+from cifarray.errors import DatasetError, KeyMissingError
+from cifarray.store import Store
+
+
+def read_columns(store: Store, manifest: Manifest, split: str, columns: Sequence[str]) -> pa.Table:
+    """These columns of a split, rows in stored order. Raises: DatasetError."""
+    tables = []
+    for file in manifest.splits[split].files:
+        with opened(store, manifest, file) as parquet:
+            tables.append(parquet.read(columns=list(columns)))
+    return pa.concat_tables(tables)
+
+
+def read_images(
+    store: Store, manifest: Manifest, split: str, row_ids: Sequence[int] | NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """The images of these rows, in the order asked for: uint8 [n, height, width, channels].
+
+    Reads the row groups that hold them and no others. Raises: DatasetError.
+    """
+    wanted = np.asarray(row_ids, dtype=np.int64)
+    stored = read_columns(store, manifest, split, ["row_id"])["row_id"].to_numpy()
+    if not np.array_equal(np.sort(stored), np.arange(manifest.splits[split].rows)):
+        raise DatasetError(
+            f"{manifest.name} {split} does not hold each row_id once; "
+            f"run `cifarray data verify {manifest.name}`"
+        )
+    position_of = np.argsort(stored)
+    known = (wanted >= 0) & (wanted < len(position_of))
+    if not known.all():
+        raise DatasetError(
+            f"{manifest.name} {split} has no row_id {wanted[~known][0]}; "
+            f"0 to {len(position_of) - 1} are there"
+        )
+    positions = position_of[wanted]
+    images = np.empty((len(wanted), *manifest.shape), dtype=np.uint8)
+    first = 0
+    for file in manifest.splits[split].files:
+        if np.any((positions >= first) & (positions < first + file.rows)):
+            with opened(store, manifest, file) as parquet:
+                _take(parquet, file, manifest, positions - first, images)
+        first += file.rows
+    return images
+
+
+def _take(
+    parquet: pq.ParquetFile,
+    file: FileManifest,
+    manifest: Manifest,
+    positions: NDArray[np.int64],
+    images: NDArray[np.uint8],
+) -> None:
+    """Fill in the images at these positions of the file; positions outside it are passed over."""
+    first = 0
+    for group, rows in enumerate(file.row_groups):
+        (here,) = np.nonzero((positions >= first) & (positions < first + rows))
+        if len(here):
+            column = parquet.read_row_group(group, columns=["image"])["image"]
+            images[here] = image_array(column, manifest.shape)[positions[here] - first]
+        first += rows
+
+
+def image_array(column: pa.ChunkedArray | pa.Array, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """A column of fixed-size images as [rows, height, width, channels]; a view where it can be."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not len(array):
+        return np.empty((0, *shape), dtype=np.uint8)
+    image_bytes = int(np.prod(shape))
+    pixels = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    start = array.offset * image_bytes
+    return pixels[start : start + len(array) * image_bytes].reshape(-1, *shape)
+
+
+@contextmanager
+def opened(
+    store: Store, manifest: Manifest, file: FileManifest, *, checked: bool = False
+) -> Iterator[pq.ParquetFile]:
+    """A file of the dataset, with the schema and row groups that the manifest says.
+
+    `checked` compares the checksum of every page that is read.
+
+    Raises:
+        DatasetError: it is missing, is no Parquet file, or is not what the manifest says.
+    """
+    key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
+    again = f"run `{prepare_command(store, manifest.name)}` again"
+    if manifest.storage != "fixed":
+        raise DatasetError(
+            f"{manifest.name} stores {manifest.storage} images, which this version does not read"
+        )
+    try:
+        with store.open_input(key) as source:
+            parquet = pq.ParquetFile(source, page_checksum_verification=checked)
+            differs = _difference(parquet, manifest, file)
+            if differs:
+                raise DatasetError(f"{key} in {store.uri} {differs}; {again}")
+            yield parquet
+    except KeyMissingError as error:
+        raise DatasetError(f"{key} is not in {store.uri}; {again}") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{key} in {store.uri} cannot be read ({reason!r}); {again}") from error
+
+
+def _difference(parquet: pq.ParquetFile, manifest: Manifest, file: FileManifest) -> str | None:
+    """The half-sentence that says in what a file is not what the manifest promises."""
+    schema = dataset_schema(manifest.shape, coarse=bool(manifest.coarse_classes))
+    found = parquet.schema_arrow
+    if not found.equals(schema):
+        columns = ", ".join(f"{field.name}: {field.type}" for field in found)
+        return f"has the columns {columns[:200]!r}, not those of the manifest"
+    layout = found.field("image").metadata or {}
+    if any(layout.get(key) != value for key, value in schema.field("image").metadata.items()):
+        return "says in its image column another shape or layout than the manifest"
+    groups = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+    if groups != list(file.row_groups):
+        return f"has {sum(groups)} rows in {len(groups)} row groups, not those of the manifest"
+    return None

@@ -1,0 +1,73 @@
+"""A picture of a dataset: some training images of each class, with its name."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cifarray.data.manifest import Manifest, load_manifest
+from cifarray.data.rows import read_columns, read_images
+from cifarray.store import Store
+
+CELL = 56
+"""About the side of an image in the picture; its pixels become squares of one size."""
+GAP = 4
+MARGIN = 16
+FONT_SIZE = 15
+CLASSES_PER_COLUMN = 25
+WIDE, NARROW = 10, 4
+"""Images a class: where all classes stand below each other, and where they take several columns."""
+INK, PAPER = (32, 32, 32), (255, 255, 255)
+
+
+def sample_grid(store: Store, name: str, digest: str | None = None) -> bytes:
+    """A PNG with the first images of each class of train, in the archive's order.
+
+    Raises: DatasetError where the dataset is missing.
+    """
+    manifest = load_manifest(store, name, digest)
+    columns = math.ceil(len(manifest.classes) / CLASSES_PER_COLUMN)
+    row_ids = _first_of_each_class(store, manifest, WIDE if columns == 1 else NARROW)
+    flat = [row_id for ids in row_ids for row_id in ids]
+    pictures = iter([_picture(image) for image in read_images(store, manifest, "train", flat)])
+    return _draw(manifest, [[next(pictures) for _ in ids] for ids in row_ids], columns)
+
+
+def _first_of_each_class(store: Store, manifest: Manifest, count: int) -> list[list[int]]:
+    table = read_columns(store, manifest, "train", ["row_id", "label"])
+    row_ids, labels = table["row_id"].to_numpy(), table["label"].to_numpy()
+    return [
+        np.sort(row_ids[labels == label])[:count].tolist() for label in range(len(manifest.classes))
+    ]
+
+
+def _picture(image: NDArray[np.uint8]) -> Image.Image:
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    scale = max(1, round(CELL / max(image.shape[:2])))
+    return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).convert("RGB")
+
+
+def _draw(manifest: Manifest, pictures: list[list[Image.Image]], columns: int) -> bytes:
+    font: Any = ImageFont.load_default(FONT_SIZE)
+    width, height = (side + GAP for side in next(row[0] for row in pictures if row).size)
+    name_width = math.ceil(max(font.getlength(name) for name in manifest.classes)) + 3 * GAP
+    column_width = name_width + max(map(len, pictures)) * width + MARGIN
+    per_column = math.ceil(len(pictures) / columns)
+    top = 2 * MARGIN + FONT_SIZE
+    size = (MARGIN + columns * column_width, top + per_column * height + MARGIN)
+    canvas = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(canvas)
+    rows = manifest.splits["train"].rows
+    pen.text((MARGIN, MARGIN), f"{manifest.title}: {rows:,} training rows", INK, font)
+    for index, (name, row) in enumerate(zip(manifest.classes, pictures, strict=True)):
+        left = MARGIN + index // per_column * column_width
+        upper = top + index % per_column * height
+        pen.text((left, upper + height // 2), name, INK, font, anchor="lm")
+        for place, picture in enumerate(row):
+            canvas.paste(picture, (left + name_width + place * width, upper))
+    content = io.BytesIO()
+    canvas.save(content, format="PNG")
+    return content.getvalue()

@@ -1,0 +1,122 @@
+"""Which archive a dataset is made from, where it lies, and its checksum."""
+
+import hashlib
+import urllib.parse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cifarray.data.archives.members import place_in_folder
+from cifarray.data.catalog import DatasetEntry
+from cifarray.data.download import Download, cache_folder, download, is_address, shown
+from cifarray.data.progress import Progress
+from cifarray.errors import ArchiveError
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """An archive on this machine."""
+
+    path: Path
+    name: str
+    sha256: str
+    published: bool
+    """Whether every file has the md5 that the catalog gives."""
+
+
+def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) -> Source:
+    """The archive at a path or an address, else at its official address, downloaded if need be.
+
+    Raises:
+        ArchiveError: it is not there, cannot be fetched, or is not what was published.
+    """
+    if archive is None:
+        path = _fetch_official(entry, progress)
+    elif is_address(archive):
+        path = _fetch_from(entry, archive, progress)
+    else:
+        path = Path(archive).expanduser()
+        if not path.exists():
+            raise ArchiveError(
+                f"no archive at {archive}; give a path or an http(s) address that exists"
+            )
+    name = path.name if archive is None else _last_name(archive)
+    if path.is_dir():
+        return _folder_source(entry, path, name)
+    if not path.is_file() or len(entry.archives) > 1:
+        names = ", ".join(file.name for file in entry.archives)
+        several = "; give the folder or the address that they lie under" * (len(entry.archives) > 1)
+        raise ArchiveError(f"{archive} is no archive of {entry.title}, which is {names}{several}")
+    progress.start(f"checking {name}", path.stat().st_size, "bytes")
+    sha256, md5 = _sums(path, progress)
+    published = [file.md5 for file in entry.archives] == [md5]
+    return Source(path, name, sha256, published)
+
+
+def combined_sha256(sums: Iterable[tuple[str, str]]) -> str:
+    """One checksum of several files: sha256 over the sorted lines "name sha256"."""
+    lines = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(sums))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
+    folder = cache_folder() / entry.name
+    paths = [
+        download(Download(file.url, folder / file.name, file.size_bytes, file.md5), progress)
+        for file in entry.archives
+    ]
+    return paths[0] if len(paths) == 1 else folder
+
+
+def _fetch_from(entry: DatasetEntry, address: str, progress: Progress) -> Path:
+    """From another address: of one file, or of the folder that holds the several files."""
+    folder = cache_folder() / "other" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    limits = {file.name: 2 * file.size_bytes for file in entry.archives}
+    if len(limits) == 1:
+        (limit,) = limits.values()
+        return download(Download(address, folder / _last_name(address), limit), progress)
+    for name, limit in limits.items():
+        url = f"{address.rstrip('/')}/{name}"
+        download(Download(url, folder / name, limit), progress)
+    return folder
+
+
+def _last_name(archive: str) -> str:
+    """The file or folder name at the end of a path or an address."""
+    path = urllib.parse.urlsplit(shown(archive)).path if is_address(archive) else archive
+    name = PurePosixPath(path).name
+    return name if name.strip(".") else "archive"
+
+
+def _folder_source(entry: DatasetEntry, folder: Path, name: str) -> Source:
+    """A folder: its checksum is over the expected files that are there."""
+    sums, md5s = [], set()
+    for member in (member for names in entry.members.values() for member in names):
+        place = place_in_folder(folder, member)
+        if place:
+            sha256, md5 = _sums(place, None)
+            sums.append((place.name, sha256))
+            md5s.add(md5)
+    if not sums:
+        raise ArchiveError(f"{folder} holds none of the files of {entry.title}")
+    published = md5s == {file.md5 for file in entry.archives}
+    return Source(folder, name, combined_sha256(sums), published)
+
+
+def _sums(path: Path, progress: Progress | None) -> tuple[str, str]:
+    """sha256 and md5 in one pass."""
+    sha256: Any = hashlib.sha256()
+    md5: Any = hashlib.md5(usedforsecurity=False)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(READ_BYTES):
+                sha256.update(chunk)
+                md5.update(chunk)
+                if progress:
+                    progress.advance(len(chunk))
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
+    return sha256.hexdigest(), md5.hexdigest()

@@ -1,0 +1,87 @@
+"""Hold a dataset's files against its manifest: every checksum, row count and schema."""
+
+import hashlib
+
+import numpy as np
+
+from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, load_manifest
+from cifarray.data.parquet import dataset_schema
+from cifarray.data.progress import Progress, Silent
+from cifarray.data.rows import opened, read_columns
+from cifarray.errors import DatasetError, KeyMissingError
+from cifarray.store import Store
+
+READ_BYTES = 1 << 20
+
+
+def verify_dataset(
+    store: Store, name: str, digest: str | None = None, progress: Progress | None = None
+) -> list[str]:
+    """What differs from the manifest, one sentence each; empty when all is as it says.
+
+    Raises: DatasetError where the dataset is missing.
+    """
+    manifest = load_manifest(store, name, digest)
+    progress = progress or Silent()
+    total = sum(f.size_bytes for split in manifest.splits.values() for f in split.files)
+    progress.start(f"verifying {name}", total, "bytes")
+    problems = []
+    for split, content in manifest.splits.items():
+        found = []
+        for file in content.files:
+            found += _file_problems(store, manifest, file, progress)
+        problems += found or _row_problems(store, manifest, split)
+    return problems
+
+
+def _file_problems(
+    store: Store, manifest: Manifest, file: FileManifest, progress: Progress
+) -> list[str]:
+    key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
+    try:
+        size_bytes, sha256 = _sum(store, key, progress)
+        if size_bytes != file.size_bytes:
+            return [f"{key} has {size_bytes} bytes, the manifest says {file.size_bytes}"]
+        if sha256 != file.sha256:
+            return [f"{key} has sha256 {sha256}, the manifest says {file.sha256}"]
+        with opened(store, manifest, file):
+            return []
+    except KeyMissingError:
+        return [f"{key} is missing"]
+    except DatasetError as error:
+        return [str(error)]
+
+
+def _sum(store: Store, key: str, progress: Progress) -> tuple[int, str]:
+    """Bytes and sha256 of an object, read in pieces."""
+    digest = hashlib.sha256()
+    size_bytes = 0
+    with store.open_input(key) as source:
+        while chunk := source.read(READ_BYTES):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+            progress.advance(len(chunk))
+    return size_bytes, digest.hexdigest()
+
+
+def _row_problems(store: Store, manifest: Manifest, split: str) -> list[str]:
+    """Whether sound files hold the rows that the manifest counts."""
+    expected = manifest.splits[split]
+    where = f"{dataset_prefix(manifest.name, manifest.digest)}/{split}"
+    coarse = bool(manifest.coarse_classes)
+    names = [name for name in dataset_schema(manifest.shape, coarse).names if name != "image"]
+    table = read_columns(store, manifest, split, names)
+    problems = []
+    row_ids, labels = table["row_id"].to_numpy(), table["label"].to_numpy()
+    if not np.array_equal(np.sort(row_ids), np.arange(expected.rows)):
+        problems.append(f"{where} does not hold each row_id from 0 to {expected.rows - 1} once")
+    if np.any((labels < 0) | (labels >= len(manifest.classes))):
+        return [*problems, f"{where} holds labels that are no class of the manifest"]
+    counts = np.bincount(labels, minlength=len(manifest.classes))
+    if tuple(counts.tolist()) != expected.class_counts:
+        problems.append(f"{where} holds other numbers of rows per class than the manifest says")
+    if coarse:
+        expected_coarse = np.array(manifest.fine_to_coarse)[labels]
+        if not np.array_equal(table["coarse_label"].to_numpy(), expected_coarse):
+            problems.append(f"{where} holds coarse labels that are not those of the fine ones")
+    return problems
