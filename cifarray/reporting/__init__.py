@@ -1,0 +1,1 @@
+"""Records become figures, tables, one HTML page and comparisons; no torch."""

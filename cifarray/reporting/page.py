@@ -1,0 +1,177 @@
+"""The page of a report: one HTML file that asks nothing of the network and trusts no text."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from cifarray.reporting import formats
+from cifarray.reporting.curves import curves, trial_curves
+from cifarray.reporting.inputs import SPLITS, ReportInputs, Trial
+from cifarray.reporting.matrix import matrix
+from cifarray.reporting.pictures import png_address
+from cifarray.reporting.sweep import SweepView, against_metric, parallel
+from cifarray.reporting.tables import ClassRow, worst_pairs
+from cifarray.spec.load import to_yaml
+from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.spec.space import SweepSpec
+
+MOST_PAIRS = 20
+MOST_MISTAKES = 48
+
+
+@dataclass(frozen=True)
+class Track:
+    """The part of 0 to 1 that intervals are shown on, in whole tenths."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, intervals: Sequence[Sequence[float] | None]) -> "Track":
+        """Return the shortest track that holds every interval."""
+        bounds = [bound for interval in intervals for bound in interval or ()] or [0.0, 1.0]
+        return cls(math.floor(10 * min(bounds)) / 10, math.ceil(10 * max(bounds)) / 10)
+
+    def place(self, share: float) -> float:
+        """Return where a share stands, in percent of the track's width."""
+        return round(100 * (share - self.low) / (self.high - self.low), 3)
+
+
+def render(
+    content: Mapping[str, Any],
+    inputs: ReportInputs,
+    counts: NDArray[np.int64],
+    classes: Sequence[ClassRow],
+) -> str:
+    """Return the page as HTML; `content` is what report.json says."""
+    pairs = worst_pairs(counts, MOST_PAIRS)
+    script = _file("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            report=content,
+            inputs=inputs,
+            dataset=inputs.dataset,
+            style=Markup(_file("page.css")),
+            script=Markup(script),
+            script_digest=digest,
+            track=Track.around([content[split]["top1_interval"] for split in SPLITS]),
+            curves=Markup(curves(inputs.history, inputs.best_epoch)),
+            sweep=_sweep(inputs),
+            matrix=matrix(counts, inputs.dataset),
+            pairs=pairs,
+            classes=classes,
+            taken_for=_taken_for(counts),
+            mistakes=[(m, Markup(png_address(m.image))) for m in inputs.mistakes[:MOST_MISTAKES]],
+            job_yaml=to_yaml(inputs.spec.job),
+            hardware=dict(_rows(inputs.hardware)),
+        )
+    )
+
+
+def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Return what the page's part on the sweep shows; None for a run that is no sweep."""
+    sweep, trials = inputs.spec.job.sweep, inputs.sweep_trials
+    if sweep is None:
+        return None
+    view = SweepView.of(trials, sweep, inputs.best_trial_id)
+    best = next((trial for trial in trials if trial.id == inputs.best_trial_id), None)
+    states = [trial.state for trial in trials]
+    rungs = _rungs(sweep, max((trial.epochs for trial in trials), default=0))
+    return {
+        "spec": sweep,
+        "best": best,
+        "states": {state: states.count(state) for state in dict.fromkeys(states)},
+        "epochs": sum(trial.epochs for trial in trials),
+        "parallel": Markup(parallel(view)),
+        "against_metric": Markup(against_metric(view)),
+        "curves": Markup(trial_curves(trials, inputs.best_trial_id, sweep.metric, rungs)),
+        "rungs": rungs,
+        "trials": _ranked(trials, sweep.metric),
+        "colour_field": view.colour_field,
+        "choices": view.fields[view.colour_field].choices if view.colour_field else (),
+    }
+
+
+def _ranked(trials: Sequence[Trial], metric: str) -> list[tuple[int, Trial, Any]]:
+    """Return (position, trial, best) with the best trial first and those without a value last."""
+    mode = EPOCH_METRICS[metric]
+    rows = [(number, trial, trial.best(metric, mode)) for number, trial in enumerate(trials)]
+    sign = -1 if mode == "max" else 1
+    return sorted(rows, key=lambda row: (row[2] is None, sign * row[2].value if row[2] else 0))
+
+
+def _rungs(sweep: SweepSpec, longest: int) -> list[int]:
+    """Return the epochs at which asha may stop a trial."""
+    if sweep.scheduler.name != "asha":
+        return []
+    rungs, rung = [], sweep.scheduler.grace_epochs
+    while rung <= longest:
+        rungs.append(rung)
+        rung *= sweep.scheduler.factor
+    return rungs
+
+
+def _taken_for(counts: NDArray[np.int64]) -> list[tuple[int, int] | None]:
+    """Return for each class the other one that it was most often taken for, and how often."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    return [(int(row.argmax()), int(row.max())) if row.any() else None for row in wrong]
+
+
+def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Write a record's fields for a person; sizes by their unit."""
+    for key, value in values.items():
+        name = str(key).replace("_", " ")
+        if str(key).endswith("_bytes") and isinstance(value, int | float):
+            yield name.removesuffix(" bytes"), formats.size(value)
+        else:
+            yield name, formats.value(value)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("cifarray.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "percent": formats.percent,
+        "interval": formats.interval,
+        "number": formats.number,
+        "loss": formats.loss,
+        "count": formats.count,
+        "moment": formats.moment,
+        "duration": formats.duration,
+        "value": formats.value,
+        "metric": formats.metric,
+        "shortened": formats.shortened,
+    }
+    return environment
+
+
+def _finalize(shown: Any) -> Any:
+    """Replace control characters in all text that is not the package's own markup."""
+    if isinstance(shown, str) and not isinstance(shown, Markup):
+        return "\n".join(formats.printable(line) for line in shown.split("\n"))
+    return shown
+
+
+def _file(name: str) -> str:
+    return (resources.files("cifarray.reporting") / "templates" / name).read_text(encoding="utf-8")
