@@ -1,0 +1,191 @@
+"""Commands that use trained networks: evaluate, predict, export; and `models`, which lists them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarray.cli.options import EndpointOption, JsonOption, StoreOption, open_store
+from cifarray.cli.output import print_json, print_line, print_table, say
+
+if TYPE_CHECKING:
+    from cifarray.training.checkpoint import Checkpoint
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        help="A run's id, the folder of a pulled run, or a checkpoint's folder.",
+    ),
+]
+CodeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--code", metavar="DIR", help="Folder of a network of your own.", show_default=False
+    ),
+]
+
+
+def evaluate(
+    target: TargetArgument,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="Another dataset with the same classes  [default: the one it was trained on]",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="test, or train or validation as the job cut them.")
+    ] = "test",
+    code: CodeOption = None,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a checkpoint on every row of a split, in this process.
+
+    \b
+    Example:  cifarray evaluate train-digits-261123-040000-1a2b
+              cifarray evaluate ./pulled-run --split validation --json
+    """
+    from cifarray.inference.evaluate import evaluate
+
+    checkpoint, origin = _open(target, store, endpoint, code)
+    say(f"evaluating {origin}, epoch {checkpoint.epoch} ...")
+    evaluation = evaluate(checkpoint, open_store(store, endpoint), dataset, split)
+    if as_json:
+        print_json({"checkpoint": origin, **evaluation.to_json()})
+        return
+    rows = evaluation.predictions
+    low, high = rows.interval
+    print_line(f"{evaluation.dataset} {evaluation.digest[:12]}, {split}: {rows.rows} rows")
+    print_line(f"top1  {rows.top1:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+    print_line(f"top5  {rows.top5:.4f}")
+    print_line(f"loss  {rows.loss:.4f}")
+
+
+def predict(
+    target: TargetArgument,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files: JPEG, PNG, WebP, ...")
+    ],
+    code: CodeOption = None,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify image files: the five most probable classes of each.
+
+    Images are resized to the network's size and turned to its channels; the output says how.
+    With a pulled run or a checkpoint's folder this needs no store and no network.
+
+    \b
+    Example:  cifarray predict ./pulled-run apple.jpg pear.png
+    """
+    from cifarray.inference.predict import predict
+
+    checkpoint, origin = _open(target, store, endpoint, code)
+    predictions = predict(checkpoint, images)
+    if as_json:
+        print_json([prediction.to_json() for prediction in predictions])
+        return
+    say(f"{origin}, epoch {checkpoint.epoch}")
+    for prediction in predictions:
+        changes = f"  ({'; '.join(prediction.changes)})" if prediction.changes else ""
+        print_line(f"{prediction.image}{changes}")
+        for guess in prediction.top5:
+            print_line(f"  {guess.probability:7.2%}  {guess.label}")
+
+
+def export(
+    target: TargetArgument,
+    form: Annotated[
+        str, typer.Option("--format", help="onnx, torch-export or safetensors.")
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write  [default: the job's name, here]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    code: CodeOption = None,
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a network with its preprocessing and class names as one file.
+
+    onnx and torch-export take raw pixels (uint8, batch x height x width x channels, any batch
+    size) and give probabilities; their metadata holds the class names. safetensors holds the
+    weights, and the rest in its header.
+
+    \b
+    Example:  cifarray export train-digits-261123-040000-1a2b --format onnx -o digits.onnx
+    """
+    from cifarray.inference.export import check_format, default_output, export
+
+    check_format(form)
+    checkpoint, _ = _open(target, store, endpoint, code)
+    path = output or default_output(checkpoint, form)
+    say(f"exporting {checkpoint.job.model.name} as {form} ...")
+    export(checkpoint, form, path, replace=force)
+    if as_json:
+        print_json({"path": str(path), "format": form, "size_bytes": path.stat().st_size})
+    else:
+        print_line(str(path))
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A network, or package.module:factory  [default: list all]",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Number of classes to count with.")
+    ] = 100,
+    code: CodeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the networks with their numbers of parameters, for 32x32 RGB images.
+
+    \b
+    Example:  cifarray models resnet18 --classes 10
+    """
+    from cifarray.models.registry import MODELS, describe_model
+    from cifarray.spec.job import ModelSpec
+
+    names = list(MODELS) if name is None else [name]
+    described = [describe_model(ModelSpec(name=n), classes, (32, 32, 3), code) for n in names]
+    if as_json:
+        print_json(described if name is None else described[0])
+        return
+    rows = [_model_row(record) for record in described]
+    print_table(("name", "parameters", "network", "paper"), rows)
+
+
+def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
+    from cifarray.models.registry import MODELS
+
+    entry = MODELS.get(record["name"])
+    about = (entry.title, entry.paper) if entry else ("your own", None)
+    return record["name"], f"{record['parameters']['total']:,}", *about
+
+
+def _open(
+    target: str, store: str | None, endpoint: str | None, code: Path | None
+) -> tuple["Checkpoint", str]:
+    from cifarray.inference.sources import open_checkpoint
+
+    return open_checkpoint(target, lambda: open_store(store, endpoint), code)

@@ -1,0 +1,90 @@
+"""Image files as a network wants them, and in which ways they were changed for it."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cifarray.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is opened; PIL knows formats, such as EPS, that run other programs."""
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image file's pixels."""
+
+    path: str
+    pixels_HWC: NDArray[np.uint8]
+    changes: tuple[str, ...]
+    """What was done to the file's pixels, in order."""
+
+
+def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
+    """Read an image and fit it to (height, width, channels). Raises: InputError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata; sizes are judged by the limit
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                return _fit(path, image, shape)
+    except FileNotFoundError as error:
+        raise InputError(f"no image at {path}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder; name the image files in it") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} claims too many pixels to be read: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path} cannot be read as an image ({reason}); {', '.join(FORMATS)} can"
+        ) from error
+
+
+def _fit(path: str, image: Image.Image, shape: tuple[int, int, int]) -> ReadImage:
+    height, width, channels = shape
+    changes: list[str] = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        changes.append(f"first of {frames} frames")
+    upright = ImageOps.exif_transpose(image)
+    if (image.getexif().get(0x0112) or 1) != 1:
+        changes.append("turned upright")
+    coloured = _with_channels(upright, channels, changes)
+    if coloured.size != (width, height):
+        old = f"{coloured.width}x{coloured.height}"
+        same_shape = coloured.width * height == coloured.height * width
+        note = "" if same_shape else ", which changes its proportions"
+        changes.append(f"resized from {old} to {width}x{height}{note}")
+        coloured = coloured.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(coloured, dtype=np.uint8).reshape(height, width, channels)
+    return ReadImage(path, pixels, tuple(changes))
+
+
+def _with_channels(image: Image.Image, channels: int, changes: list[str]) -> Image.Image:
+    wanted = {1: "L", 3: "RGB"}.get(channels)
+    if wanted is None:
+        raise ValueError(f"the network takes {channels} channels, neither gray nor RGB")
+    if image.mode.startswith("I;16"):
+        changes.append("16 bits to 8")
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no fixed range")
+    if image.has_transparency_data:
+        changes.append("transparency laid on white")
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        if wanted == "L":
+            changes.append("RGB to gray")
+    elif wanted == "RGB" and image.mode in ("L", "1"):
+        changes.append("gray to RGB")
+    elif image.mode not in (wanted, "1"):
+        changes.append(f"{_spoken(image.mode)} to {'gray' if wanted == 'L' else 'RGB'}")
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _spoken(mode: str) -> str:
+    return {"P": "palette", "L": "gray"}.get(mode, mode)

@@ -1,0 +1,107 @@
+"""Find the checkpoint that a person means: a folder, a pulled run, or a run in the store."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cifarray.errors import CheckpointError, KeyMissingError
+from cifarray.models.registry import is_own
+from cifarray.runs import Run
+from cifarray.store import Store, is_key
+from cifarray.training.checkpoint import (
+    PROOF_FILE,
+    Checkpoint,
+    check_folder,
+    load_checkpoint,
+    read_state,
+)
+from cifarray.training.checkpoint_store import best_good, by_metric, fetch, stored_checkpoints
+
+UNFINISHED_METRIC = "validation.top1"
+"""By what the best checkpoint is chosen of a run that has not yet chosen one itself."""
+
+
+def open_checkpoint(
+    target: str, open_store: Callable[[], Store], code: Path | None = None
+) -> tuple[Checkpoint, str]:
+    """The network that `target` means, and where it came from.
+
+    `target` is a checkpoint folder, the folder of a pulled run, or a run's id in the store, which
+    is opened for the last alone. `code` is the folder that defines a network of the user's own.
+
+    Raises: CheckpointError, JobError, RunNotFoundError, StoreError.
+    """
+    # A run's best checkpoint lies in the store; a local one is read where it is.
+    with tempfile.TemporaryDirectory(prefix="cifarray-checkpoint-") as scratch:
+        folder, origin = _find(target, open_store, Path(scratch))
+        _refuse_foreign_code(folder, code)
+        return load_checkpoint(folder, code), origin
+
+
+def _find(target: str, open_store: Callable[[], Store], scratch: Path) -> tuple[Path, str]:
+    path = Path(target)
+    if path.is_file() and (path.parent / PROOF_FILE).is_file():
+        path = path.parent
+    if (path / PROOF_FILE).is_file():
+        return path, str(path)
+    if path.is_dir():
+        return _in_pulled_run(path)
+    if path.exists() or path.is_absolute() or len(path.parts) != 1:
+        raise CheckpointError(
+            f"no checkpoint at {target}; give a checkpoint's folder (it holds {PROOF_FILE}), the "
+            "folder of a pulled run, or a run's id"
+        )
+    return _in_stored_run(Run.open(open_store(), target), scratch)
+
+
+def _in_pulled_run(path: Path) -> tuple[Path, str]:
+    store = Store.open(str(path))
+    key = _chosen(store, "", str(path))
+    if key is None:
+        for found in by_metric(stored_checkpoints(store, ""), UNFINISHED_METRIC):
+            with suppress(CheckpointError):
+                check_folder(path / found.key)
+                return path / found.key, str(path / found.key)
+        raise CheckpointError(f"{path} holds no whole checkpoint; pull the run again")
+    return path / key, str(path / key)
+
+
+def _in_stored_run(run: Run, scratch: Path) -> tuple[Path, str]:
+    key = _chosen(run.store, f"{run.prefix}/", f"run {run.id}")
+    if key is None:
+        found = best_good(run.store, run.prefix, UNFINISHED_METRIC, scratch / "candidates")
+        if found is None:
+            raise CheckpointError(f"run {run.id} has no whole checkpoint yet")
+        key = found.key
+    folder = scratch / "chosen"
+    try:
+        return fetch(run.store, key, folder), key
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(folder), key)) from error
+
+
+def _chosen(store: Store, prefix: str, what: str) -> str | None:
+    """The checkpoint that a run chose at its end; None while it goes on."""
+    try:
+        best = store.read_json(f"{prefix}best.json")
+    except KeyMissingError:
+        return None
+    key = best.get("checkpoint") if isinstance(best, dict) else None
+    if not isinstance(key, str) or not is_key(key):
+        raise CheckpointError(f"best.json of {what} names no checkpoint")
+    return prefix + key
+
+
+def _refuse_foreign_code(folder: Path, code: Path | None) -> None:
+    """A checkpoint may name any function of any package: only the user decides what runs."""
+    model = read_state(folder)["job"]["model"]["name"]
+    if not is_own(model):
+        return
+    top = model.partition(":")[0].partition(".")[0]
+    if code is None or not ((code / top).is_dir() or (code / f"{top}.py").is_file()):
+        given = "" if code is None else f", not in {code}"
+        raise CheckpointError(
+            f"the checkpoint's network {model} is code outside cifarray{given}; give the folder "
+            f"that holds {top} with --code DIR"
+        )

@@ -1,0 +1,162 @@
+"""evaluate, predict, export and models as typed: what they print, and how bad input ends."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifarray.cli.main import main
+from tests.unit.inference.conftest import Trained
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Run one command; its exit code, output and remarks."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A coloured picture that no digits network has seen."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_evaluate_prints_top1_interval_top5_and_loss(typed: Typed, trained: Trained):
+    code, out, _ = typed("evaluate", trained.run.id, "--store", trained.store.uri)
+    test = trained.predictions["test"]
+    assert code == 0
+    assert f"{test.rows} rows" in out
+    assert f"top1  {test.top1:.4f}  (95 % interval {test.interval[0]:.4f} to" in out
+    assert f"top5  {test.top5:.4f}" in out
+    assert f"loss  {test.loss:.4f}" in out
+
+
+def test_evaluate_as_json_names_the_split_and_the_checkpoint(typed: Typed, trained: Trained):
+    code, out, _ = typed(
+        "evaluate", trained.folder, "--store", trained.store.uri, "--split", "validation", "--json"
+    )
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["split"] == "validation"
+    assert figures["top1"] == trained.predictions["validation"].top1
+    assert figures["checkpoint"] == str(trained.checkpoint)
+
+
+def test_evaluate_refuses_an_unknown_run_and_an_unknown_dataset(typed: Typed, trained: Trained):
+    code, out, err = typed("evaluate", "digits-tset", "--store", trained.store.uri)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    code, _, err = typed(
+        "evaluate", trained.checkpoint, "--store", trained.store.uri, "--dataset", "digit"
+    )
+    assert code == 2
+    assert "did you mean digits" in err
+
+
+def test_predict_prints_five_classes_and_what_was_done_to_the_image(
+    typed: Typed, trained: Trained, picture: Path
+):
+    code, out, _ = typed("predict", trained.checkpoint, picture)
+    first, *lines = out.splitlines()
+    assert code == 0
+    assert "RGB to gray; resized from 20x30 to 8x8, which changes its proportions" in first
+    assert len(lines) == 5
+    assert all("%" in line for line in lines)
+
+
+def test_predict_as_json_holds_the_same(typed: Typed, trained: Trained, picture: Path):
+    code, out, _ = typed("predict", trained.folder, picture, picture, "--json")
+    records: list[dict[str, Any]] = json.loads(out)
+    assert code == 0
+    assert len(records) == 2
+    assert records[0]["image"] == str(picture)
+    assert records[0]["label"] == records[0]["top5"][0]["label"]
+    assert records[0]["changes"][0] == "RGB to gray"
+
+
+def test_predict_refuses_a_missing_image_and_a_missing_checkpoint(
+    typed: Typed, trained: Trained, picture: Path
+):
+    code, out, err = typed("predict", trained.checkpoint, picture, "nowhere.png")
+    assert (code, out) == (2, "")
+    assert "no image at nowhere.png" in err
+    code, _, err = typed("predict", picture.parent / "nowhere", picture)
+    assert code == 2
+    assert "no checkpoint at" in err
+
+
+def test_export_writes_one_file_named_after_the_job(typed: Typed, trained: Trained):
+    code, out, _ = typed("export", trained.folder, "--format", "safetensors")
+    assert code == 0
+    assert out.strip() == "digits-test.safetensors"
+    assert Path("digits-test.safetensors").stat().st_size > 0
+
+
+def test_export_as_json_gives_path_and_size(typed: Typed, trained: Trained, tmp_path: Path):
+    path = tmp_path / "new" / "net.onnx"
+    code, out, _ = typed("export", trained.folder, "--output", path, "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "path": str(path),
+        "format": "onnx",
+        "size_bytes": path.stat().st_size,
+    }
+
+
+def test_export_refuses_an_unknown_format_and_a_file_that_is_there(
+    typed: Typed, trained: Trained, picture: Path
+):
+    code, _, err = typed("export", trained.folder, "--format", "tflite")
+    assert code == 2
+    assert "unknown format 'tflite'; choose from: onnx, safetensors, torch-export" in err
+    code, _, err = typed("export", trained.folder, "--format", "safetensors", "-o", picture)
+    assert code == 2
+    assert "is there already" in err
+
+
+def test_models_lists_every_network_with_its_parameters(typed: Typed):
+    code, out, _ = typed("models")
+    assert code == 0
+    assert "1,193,636" in out
+    assert "11,220,132" in out
+    code, out, _ = typed("models", "--json")
+    assert [record["name"] for record in json.loads(out)] == ["cnn3", "resnet18"]
+
+
+def test_models_counts_one_network_for_a_number_of_classes(typed: Typed):
+    code, out, _ = typed("models", "resnet18", "--classes", 10, "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "name": "resnet18",
+        "parameters": {"total": 11_173_962, "trainable": 11_173_962, "buffers": 9_600},
+        "input_shape": [32, 32, 3],
+    }
+
+
+def test_models_counts_a_network_of_the_users_own(typed: Typed):
+    code_folder = Path(__file__).parents[3] / "docs" / "examples" / "own_network" / "code"
+    code, out, _ = typed("models", "conv_mixer:conv_mixer", "--code", code_folder)
+    assert code == 0
+    assert "your own" in out
+
+
+def test_models_refuses_an_unknown_name_and_no_classes(typed: Typed):
+    code, _, err = typed("models", "resnet81")
+    assert code == 2
+    assert "did you mean resnet18" in err
+    assert typed("models", "--classes", 0)[0] == 2
