@@ -39,7 +39,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         spec=spec,
         dataset=report_dataset(manifest, spec.job),
         model_parameters=outcome["parameters"],
-        world_size=outcome["history"][-1]["world_size"],
+        world_size=outcome["world_size"],
         threads=outcome["threads"],
         hardware=outcome["hardware"],
         images_per_s=images_per_s(outcome["history"]),

@@ -24,6 +24,11 @@ from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, train
 from cifarray.tuning.sweep import concurrency, spec_of, sweep
 
+ACTORS_TOO = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker stands twice in the log
+}
+"""What every process of a run is told; RAY_ADDRESS too, since Train's own actors look the node up by
+it, and find the wrong one where two run."""
 READING_CPUS = 0.25
 """What Ray Data needs free beside the workers."""
 
@@ -75,8 +80,7 @@ def _connect(profile: Profile) -> None:
     if not address:
         raise ClusterError("no Ray node is named; set RAY_ADDRESS, or use `cifarray submit`")
     if not ray.is_initialized():
-        # Train's own actors look the node up by this name, and find the wrong one where two run.
-        ray.init(address=address, runtime_env={"env_vars": {"RAY_ADDRESS": address}})
+        ray.init(address=address, runtime_env={"env_vars": {"RAY_ADDRESS": address, **ACTORS_TOO}})
 
 
 def _check_room(spec: RunSpec) -> None:

@@ -74,7 +74,7 @@ def best_fields(run: Run) -> dict[str, Any]:
     best = [trial for trial in trials if trial["id"] == report.get("best_trial_id")]
     if not best:
         raise JobError(f"--best-of {run.id}: it is no sweep; give a run of kind tune")
-    return {"run_id": run.id, "trial_id": best[0]["id"], "params": dict(best[0]["params"])}
+    return {"run_id": run.id, "trial_id": best[0]["id"], "params": dict(best[0]["parameters"])}
 
 
 def check_data(plan: Plan, store: Store, manifest: Manifest) -> Selection:

@@ -132,6 +132,13 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
     )
 
 
+def seed_rng(seed: int) -> None:
+    """Seed this process's random generators, those of a network of the user's own too."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def rng_state() -> dict[str, Any]:
     """The state of this process's random generators, as tensors and plain values."""
     name, keys, position, has_gauss, gauss = np.random.get_state()

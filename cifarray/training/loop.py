@@ -87,18 +87,12 @@ def fit(
             "epoch_s": time.perf_counter() - started,
             "images_per_s": figures["train_rows"] / step_s,
             "world_size": world()[1],
-            "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ended_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         records.append(record)
         yield record
         if not math.isfinite(record["train.running_loss"]):
             return
-
-
-def in_words(record: Record) -> str:
-    """An epoch's figures for a log."""
-    names = ("train.running_loss", "validation.loss", "validation.top1", "images_per_s")
-    return "  ".join(f"{name} {record[name]:.4g}" for name in names)
 
 
 def total_steps(options: TrainSpec, steps_per_epoch: int) -> int:
@@ -109,13 +103,13 @@ def total_steps(options: TrainSpec, steps_per_epoch: int) -> int:
 
 def should_stop(records: Sequence[Record], rule: EarlyStoppingSpec | None) -> bool:
     """Whether the metric has gone `patience_epochs` epochs without a better value."""
-    if rule is None or not records:
+    if rule is None:
         return False
-    best, best_at = records[0][rule.metric], 0
+    best, best_at = -math.inf, -1
     sign = 1.0 if is_better(rule.metric, 1.0, 0.0) else -1.0
     for at, record in enumerate(records):
-        if sign * record[rule.metric] > sign * best + rule.min_delta:
-            best, best_at = record[rule.metric], at
+        if sign * record[rule.metric] > best + rule.min_delta:
+            best, best_at = sign * record[rule.metric], at
     return len(records) - 1 - best_at >= rule.patience_epochs
 
 

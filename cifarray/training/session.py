@@ -25,7 +25,7 @@ from cifarray.models.registry import build_model, count_parameters
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
-from cifarray.training.checkpoint import restore_rng, rng_state
+from cifarray.training.checkpoint import restore_rng, rng_state, seed_rng
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
@@ -76,12 +76,12 @@ class Session:
         self.job, self._rows = job, rows
         self._rank, self._world_size = world()
         self.history: list[Record] = []
-        torch.manual_seed(seed_of(job.seed, "weights"))
+        seed_rng(seed_of(job.seed, "weights"))
         self._network = build_model(job.model, len(self.classes), self._shape, code).to(rows.device)
         self._parameters = count_parameters(self._network)
         manifest = rows.manifest
         self._normalize = Normalize(job.preprocess, manifest.mean, manifest.std).to(rows.device)
-        torch.manual_seed(seed_of(job.seed, "dropout", self._rank))
+        seed_rng(seed_of(job.seed, "dropout", self._rank))
 
     @property
     def classes(self) -> list[str]:
@@ -193,6 +193,7 @@ class Session:
             },
             "parameters": self.parameters,
             "world_size": self._world_size,
+            "threads": torch.get_num_threads(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -111,6 +111,12 @@ def resume(session: Session, store: Store, folder: str, scratch: Path) -> None:
         session.restore(read_state(fetch(store, key, scratch / "resume")))
 
 
+def in_words(record: Record) -> str:
+    """An epoch's figures for a log."""
+    names = ("train.running_loss", "validation.loss", "validation.top1", "images_per_s")
+    return "  ".join(f"{name} {record[name]:.4g}" for name in names)
+
+
 def refuse_divergence(history: list[Record]) -> None:
     """Raise RunFailedError if the loss of the last epoch is not a number."""
     last = history[-1]
@@ -139,8 +145,8 @@ def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Pa
         "checkpoint": checkpoint_key,
         "epoch": state["epoch"],
         "parameters": session.parameters,
-        "world_size": work.world_size,
-        "threads": torch.get_num_threads(),
+        "world_size": state["world_size"],
+        "threads": state["threads"],
         "hardware": hardware(),
         "history": state["history"],
     }

@@ -1,5 +1,6 @@
 """The adapter to Ray Train: runs a session on every worker, keeps its checkpoints in the store."""
 
+import logging
 import os
 import secrets
 import tempfile
@@ -24,12 +25,12 @@ from cifarray.runs.folders import write_metrics
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import best_good
-from cifarray.training.loop import in_words
 from cifarray.training.ranks import from_rank_0, world
 from cifarray.training.session import Session
 from cifarray.training.work import (
     Work,
     attempt_of,
+    in_words,
     open_session,
     refuse_divergence,
     resume,
@@ -149,6 +150,7 @@ def _evaluate_on_worker(work: Work, checkpoint_key: str) -> None:
 
 def _open(work: Work) -> Session:
     """The session of this Train worker, with the node's cores divided among the workers on it."""
+    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
     on_node = ray.train.get_context().get_local_world_size()
     share = max(1, len(os.sched_getaffinity(0)) // on_node)
     return open_session(work, get_device(), work.profile.threads_per_worker or share)

@@ -25,9 +25,15 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import StoredCheckpoint, best_good
-from cifarray.training.loop import in_words
 from cifarray.training.session import RowSource
-from cifarray.training.work import Work, attempt_of, open_rows, open_session, resume
+from cifarray.training.work import (
+    Work,
+    attempt_of,
+    in_words,
+    open_rows,
+    open_session,
+    resume,
+)
 from cifarray.training.worker import torch_trainer, train_only
 from cifarray.tuning.trials import (
     ENDED_FILE,
@@ -220,7 +226,7 @@ _ROWS: dict[str, RowSource] = {}
 
 def _train_here(trial: Work, threads: int) -> None:
     """Train in this process, reporting every epoch with its checkpoint to Tune."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    logging.getLogger().setLevel(logging.WARNING)  # Ray tells of each checkpoint
     device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
     if trial.run.run_id not in _ROWS:
         _ROWS.clear()
