@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import boto3
@@ -32,6 +32,7 @@ class S3Server:
     endpoint: str
     access_key: str
     secret_key: str
+    bucket_prefix: str = field(default_factory=lambda: f"cifarray-{secrets.token_hex(3)}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,9 +50,16 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """Make an empty bucket and return its name."""
-        name = f"cifarray-{secrets.token_hex(6)}"
+        name = f"{self.bucket_prefix}-{secrets.token_hex(6)}"
         self.client().create_bucket(Bucket=name)
         return name
+
+    def delete_buckets(self) -> None:
+        """Remove every bucket that this session has made."""
+        for bucket in self.client().list_buckets()["Buckets"]:
+            if bucket["Name"].startswith(f"{self.bucket_prefix}-"):
+                Store.open(f"s3://{bucket['Name']}", self.endpoint).delete_folder("")
+                self.client().delete_bucket(Bucket=bucket["Name"])
 
     def new_store(self, prefix: str = "stores/one") -> Store:
         """A store in a bucket of its own; `environment` has to be set for it to be used."""
@@ -79,7 +87,9 @@ def serve_s3() -> Iterator[S3Server]:
     """The server that CIFARRAY_TEST_S3 names, with the keys in the environment, or moto's."""
     if named := os.environ.get("CIFARRAY_TEST_S3"):
         key, secret = (os.environ[name] for name in STANDARD_VARIABLES[:2])
-        yield S3Server(named.rstrip("/"), key, secret)
+        server = S3Server(named.rstrip("/"), key, secret)
+        yield server
+        server.delete_buckets()
         return
     with serve_moto() as endpoint:
         key, secret = (os.environ.get(name, "tests") for name in STANDARD_VARIABLES[:2])

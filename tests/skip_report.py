@@ -84,7 +84,9 @@ class SkipReport:
         for report in reports:
             terminalreporter.line(report)
         if self._slow:
-            terminalreporter.line(f"{self._slow} slow tests\n    to run them: make test-all")
+            terminalreporter.line(
+                f"tests marked slow: {self._slow}\n    to run them: make test-all"
+            )
         if unlisted:
             consequence = "which fails in CI" if not self._in_ci else "so the suite fails"
             terminalreporter.line(

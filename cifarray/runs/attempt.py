@@ -96,12 +96,20 @@ class Attempt:
     def close(
         self, state: Literal["finished", "failed", "stopped"], error: str | None = None
     ) -> None:
-        """Write the index of the attempt's files, then the run's last status."""
+        """Write the index of the attempt's files and the run's last status.
+
+        A finished run is one whose index is there. An end that was forced comes first, since who
+        forced it may give no time for more.
+        """
+        ended = {"state": state, "error": error}
         with self._lock:
             self._renew()
+            if state != "finished":
+                self._write(**ended, heartbeat_at=now(), ended_at=now())
             write_index(self.run.store, self.prefix, leave_out=(LOG_FILE,))
-            self._renew()
-            self._write(state=state, error=error, heartbeat_at=now(), ended_at=now())
+            if state == "finished":
+                self._renew()
+                self._write(**ended, heartbeat_at=now(), ended_at=now())
 
     def _renew(self) -> None:
         self._refuse_if_lost()

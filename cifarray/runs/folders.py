@@ -34,8 +34,11 @@ def write_index(store: Store, prefix: str, leave_out: Collection[str] = ()) -> N
         if name == INDEX_FILE or name in leave_out:
             continue
         listed = proven.get(name)
-        known = listed is not None and listed.size_bytes == size
-        digest = listed.sha256 if listed and known else store.sha256(_join(prefix, name))
+        try:
+            known = listed is not None and listed.size_bytes == size
+            digest = listed.sha256 if listed and known else store.sha256(_join(prefix, name))
+        except KeyMissingError:  # deleted since the listing, as Ray does with old checkpoints
+            continue
         files[name] = {"size_bytes": size, "sha256": digest}
     store.write_json(_join(prefix, INDEX_FILE), {"schema_version": 1, "files": files})
 

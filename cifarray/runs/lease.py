@@ -31,11 +31,16 @@ class Lease:
 
 def take(store: Store, key: str, owner: str, last_attempt: int) -> Lease | None:
     """Take the lease with the next attempt's number; None if another took it at this moment."""
-    recorded, tag = _read(store, key)
-    number = max(recorded, last_attempt) + 1
-    data = _content(number, owner)
-    new_tag = store.create(key, data) if tag is None else store.replace(key, data, tag)
-    return Lease(store, key, number, owner, new_tag) if new_tag else None
+    first, tag = _read(store, key)
+    recorded = first
+    while recorded == first:  # an old attempt that renews its lease meanwhile is no rival
+        number = max(recorded, last_attempt) + 1
+        data = _content(number, owner)
+        new_tag = store.create(key, data) if tag is None else store.replace(key, data, tag)
+        if new_tag:
+            return Lease(store, key, number, owner, new_tag)
+        recorded, tag = _read(store, key)
+    return None
 
 
 def take_away(store: Store, key: str) -> None:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
-DOWNLOAD_ATTEMPTS = 5
-"""How often a transfer that stops half-way is taken up again before it counts as failed."""
+TRANSFER_TRIES = 5
+"""How often a transfer that gets nowhere is taken up again before it counts as failed."""
+VERSION_TRIES = 20
+"""How often an object that is rewritten while it is read is begun anew."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Entry:
 
 Entries: TypeAlias = list[Entry]
 Keys: TypeAlias = list[str]
+"""Named, since inside Store `list` is a method."""
 
 
 class Store(ABC):
@@ -157,7 +160,10 @@ class Store(ABC):
 
     @abstractmethod
     def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
-        """The object of that version from `offset` on. Raises: TransferCutError where it stops."""
+        """The object from `offset` on.
+
+        Raises: TransferCutError where it stops, ObjectChangedError if it is of another version.
+        """
 
     def read_json(self, key: str) -> Any:
         """The object as JSON. Raises: KeyMissingError, StoreError if it is not JSON."""
@@ -172,35 +178,53 @@ class Store(ABC):
 
     def sha256(self, key: str) -> str:
         """Digest of the object's bytes, read once and never held whole. Raises: KeyMissingError."""
-        size, version = self._version(key)
-        digest = hashlib.sha256()
-        for chunk in self._whole(key, (0, size), version):
-            digest.update(chunk)
-        return digest.hexdigest()
+        for _ in range(VERSION_TRIES):
+            size, version = self._version(key)
+            digest = hashlib.sha256()
+            try:
+                for chunk in self._whole(key, (0, size), version):
+                    digest.update(chunk)
+            except ObjectChangedError:
+                continue
+            return digest.hexdigest()
+        raise self._never_still(key)
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
         """Fetch the object to `path`, which appears only when whole; a cut transfer resumes.
 
         `advance` is told of bytes as they arrive, and at once of those that an earlier try left.
         """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(VERSION_TRIES):
+                if self._fetched(key, path, advance or (lambda _: None)):
+                    return
+        except OSError as error:
+            raise StoreError(f"cannot save {key} as {path}: {error.strerror or error}") from error
+        raise self._never_still(key)
+
+    def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
+        """Fetch the version that is there now; False if another one takes its place meanwhile."""
         size, version = self._version(key)
         mark = hashlib.sha256(f"{key}\n{version}".encode()).hexdigest()[:12]
         part = path.with_name(f"{path.name[:50]}.{mark}.part")
-        tell = advance or (lambda _: None)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("ab") as file:
-                done = file.tell()
-                if done > size:  # two transfers wrote at once
-                    file.truncate(0)
-                    done = 0
-                tell(done)
+        with part.open("ab") as file:
+            done = file.tell()
+            if done > size:  # two transfers wrote at once
+                file.truncate(0)
+                done = 0
+            tell(done)
+            try:
                 for chunk in self._whole(key, (done, size), version):
                     file.write(chunk)
                     tell(len(chunk))
-            os.replace(part, path)
-        except OSError as error:
-            raise StoreError(f"cannot save {key} as {path}: {error.strerror or error}") from error
+                    done += len(chunk)
+            except ObjectChangedError:
+                tell(-done)
+                part.unlink()
+                return False
+        os.replace(part, path)
+        return True
 
     def _whole(self, key: str, span: tuple[int, int], version: str) -> Iterator[bytes]:
         """The bytes of `span`, taken up again where the transfer is cut."""
@@ -215,7 +239,7 @@ class Store(ABC):
                 break
             except TransferCutError as cut:
                 stalled = stalled + 1 if done == before else 0
-                if stalled >= DOWNLOAD_ATTEMPTS:
+                if stalled >= TRANSFER_TRIES:
                     raise StoreError(
                         f"{key} stopped arriving from {self.uri} after {done} of {size} bytes; "
                         "the same command takes it up there"
@@ -223,9 +247,16 @@ class Store(ABC):
         if done != size:
             raise StoreError(f"{key} in {self.uri} has {done} bytes where {size} were promised")
 
+    def _never_still(self, key: str) -> StoreError:
+        return StoreError(f"{key} in {self.uri} changes faster than it can be read; try again")
+
 
 class TransferCutError(Exception):
     """The bytes of an object stopped arriving; the transfer may be taken up again."""
+
+
+class ObjectChangedError(Exception):
+    """Another version has taken the place of the one that was being read."""
 
 
 def readable(path: Path) -> Path:

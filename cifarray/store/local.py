@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarray.errors import KeyMissingError, StoreError
-from cifarray.store.base import Entries, Entry, Keys, Store, readable
+from cifarray.store.base import Entries, Entry, Keys, ObjectChangedError, Store, readable
 from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ class LocalStore(Store):
         """Delete everything below `prefix`, what makes it valid first."""
         self.delete(reversed(index_last([entry.key for entry in self.list(prefix)])))
         folder = Path(self.path(prefix))
+        if folder == self._root or not folder.is_dir():
+            return
         with self._errors(prefix), self._locked():
-            if folder != self._root and folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)  # empty directories, cut writes
+            shutil.rmtree(folder, ignore_errors=True)  # empty directories, cut writes
             self._drop_empty(folder.parent)
 
     def upload(self, path: Path, key: str) -> None:
@@ -159,14 +161,15 @@ class LocalStore(Store):
 
     def _version(self, key: str) -> tuple[int, str]:
         with self._errors(key):
-            file = self._file(key)
-            stat = file.stat()
-            if not file.is_file():
-                raise FileNotFoundError(file)
-        return stat.st_size, f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+            found = self._file(key).stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(key)
+        return found.st_size, _version_of(found)
 
     def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
         with self._errors(key), self._file(key).open("rb") as file:
+            if _version_of(os.fstat(file.fileno())) != version:
+                raise ObjectChangedError(key)
             file.seek(offset)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
@@ -183,9 +186,9 @@ class LocalStore(Store):
                 yield from self._walk(key)
                 continue
             with suppress(FileNotFoundError):
-                stat = entry.stat()
+                found = entry.stat()
                 if entry.is_file():
-                    yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+                    yield Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def _temporary(self, folder: Path) -> Path:
         return folder / f"{RESERVED}{secrets.token_hex(8)}"
@@ -236,7 +239,7 @@ class LocalStore(Store):
             raise KeyMissingError(f"no {key or 'such directory'} in {self.uri}") from error
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"cannot read {key or 'the root'} in {self.uri}: {reason}") from error
+            raise StoreError(f"cannot use {key or 'the root'} in {self.uri}: {reason}") from error
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -245,6 +248,10 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _version_of(found: os.stat_result) -> str:
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
 
 def _tag(data: bytes) -> str:

@@ -10,7 +10,16 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cifarray.errors import KeyMissingError, StoreError
-from cifarray.store.base import Entries, Entry, Keys, Store, TransferCutError, readable
+from cifarray.store.base import (
+    TRANSFER_TRIES,
+    Entries,
+    Entry,
+    Keys,
+    ObjectChangedError,
+    Store,
+    TransferCutError,
+    readable,
+)
 from cifarray.store.keys import checked_key, checked_prefix, index_last, is_index, is_key, joined
 from cifarray.store.s3_connection import Connection
 from cifarray.store.s3_errors import LOST_RACE, error_code, translated
@@ -68,8 +77,14 @@ class S3Store(Store):
         """The object and its ETag. Raises: KeyMissingError."""
         name = self._name(key)
         with translated(self._at, key):
-            answer = self._at.client.get_object(Bucket=self._at.bucket, Key=name)
-            return answer["Body"].read(), answer["ETag"]
+            for tries_left in reversed(range(TRANSFER_TRIES)):
+                answer = self._at.client.get_object(Bucket=self._at.bucket, Key=name)
+                try:
+                    return answer["Body"].read(), answer["ETag"]
+                except (BotoCoreError, OSError):  # cut half-way, which boto3 does not try again
+                    if not tries_left:
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     def write(self, key: str, data: bytes) -> None:
         """Put the object, whatever was there."""
@@ -196,9 +211,14 @@ class S3Store(Store):
         name = self._name(key)
         span = {"Range": f"bytes={offset}-"} if offset else {}
         with translated(self._at, key):
-            answer = self._at.client.get_object(
-                Bucket=self._at.bucket, Key=name, IfMatch=version, **span
-            )
+            try:
+                answer = self._at.client.get_object(
+                    Bucket=self._at.bucket, Key=name, IfMatch=version, **span
+                )
+            except ClientError as error:
+                if error_code(error) not in ("PreconditionFailed", "412"):
+                    raise
+                raise ObjectChangedError(key) from error
         try:
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
         except (BotoCoreError, OSError) as error:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
 """Bounds what those three do not: name look-ups, hosts with many addresses, credential servers."""
-CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
+CONNECT_S, READ_S, ATTEMPTS, ARROW_ATTEMPTS = 5, 60, 10, 6
+"""For work, which outlives a server that restarts: so many attempts take some 10 to 30 s."""
 RENEWED = frozenset({"iam-role", "container-role", "assume-role-with-web-identity", "sso"})
 """Kinds of passing credentials, as botocore calls them, that pyarrow finds and renews by itself."""
 
@@ -124,7 +125,7 @@ class Connection:
             endpoint_override=None if is_aws else at.netloc,
             connect_timeout=CONNECT_S,
             request_timeout=READ_S,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),
         )
 
 

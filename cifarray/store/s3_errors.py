@@ -153,6 +153,8 @@ def _reason(error: Any) -> str:
     text = str(error)
     if "timeout" in text.lower() or "timed out" in text.lower():
         return "it does not answer"
+    if "Connection broken" in text or "closed before" in text:
+        return "it cuts the connection"
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     text = str(cause or text)
     for known in ("Connection refused", "Name or service not known", "No route to host"):

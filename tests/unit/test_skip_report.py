@@ -54,7 +54,7 @@ def test_a_listed_skip_passes_in_ci_and_tells_how_to_run_it(tmp_path: Path) -> N
     ended = run_suite(tmp_path, "no chromium here", ci="true")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "to run it: apt-get install chromium" in ended.stdout
-    assert "1 slow tests\n    to run them: make test-all" in ended.stdout
+    assert "tests marked slow: 1\n    to run them: make test-all" in ended.stdout
     assert "1 passed, 1 skipped, 1 deselected" in ended.stdout.splitlines()[-1]
 
 

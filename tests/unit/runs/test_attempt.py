@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
 
@@ -169,6 +170,18 @@ def test_a_closed_attempt_has_an_index_that_its_growing_log_does_not_break(run: 
     run.store.write(f"{attempt.prefix}/driver.log", b"one line\n")
     attempt.close("finished")
     run.store.write(f"{attempt.prefix}/driver.log", b"one line\nand a last one\n")
+    assert check_index(run.store, attempt.prefix) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_an_attempt_that_ends_badly_says_so_and_still_indexes_its_files(
+    run: Run, state: Literal["failed", "stopped"]
+) -> None:
+    attempt = run.start_attempt("a driver")
+    attempt.record_epoch({"epoch": 0})
+    attempt.close(state, "the reason")
+    status = run.status()
+    assert (status.state, status.error) == (state, "the reason")
     assert check_index(run.store, attempt.prefix) == []
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,12 @@ from cifarray.runs import Run, carry_out, delete_run, list_runs, plan_prune
 from cifarray.store import Store
 
 NewRun = Callable[..., Run]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A local store: that a bucket lists and deletes alike is shown where stores are tested."""
+    return Store.open(str(tmp_path / "store"))
 
 
 def _ended(run: Run, days_ago: float, top1: float | None = None, metric: str = "top1") -> Run:

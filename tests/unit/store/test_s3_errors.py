@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from cifarray.errors import CifarrayError, KeyMissingError, StoreError
 from cifarray.store import Store
 from tests.loopback import answering, black_hole
-from tests.s3 import S3Server, serve_s3_with_credentials
+from tests.s3 import S3Server
 
 CODES = {
     "NoSuchBucket": (404, "no bucket 'bucket' at .*aws s3 mb s3://bucket .*--store"),
@@ -24,12 +23,6 @@ CODES = {
     "RequestTimeTooSkewed": (403, "clock"),
     "SomethingNew": (400, "SomethingNew, message of the server"),
 }
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[S3Server]:
-    with serve_s3_with_credentials() as server:
-        yield server
 
 
 @pytest.fixture

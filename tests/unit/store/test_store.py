@@ -10,6 +10,7 @@ import pytest
 
 from cifarray.errors import KeyMissingError, StoreError
 from cifarray.store import Store
+from tests.s3 import S3Server
 
 
 def _fill(store: Store, *keys: str) -> None:
@@ -81,7 +82,7 @@ def test_folders_are_those_that_hold_something(store: Store) -> None:
 
 
 def test_a_listing_of_more_than_a_page_is_whole(store: Store) -> None:
-    keys = [f"many/{number:04}" for number in range(1100)]
+    keys = [f"many/{number:04}" for number in range(1001)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: store.write(key, b"x"), keys))
     assert _keys(store, "many") == keys
@@ -236,3 +237,26 @@ def test_checking_a_usable_store_is_silent(store: Store) -> None:
 def test_a_uri_that_names_no_store_is_refused(uri: str) -> None:
     with pytest.raises(StoreError, match="cannot open a store"):
         Store.open(uri)
+
+
+def test_a_whole_bucket_is_a_store_too(s3: S3Server) -> None:
+    store = Store.open(f"s3://{s3.new_bucket()}/", s3.endpoint)
+    _fill(store, "runs/a", "b")
+    assert _keys(store) == ["b", "runs/a"]
+    assert store.folders() == ["runs"]
+    assert store.path("b") == f"{store.uri.removeprefix('s3://')}/b"
+    assert store.open_input("runs/a").read() == b"runs/a"
+    store.delete_folder("")
+    assert store.list() == []
+
+
+def test_folder_markers_of_other_tools_are_no_objects_and_go_with_their_folder(
+    s3: S3Server,
+) -> None:
+    store = s3.new_store()
+    store.filesystem().create_dir(store.path("runs/a/empty"))
+    _fill(store, "runs/a/x")
+    assert _keys(store) == ["runs/a/x"]
+    store.delete_folder("runs/a")
+    bucket, _, prefix = store.path("runs/a").partition("/")
+    assert s3.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["KeyCount"] == 0

@@ -1,6 +1,10 @@
 """Transfers that are cut go on where they stopped, and never leave a part that looks whole."""
 
+import itertools
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,8 +97,8 @@ def test_a_connection_that_is_always_cut_gives_up_and_the_next_call_goes_on(
 
     with pytest.raises(Interrupted):
         cut_store.download("big", tmp_path / "copy", some)
-    proxy.cut(after_bytes=0, times=1000)
-    with pytest.raises(StoreError):
+    proxy.cut(after_bytes=2000, times=1000)
+    with pytest.raises(StoreError, match=r"big stopped arriving from .* after \d+ of \d+ bytes"):
         cut_store.download("big", tmp_path / "copy")
     proxy.cut(after_bytes=0, times=0)
     told: list[int] = []
@@ -114,3 +118,73 @@ def test_a_large_upload_goes_in_parts_and_arrives_whole(s3: S3Server, tmp_path: 
     assert s3.client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"').endswith("-3")
     store.download("large", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
+
+
+def test_a_conditional_write_whose_answer_is_lost_is_known_as_won(
+    cut_store: Store, proxy: CuttingProxy
+) -> None:
+    proxy.cut(after_bytes=0, times=1)
+    first = cut_store.create("lease", b"first")
+    assert first is not None
+    assert proxy.cuts_left == 0
+    proxy.cut(after_bytes=0, times=1)
+    second = cut_store.replace("lease", b"second", first)
+    assert second is not None
+    assert cut_store.read_tagged("lease") == (b"second", second)
+    proxy.cut(after_bytes=0, times=1)
+    assert cut_store.create("lease", b"third") is None
+    proxy.cut(after_bytes=0, times=1)
+    assert cut_store.replace("lease", b"third", first) is None
+    assert cut_store.read("lease") == b"second"
+
+
+def test_a_read_that_is_cut_half_way_is_tried_again(cut_store: Store, proxy: CuttingProxy) -> None:
+    proxy.cut(after_bytes=2_000_000, times=2)
+    assert cut_store.read("big") == DATA
+    assert proxy.cuts_left == 0
+    proxy.cut(after_bytes=2_000_000, times=1000)
+    with pytest.raises(StoreError, match="it cuts the connection"):
+        cut_store.read("big")
+
+
+def test_an_object_that_is_rewritten_all_the_time_is_fetched_as_one_version(
+    store: Store, tmp_path: Path
+) -> None:
+    versions = [bytes([letter]) * 50_000 for letter in b"abcdefghij"]
+    store.write("status", versions[0])
+    over = threading.Event()
+
+    def rewrite() -> None:
+        for number in itertools.count():
+            if over.is_set():
+                return
+            store.write("status", versions[number % len(versions)])
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(rewrite)
+        try:
+            for number in range(20):
+                told: list[int] = []
+                store.download("status", tmp_path / f"copy-{number}", told.append)
+                assert (tmp_path / f"copy-{number}").read_bytes() in versions
+                assert sum(told) == 50_000
+                assert len(store.sha256("status")) == 64
+        finally:
+            over.set()
+        writing.result()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_work_outlives_a_server_that_is_away_for_a_moment(
+    cut_store: Store, proxy: CuttingProxy
+) -> None:
+    proxy.cut(after_bytes=0, times=5)
+    cut_store.write("by-boto3", b"1")
+    assert proxy.cuts_left == 0
+    filesystem = cut_store.filesystem()
+    proxy.cut(after_bytes=0, times=2)
+    with filesystem.open_output_stream(cut_store.path("by-arrow")) as stream:
+        stream.write(b"2")
+    assert proxy.cuts_left == 0
+    assert cut_store.read("by-boto3") + cut_store.read("by-arrow") == b"12"

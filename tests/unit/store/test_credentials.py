@@ -1,0 +1,67 @@
+"""Credentials come from the standard chain, for boto3 and Arrow alike, and may be renewed."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cifarray.store import Store
+from tests.loopback import answering
+from tests.s3 import S3Server
+
+CHAIN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+@pytest.fixture
+def keyless_store(guarded: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store on a server that checks keys, with none in the environment."""
+    for name in CHAIN:
+        monkeypatch.delenv(name, raising=False)
+    return guarded.new_store()
+
+
+def _use(store: Store) -> None:
+    """Write by one client and read by the other."""
+    store.write("by-boto3", b"1")
+    with store.filesystem().open_output_stream(store.path("by-arrow")) as stream:
+        stream.write(b"2")
+    assert store.open_input("by-boto3").read() == b"1"
+    assert store.read("by-arrow") == b"2"
+
+
+def test_a_profile_of_the_credentials_file_is_used(
+    guarded: S3Server, keyless_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n"
+        f"[mine]\naws_access_key_id = {guarded.access_key}\n"
+        f"aws_secret_access_key = {guarded.secret_key}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    _use(keyless_store)
+
+
+def test_credentials_that_pass_are_renewed_by_boto3_and_by_arrow_themselves(
+    guarded: S3Server, keyless_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: str) -> tuple[int, dict[str, str], bytes]:
+        asked.append(request)
+        credentials = {
+            "AccessKeyId": guarded.access_key,
+            "SecretAccessKey": guarded.secret_key,
+            "Token": "",
+            "Expiration": (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        return 200, {"Content-Type": "application/json"}, json.dumps(credentials).encode()
+
+    with answering(answer) as address:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{address}/role")
+        keyless_store.write("a", b"")
+        by_boto3 = len(asked)
+        assert by_boto3 == 1
+        _use(keyless_store)
+        assert len(asked) > by_boto3
