@@ -1,0 +1,197 @@
+"""What a person sees of a run that is followed: its progress, its end, and how to come back."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cifarray.cli import output
+
+if TYPE_CHECKING:
+    from cifarray.runs import Run, Status
+    from cifarray.submit.cluster import Cluster
+
+Show = Callable[["Status", str], None]
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over, and its last status."""
+
+    run: "Run"
+    status: "Status"
+
+
+def say_where(run: "Run", cluster: "Cluster") -> None:
+    """Name the run, its dashboard, and the commands that follow or stop it."""
+    output.say(f"run        {run.id}")
+    output.say(f"store      {run.store.uri}")
+    output.say(f"dashboard  {cluster.dashboard}")
+    output.say(f"follow     cifarray logs {run.id} -f")
+    output.say(f"stop       cifarray stop {run.id}")
+
+
+def follow_runs(runs: "Sequence[Run]", as_json: bool) -> None:
+    """Follow runs one after the other to their ends; ends the command with their outcome.
+
+    Raises: typer.Exit with 1 if one failed, with 130 on Ctrl-C, which leaves the runs alone.
+    """
+    over = []
+    for number, run in enumerate(runs, 1):
+        if len(runs) > 1:
+            output.say(f"run {number} of {len(runs)}: {run.id}")
+        try:
+            over.append(follow_run(run))
+        except KeyboardInterrupt:
+            _say_detached(runs[number - 1 :])
+            raise typer.Exit(INTERRUPTED) from None
+    end_with(over, as_json)
+
+
+def follow_run(run: "Run") -> Ended:
+    """Follow one run to its end and say how it ended."""
+    from cifarray.submit.cluster import recorded_cluster
+    from cifarray.submit.follow import Follower
+
+    recorded = run.status().cluster or {}
+    follower = Follower(run, recorded_cluster(recorded), recorded.get("job_id"))
+    with _shown() as show:
+        if output.is_verbose():
+            threading.Thread(target=_say_log, args=(recorded,), daemon=True).start()
+        status = follower.follow(show)
+    if status.state == "failed":
+        lines = follower.last_lines()
+        output.say("the last lines of its log:" if lines else "it left no log")
+        for line in lines:
+            output.say(f"  {line}")
+    return ended(run, status)
+
+
+def ended(run: "Run", status: "Status") -> Ended:
+    """Say how a run ended and what to do next."""
+    if status.state == "finished":
+        best = status.best or {}
+        value = best.get("value")
+        reached = f": {best.get('metric')} {value:.4f}" if isinstance(value, float) else ""
+        output.say(f"run {run.id} finished{reached}")
+        output.say(f"report     cifarray report {run.id}")
+        output.say(f"pull       cifarray pull {run.id}")
+    elif status.state == "stopped":
+        output.say(f"run {run.id} was stopped; `cifarray resume {run.id}` goes on with it")
+    return Ended(run, status)
+
+
+def end_with(over: Sequence[Ended], as_json: bool) -> None:
+    """Print the outcome as data if wanted; raise if a run did not finish.
+
+    Raises: RunFailedError.
+    """
+    from cifarray.errors import RunFailedError
+
+    if as_json:
+        described = [_described(each) for each in over]
+        output.print_json(described if len(over) > 1 else described[0])
+    bad = [each for each in over if each.status.state != "finished"]
+    if bad:
+        first = bad[0]
+        reason = f": {first.status.error}" if first.status.error else ""
+        raise RunFailedError(f"run {first.run.id} {_verb(first.status.state)}{reason}")
+
+
+def _verb(state: str) -> str:
+    return "was stopped" if state == "stopped" else state
+
+
+def _described(each: Ended) -> dict[str, Any]:
+    cluster = each.status.cluster or {}
+    return {
+        "run_id": each.run.id,
+        "store": each.run.store.uri,
+        "state": each.status.state,
+        "best": each.status.best,
+        "error": each.status.error,
+        "dashboard": cluster.get("dashboard"),
+    }
+
+
+def _say_detached(runs: "Sequence[Run]") -> None:
+    for run in runs:
+        output.say(f"run {run.id} goes on by itself")
+        output.say(f"follow     cifarray logs {run.id} -f")
+        output.say(f"see        cifarray status {run.id}")
+        output.say(f"stop       cifarray stop {run.id}")
+
+
+@contextmanager
+def _shown() -> Iterator[Show]:
+    """A live line on a terminal, else a plain line whenever something has changed."""
+    if output.is_quiet():
+        yield lambda status, remark: None
+    elif output.on_terminal():
+        with _live_line() as show:
+            yield show
+    else:
+        yield _plain_lines()
+
+
+def _say_log(recorded: dict[str, Any]) -> None:
+    """Say what the driver writes, as it writes it."""
+    from cifarray.errors import ClusterError
+    from cifarray.submit.cluster import recorded_cluster
+
+    cluster, job_id = recorded_cluster(recorded), recorded.get("job_id")
+    if cluster is None or not job_id:
+        return
+    try:
+        for text in cluster.jobs().tail(job_id):
+            for line in text.splitlines():
+                output.detail(f"  {line}")
+    except ClusterError as error:
+        output.detail(str(error))
+
+
+def _line(status: "Status", remark: str) -> str:
+    from cifarray.submit.news import progress_line
+
+    if status.state == "pending":
+        return remark or "starting the driver"
+    line = progress_line(status)
+    return f"{line}  ({remark})" if remark else line
+
+
+@contextmanager
+def _live_line() -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from cifarray.submit.news import fraction_done
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), text)
+    with Progress(*columns, console=output.console()) as bars:
+        task = bars.add_task("", total=None)
+
+        def show(status: "Status", remark: str) -> None:
+            done = fraction_done(status)
+            line = output.plain(_line(status, remark))
+            total = None if done is None else 1.0
+            bars.update(task, description=line, total=total, completed=done or 0.0)
+
+        yield show
+
+
+def _plain_lines() -> Show:
+    last = ""
+
+    def show(status: "Status", remark: str) -> None:
+        nonlocal last
+        line = _line(status, remark)
+        stable = line.partition("  ETA")[0]
+        if stable != last:
+            output.say(line)
+        last = stable
+
+    return show

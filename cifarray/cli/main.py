@@ -1,0 +1,98 @@
+"""`cifarray`: the commands, their order in the help, and what an error looks like."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from cifarray import __version__
+from cifarray.cli import output
+from cifarray.cli.options import QuietOption, VerboseOption
+from cifarray.errors import CifarrayError
+
+COMMANDS = {
+    "submit": "submit:submit",
+    "run": "submit:run",
+    "runs": "runs:runs",
+    "status": "runs:status",
+    "logs": "runs:logs",
+    "stop": "control:stop",
+    "resume": "control:resume",
+    "pull": "store_commands:pull",
+    "report": "reports:report",
+    "compare": "reports:compare",
+    "evaluate": "inference:evaluate",
+    "predict": "inference:predict",
+    "export": "inference:export",
+    "delete": "store_commands:delete",
+    "prune": "store_commands:prune",
+    "jobs": "catalogs:jobs",
+    "models": "inference:models",
+    "datasets": "data:datasets",
+}
+"""Command, and the module:function below cifarray.cli; the order is that of the help."""
+
+GROUPS = {"data": "data:app", "cluster": "cluster:app"}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cifarray {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train and tune image classifiers, on this machine or on a cluster.
+
+    \b
+    Start here:  cifarray submit tune-digits --prepare
+    Then:        cifarray runs
+    """
+
+
+def build_app() -> typer.Typer:
+    """The whole command line as one Typer application."""
+    app = typer.Typer(
+        name="cifarray",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, place in COMMANDS.items():
+        app.command(name)(_find(place))
+    for name, place in GROUPS.items():
+        app.add_typer(_find(place), name=name, no_args_is_help=True)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; ends the process with 0, 1 (the work failed) or 2 (bad input)."""
+    output.set_level(output.NORMAL)
+    try:
+        build_app()(args=arguments, prog_name="cifarray")
+    except CifarrayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # who reads our output has seen enough, as in `cifarray runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _find(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"cifarray.cli.{module}"), name)

@@ -1,0 +1,238 @@
+"""From the options of `submit` and `run` to recorded runs: checked, data prepared, written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarray.cli import output
+from cifarray.errors import DatasetError, InputError
+
+if TYPE_CHECKING:
+    from cifarray.data.manifest import Manifest
+    from cifarray.runs import Run
+    from cifarray.spec.profile import Profile
+    from cifarray.store import Store
+    from cifarray.submit.new_run import Plan
+
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="A job's name (`cifarray jobs` lists them), or a path to a YAML file."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Another value for a field of the job, as train.epochs=3; repeatable.",
+        show_default=False,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="The run's id  [default: job, date, time]", show_default=False),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check and print the resolved job; start nothing.")
+]
+PrepareOption = Annotated[
+    bool, typer.Option("--prepare", help="Prepare the dataset first if the store lacks it.")
+]
+ArchiveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        metavar="PATH|URL",
+        help="Prepare the dataset from this archive (implies --prepare).",
+        show_default=False,
+    ),
+]
+CodeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--code",
+        metavar="DIR",
+        help="Folder with a network of your own; it travels with the run.",
+        show_default=False,
+    ),
+]
+BestOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--best-of",
+        metavar="RUN",
+        help="Take the fields that this sweep's best trial had.",
+        show_default=False,
+    ),
+]
+SeedsOption = Annotated[
+    int, typer.Option("--seeds", metavar="N", min=1, help="So many runs, each with the next seed.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Workers of a training  [default: the profile's]",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was typed after `submit` or `run`."""
+
+    job: str
+    sets: tuple[str, ...] = ()
+    cluster: str = "local"
+    store: str | None = None
+    endpoint: str | None = None
+    name: str | None = None
+    prepare: bool = False
+    archive: str | None = None
+    code: Path | None = None
+    best_of: str | None = None
+    seeds: int = 1
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checked job, where it is to run, and the store that it is to use."""
+
+    plan: "Plan"
+    store: "Store"
+    wish: Wish
+
+    @property
+    def profile(self) -> "Profile":
+        """The cluster profile."""
+        return self.plan.profile
+
+    @property
+    def plans(self) -> "list[Plan]":
+        """One plan per seed."""
+        first = self.plan.job.seed
+        return [self.plan.with_seed(first + number) for number in range(self.wish.seeds)]
+
+
+def resolve(wish: Wish) -> Planned:
+    """Check everything that job and profile can tell; touches no cluster.
+
+    Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
+    """
+    from cifarray.cli.options import open_store
+    from cifarray.runs import Run
+    from cifarray.runs.ids import is_run_id
+    from cifarray.spec.load import load_job, load_profile
+    from cifarray.submit.cluster import given_cluster
+    from cifarray.submit.new_run import plan
+
+    for name in _names(wish):
+        if name is not None and not is_run_id(name):
+            raise InputError(
+                f"cannot name a run {name!r}; an id has lower-case letters, digits and '-', begins "
+                "with a letter and has at most 63 characters"
+            )
+    job = load_job(wish.job, wish.sets)
+    profile = load_profile(wish.cluster)
+    given_cluster(profile)
+    store = open_store(wish.store, wish.endpoint, wish.cluster)
+    best_of = Run.open(store, wish.best_of) if wish.best_of else None
+    if wish.code is not None and not wish.code.is_dir():
+        raise InputError(f"--code {wish.code} is no folder; give one that holds your network")
+    planned = plan(
+        job, profile, workers=wish.workers, code=wish.code, best_of=best_of, sets=wish.sets
+    )
+    return Planned(planned, store, wish)
+
+
+def show_plan(planned: Planned, as_json: bool) -> None:
+    """Print what would run; a dataset that is there already is held against it.
+
+    Raises: JobError, StoreError.
+    """
+    from cifarray.spec.load import to_yaml
+    from cifarray.submit.new_run import check_data
+
+    plan = planned.plan
+    try:
+        check_data(plan, planned.store, _manifest(planned))
+    except DatasetError as error:
+        output.say(f"not checked against its rows: {error}")
+    if as_json:
+        jobs = [each.job.model_dump(mode="json") for each in planned.plans]
+        print_json = output.print_json
+        print_json(jobs if planned.wish.seeds > 1 else jobs[0])
+        return
+    many = f"{planned.wish.seeds} runs, " if planned.wish.seeds > 1 else ""
+    where = f"{plan.world_size} workers on {plan.profile.name}, store {planned.store.uri}"
+    output.print_line(f"# {many}{where}")
+    for number, each in enumerate(planned.plans):
+        if number:
+            output.print_line("---")
+        print(to_yaml(each.job), end="")
+
+
+def record(planned: Planned) -> "list[Run]":
+    """Make sure of the dataset and write the runs, one per seed.
+
+    Raises: DatasetError if the dataset is missing and nobody says to prepare it.
+    """
+    from cifarray.submit.new_run import create
+
+    planned.store.check()
+    manifest = _prepared(planned)
+    names = _names(planned.wish)
+    return [
+        create(plan, planned.store, manifest, name)
+        for plan, name in zip(planned.plans, names, strict=True)
+    ]
+
+
+def _names(wish: Wish) -> list[str | None]:
+    if wish.name is None or wish.seeds == 1:
+        return [wish.name] * wish.seeds
+    return [f"{wish.name}-{number}" for number in range(1, wish.seeds + 1)]
+
+
+def _manifest(planned: Planned) -> "Manifest":
+    from cifarray.data.manifest import load_manifest
+
+    return load_manifest(planned.store, planned.plan.job.dataset.name)
+
+
+def _prepared(planned: Planned) -> "Manifest":
+    """The dataset's manifest; prepares it if that is wanted."""
+    from cifarray.cli.data_progress import shown_progress
+    from cifarray.data.ingest import prepare
+    from cifarray.data.manifest import latest_digest
+
+    name, wish = planned.plan.job.dataset.name, planned.wish
+    if wish.archive is None and latest_digest(planned.store, name) is not None:
+        return _manifest(planned)
+    if wish.archive is None and not wish.prepare and not _agrees_to_prepare(planned):
+        raise DatasetError(
+            f"dataset {name} is not in {planned.store.uri}; say --prepare to prepare it first, "
+            f"or run `cifarray data prepare {name}`"
+        )
+    with shown_progress() as progress:
+        manifest, _ = prepare(planned.store, name, wish.archive, progress)
+    return manifest
+
+
+def _agrees_to_prepare(planned: Planned) -> bool:
+    if not output.can_ask():
+        return False
+    from cifarray.data.catalog import DATASETS
+
+    entry = DATASETS[planned.plan.job.dataset.name]
+    size = sum(file.size_bytes for file in entry.archives)
+    fetched = f" ({output.size(size)} to download)" if size else ""
+    question = f"dataset {entry.name} is not in {planned.store.uri}: prepare it now{fetched}?"
+    return typer.confirm(question, default=True, err=True)

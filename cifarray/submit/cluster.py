@@ -1,0 +1,114 @@
+"""The cluster that a profile names or a run recorded, whether the node is ours or the user's."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cifarray.errors import JobError
+from cifarray.spec.profile import Profile
+from cifarray.submit import local_node, node_state
+from cifarray.submit.jobs_api import PATIENCE_S, RayJobs
+from cifarray.submit.node_state import Node
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where runs execute. `own` says that cifarray started its node, on this machine."""
+
+    profile: str
+    address: str
+    dashboard: str
+    own: bool
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.dashboard!r}, own={self.own})"
+
+    def jobs(self, patience_s: float = PATIENCE_S) -> RayJobs:
+        """Its Jobs API."""
+        return RayJobs(self.dashboard, self.token, patience_s)
+
+    def is_gone(self) -> bool:
+        """Whether its node has certainly ended; of a user's node nothing is certain."""
+        return self.own and find_own(self.profile, self.dashboard) is None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its head runs on this machine, so that it reads our files."""
+        return urlsplit(self.dashboard).hostname in LOOPBACK
+
+    def record(self, job_id: str | None) -> dict[str, Any]:
+        """What a run's status says of it; no token."""
+        return {
+            "profile": self.profile,
+            "address": self.address,
+            "dashboard": self.dashboard,
+            "job_id": job_id,
+            "own": self.own,
+        }
+
+
+def reach(profile: Profile, say: Callable[[str], None]) -> Cluster:
+    """The profile's cluster; a node of our own is started if there is none.
+
+    Raises: JobError for half an address, ClusterError for a node that does not start.
+    """
+    given = given_cluster(profile)
+    return given or _own_cluster(profile.name, local_node.ensure_node(say))
+
+
+def given_cluster(profile: Profile) -> Cluster | None:
+    """The node that the profile says its user started; None where cifarray starts its own."""
+    if not profile.address and not profile.dashboard:
+        return None
+    if not (profile.address and profile.dashboard):
+        raise JobError(
+            f"cluster profile {profile.name} gives only one of address and dashboard; give both, "
+            "as in address: 127.0.0.1:6379 and dashboard: http://127.0.0.1:8265"
+        )
+    if urlsplit(profile.dashboard).scheme not in ("http", "https"):
+        raise JobError(
+            f"cluster profile {profile.name}: dashboard {profile.dashboard} is no http://host:port"
+        )
+    return Cluster(profile.name, profile.address, profile.dashboard, False, standard_token())
+
+
+def find_own(profile: str, dashboard: str | None = None) -> Cluster | None:
+    """Our own node if it lives, and, where a dashboard is given, if it is that one."""
+    node = node_state.read_node()
+    if node is None or dashboard not in (None, node.dashboard):
+        return None
+    return _own_cluster(profile, node) if local_node.find_node() == node else None
+
+
+def recorded_cluster(record: Mapping[str, Any] | None) -> Cluster | None:
+    """The cluster that a run's status names; None if it names none or our node has ended."""
+    dashboard = (record or {}).get("dashboard")
+    if record is None or not isinstance(dashboard, str):
+        return None
+    profile, address = str(record.get("profile")), str(record.get("address"))
+    if record.get("own"):
+        return find_own(profile, dashboard)
+    return Cluster(profile, address, dashboard, False, standard_token())
+
+
+def standard_token() -> str | None:
+    """The token that Ray's own clients would use: from the environment or Ray's usual file."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "disabled":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _own_cluster(profile: str, node: Node) -> Cluster:
+    return Cluster(profile, node.address, node.dashboard, True, node_state.read_token())

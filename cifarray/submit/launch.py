@@ -1,0 +1,120 @@
+"""Hand a recorded run to a cluster: one job of the Ray Jobs API per attempt."""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from cifarray.errors import ClusterError, InputError
+from cifarray.runs import Run
+from cifarray.spec.profile import Profile
+from cifarray.store import Store
+from cifarray.submit.cluster import Cluster
+from cifarray.submit.environment import job_environment
+from cifarray.submit.follow import ENDED
+from cifarray.submit.jobs_api import RayJob, RayJobs
+from cifarray.submit.local_node import RUN_SLOT, common_environment
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray's own name for how the Jobs API tells a driver of its runtime environment."""
+LEAVING_S = 30.0
+"""How long a driver may take to end after it has closed its run."""
+
+
+def launch(run: Run, profile: Profile, cluster: Cluster) -> str:
+    """Submit the run's next attempt; the job's id. The run names the cluster before the job runs.
+
+    Raises: ClusterError, StoreError.
+    """
+    jobs = cluster.jobs()
+    job_id = _free_id(run, jobs)
+    _reopen(run, cluster.record(job_id))
+    jobs.submit(
+        entrypoint(run.id, run.store, cluster.is_here),
+        job_id,
+        job_environment(profile, run.store, cluster.is_here),
+        {"run_id": run.id},
+        # A node of ours carries out one run at a time: each takes all the machine's cores.
+        resources={RUN_SLOT: 1.0} if cluster.own else {},
+    )
+    return job_id
+
+
+def entrypoint(run_id: str, store: Store, here: bool) -> str:
+    """The driver's command line; `exec` makes it the process that a stop asks to end."""
+    python = sys.executable if here else "python"
+    words = [python, "-m", "cifarray.driver", run_id, "--store", store.uri]
+    if store.endpoint:
+        words += ["--endpoint", store.endpoint]
+    return f"exec {shlex.join(words)}"
+
+
+def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
+    """Make this very process the driver of the run: `ray.init()` will join the cluster.
+
+    Raises: ClusterError if a node of ours is busy with another run.
+    """
+    if cluster.own:
+        _wait_for_room(run.store, cluster.jobs())
+    environment = job_environment(profile, run.store, cluster.is_here)
+    os.environ |= environment | {"RAY_ADDRESS": cluster.address}
+    if cluster.own:
+        os.environ |= common_environment()
+    # Workers live in the node's processes, not in this one: they get their part of it so.
+    os.environ[JOB_CONFIG] = json.dumps(
+        {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
+    )
+    _reopen(run, cluster.record(None))
+
+
+def _wait_for_room(store: Store, jobs: RayJobs) -> None:
+    """Let the driver of a run that has just closed leave. Raises: ClusterError for a live one."""
+    deadline = time.monotonic() + LEAVING_S
+    while live := jobs.live_jobs():
+        if time.monotonic() > deadline or not all(_has_closed(store, job) for job in live):
+            raise ClusterError(
+                f"this machine's node is busy with job {live[0].id}; wait for it, "
+                "or use `cifarray submit`, which queues behind it"
+            )
+        time.sleep(0.3)
+
+
+def _has_closed(store: Store, job: RayJob) -> bool:
+    """Whether the job's run is one of this store and has ended."""
+    run_id = job.id.rpartition("-")[0]
+    try:
+        return Run.open(store, run_id).status().state in ENDED
+    except InputError:
+        return False
+
+
+def give_up(runs: Iterable[Run], error: BaseException) -> None:
+    """Close runs that no job will carry out, because of this error."""
+    for run in runs:
+        if isinstance(error, Exception):
+            run.mark_failed(f"it could not be submitted: {error}")
+        else:
+            run.mark_stopped("it was interrupted while it was being submitted")
+
+
+def _reopen(run: Run, cluster: dict[str, Any]) -> None:
+    """Show the run as waiting for its next attempt."""
+    run.change_status(
+        lambda status: dataclasses.replace(
+            status, state="pending", error=None, ended_at=None, progress=None, cluster=cluster
+        )
+    )
+
+
+def _free_id(run: Run, jobs: RayJobs) -> str:
+    """`<run>-<attempt>`, or with a further number where an attempt ended before it began."""
+    number = max([*run.attempt_numbers(), run.status().attempts], default=0) + 1
+    job_id, again = f"{run.id}-{number}", 1
+    while jobs.find(job_id) is not None:
+        again += 1
+        job_id = f"{run.id}-{number}.{again}"
+    return job_id

@@ -1,0 +1,94 @@
+"""What a run's status says in one line: epochs or trials done, the best value, the time left."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from cifarray.runs import Status
+from cifarray.runs.status import parse_time
+
+
+def progress_line(status: Status) -> str:
+    """`epoch 3/30  validation.top1 0.412 (best 0.412)  812 images/s  ETA 1:20`, or of trials."""
+    progress = status.progress or {}
+    if progress.get("unit") == "trials":
+        line = _trials_line(status, progress)
+    elif progress.get("unit") == "epochs":
+        line = _epochs_line(status, progress)
+    else:
+        return "starting workers" if status.state == "running" else status.state
+    closing = status.state == "running" and fraction_done(status) == 1.0
+    return f"{line}  evaluating, writing the report" if closing else line
+
+
+def _epochs_line(status: Status, progress: dict[str, Any]) -> str:
+    done, total = _number(progress.get("done")), _number(progress.get("total"))
+    last = _record(progress.get("last"))
+    if not done:
+        return "starting workers"
+    parts = [f"epoch {done:.0f}/{total:.0f}" if total else f"epoch {done:.0f}"]
+    best = status.best or {}
+    metric = str(best.get("metric") or "validation.top1")
+    value, best_value = _number(last.get(metric)), _number(best.get("value"))
+    if value is not None and best_value is not None:
+        parts.append(f"{metric} {value:.4f} (best {best_value:.4f})")
+    if (speed := _number(last.get("images_per_s"))) is not None:
+        parts.append(f"{speed:,.0f} images/s")
+    epoch_s = _number(last.get("epoch_s"))
+    if total and epoch_s is not None and done < total:
+        parts.append(f"ETA {clock((total - done) * epoch_s)}")
+    return "  ".join(parts)
+
+
+def _trials_line(status: Status, progress: dict[str, Any]) -> str:
+    done, total = _number(progress.get("done")) or 0, _number(progress.get("total"))
+    running = _number(progress.get("running")) or 0
+    stopped = _number(progress.get("stopped_early")) or 0
+    head = f"trials {done:.0f}/{total:.0f}" if total else f"trials {done:.0f}"
+    parts = [f"{head} done, {running:.0f} running, {stopped:.0f} stopped early"]
+    best = status.best or {}
+    if (value := _number(best.get("value"))) is not None:
+        params = _record(best.get("params"))
+        shown = ", ".join(f"{_label(path)} {_short(v)}" for path, v in params.items())
+        parts.append(f"best {best.get('metric')} {value:.4f}" + (f" ({shown})" if shown else ""))
+    if total and 0 < done < total:
+        spent_s = seconds_since(status.started_at)
+        parts.append(f"ETA {clock(spent_s * (total - done) / done)}")
+    return "  ".join(parts)
+
+
+def fraction_done(status: Status) -> float | None:
+    """How much of the run is over, 0 to 1; None where its length is not known."""
+    progress = status.progress or {}
+    done, total = _number(progress.get("done")), _number(progress.get("total"))
+    return min(1.0, done / total) if done is not None and total else None
+
+
+def _record(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _label(path: str) -> str:
+    """`lr` for optimizer.lr, `optimizer` for optimizer.name."""
+    head, _, last = path.rpartition(".")
+    return (head.rpartition(".")[2] or last) if last == "name" else last
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:07:00."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def seconds_since(text: str | None) -> float:
+    """Seconds since a time that a record holds; 0 where it holds none."""
+    time_then = parse_time(text)
+    return (datetime.now(UTC) - time_then).total_seconds() if time_then else 0.0

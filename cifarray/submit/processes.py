@@ -1,0 +1,130 @@
+"""Which processes belong to a node that we started, told apart from others with the same pid."""
+
+import os
+import signal
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+RAY_TITLE = "ray::"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this boot; pid and start time together are never used twice."""
+
+    pid: int
+    started: int
+    """Clock ticks between the machine's start and the process's."""
+    parent: int = 0
+    session: int = 0
+
+
+def boot_id() -> str:
+    """Changes each time the machine starts."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def find_process(pid: int) -> Process | None:
+    """The living process of this pid; one that has ended and waits for its parent is not."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    if fields[0] in "ZX":
+        return None
+    return Process(pid, started=int(fields[19]), parent=int(fields[1]), session=int(fields[3]))
+
+
+def is_alive(process: Process) -> bool:
+    """Whether this very process still runs."""
+    found = find_process(process.pid)
+    return found is not None and found.started == process.started
+
+
+def command_line(pid: int) -> str:
+    """The arguments that it was started with; empty where they cannot be read."""
+    try:
+        return (
+            (PROC / str(pid) / "cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode("utf-8", "replace")
+        )
+    except OSError:
+        return ""
+
+
+def family(leader: Process, mark: str) -> list[Process]:
+    """The leader, its session, and the descendants of both wherever they went.
+
+    Once the leader is gone, a member of its session counts only if its command line holds `mark`
+    or is a title that Ray gave.
+    """
+    everyone = [
+        found
+        for entry in PROC.iterdir()
+        if entry.name.isdecimal()
+        if (found := find_process(int(entry.name)))
+    ]
+    by_pid = {process.pid: process for process in everyone}
+    present = by_pid.get(leader.pid)
+    if present and present.started != leader.started:
+        return []
+    ours = {
+        process.pid
+        for process in everyone
+        if process.session == leader.pid and (present or _bears(mark, process))
+    }
+    grown = True
+    while grown:
+        children = {process.pid for process in everyone if process.parent in ours} - ours
+        ours |= children
+        grown = bool(children)
+    return [by_pid[pid] for pid in sorted(ours)]
+
+
+def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
+    """Ask the leader to end, and after the grace end what is left of its family; the survivors."""
+    members = family(leader, mark)
+    asked = [leader] if is_alive(leader) else members
+    _signal(asked, signal.SIGTERM)
+    _wait(members, grace_s)
+    members = [*members, *(late for late in family(leader, mark) if late not in members)]
+    _signal(members, signal.SIGKILL)
+    _wait(members, grace_s)
+    return [process for process in members if is_alive(process)]
+
+
+def _bears(mark: str, process: Process) -> bool:
+    words = command_line(process.pid)
+    return mark in words or words.startswith(RAY_TITLE)
+
+
+def _signal(processes: Collection[Process], number: signal.Signals) -> None:
+    for process in processes:
+        if is_alive(process):
+            try:
+                os.kill(process.pid, number)
+            except ProcessLookupError:
+                continue
+
+
+def _wait(processes: Collection[Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+        _reap(processes)
+        time.sleep(0.1)
+
+
+def _reap(processes: Collection[Process]) -> None:
+    """Take note of children of this very process that have ended."""
+    for process in processes:
+        if process.parent == os.getpid():
+            try:
+                os.waitpid(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                continue

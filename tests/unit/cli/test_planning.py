@@ -1,0 +1,72 @@
+"""`--dry-run`, `--seeds`, `--set` and `--best-of`: what would run, before anything does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifarray.cli.planning import Wish, record, resolve
+from cifarray.errors import JobError
+from cifarray.store import Store
+from tests.unit.cli.conftest import Type
+
+
+def test_a_dry_run_prints_the_resolved_job_and_leaves_nothing(
+    typed: Type, cifarray_home: Path
+) -> None:
+    shown = typed("submit", "tune-digits", "--dry-run", "--set", "sweep.trials=4")
+    assert shown.code == 0
+    job = yaml.safe_load(shown.out)
+    assert job["name"] == "tune-digits"
+    assert job["sweep"]["trials"] == 4
+    assert "digits is not in" in shown.err
+    assert not (cifarray_home / "store").exists()
+    assert not (cifarray_home / "state" / "node.json").exists()
+
+
+def test_a_dry_run_can_be_read_by_a_program(typed: Type) -> None:
+    job = json.loads(typed("run", "train-digits", "--dry-run", "--json", "-q").out)
+    assert job["model"]["name"] == "cnn3"
+
+
+def test_a_dry_run_of_several_seeds_shows_each(typed: Type) -> None:
+    shown = typed("submit", "train-digits", "--dry-run", "--seeds", "3", "--set", "seed=5")
+    jobs = list(yaml.safe_load_all(shown.out))
+    assert [job["seed"] for job in jobs] == [5, 6, 7]
+
+
+def test_a_prepared_dataset_is_held_against_the_job(typed: Type) -> None:
+    assert typed("data", "prepare", "digits").code == 0
+    words = ("submit", "train-digits", "--dry-run", "--set")
+    assert typed(*words, "train.global_batch_size=1000").code == 0
+    refused = typed(*words, "train.global_batch_size=1200")
+    assert refused.code == 2
+    assert "above the 1150 rows" in refused.err
+
+
+def test_each_seed_becomes_a_run_of_its_own(cifarray_home: Path, home_store: Store) -> None:
+    wish = Wish("train-digits", seeds=2, prepare=True, name="mine")
+    runs = record(resolve(wish))
+    assert [run.id for run in runs] == ["mine-1", "mine-2"]
+    assert [run.spec().job.seed for run in runs] == [0, 1]
+    assert all(run.status().state == "pending" for run in runs)
+    unnamed = record(resolve(Wish("train-digits")))
+    assert unnamed[0].id.startswith("train-digits-")
+
+
+def test_a_store_of_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
+    assert resolve(Wish("train-digits", store=str(tmp_path / "other"))).store.uri == str(
+        tmp_path / "other"
+    )
+
+
+def test_a_run_that_is_no_sweep_has_no_best_fields(home_store: Store) -> None:
+    runs = record(resolve(Wish("train-digits", prepare=True)))
+    folder = f"runs/{runs[0].id}/report"
+    from cifarray.runs import write_index
+
+    home_store.write_json(f"{folder}/report.json", {"trials": None})
+    write_index(home_store, folder)
+    with pytest.raises(JobError, match="it is no sweep"):
+        resolve(Wish("train-digits", best_of=runs[0].id))

@@ -1,0 +1,89 @@
+"""Which cluster a profile or a run's record names, and with which token it is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from cifarray.errors import JobError
+from cifarray.spec.profile import Profile
+from cifarray.submit.cluster import (
+    Cluster,
+    find_own,
+    given_cluster,
+    recorded_cluster,
+    standard_token,
+)
+
+GIVEN = Profile(
+    name="mine", kind="local", address="10.0.0.5:6379", dashboard="http://10.0.0.5:8265"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_profile_without_an_address_gives_none() -> None:
+    assert given_cluster(Profile(name="local", kind="local")) is None
+
+
+def test_a_profile_may_name_a_node_of_its_user() -> None:
+    cluster = given_cluster(GIVEN)
+    assert cluster == Cluster("mine", "10.0.0.5:6379", "http://10.0.0.5:8265", own=False)
+    assert not cluster.is_here
+    assert not cluster.is_gone()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        GIVEN.model_copy(update={"dashboard": None}),
+        GIVEN.model_copy(update={"address": None}),
+        GIVEN.model_copy(update={"dashboard": "10.0.0.5:8265"}),
+        GIVEN.model_copy(update={"dashboard": "file:///etc/passwd"}),
+    ],
+)
+def test_half_an_address_is_refused(profile: Profile) -> None:
+    with pytest.raises(JobError, match="dashboard"):
+        given_cluster(profile)
+
+
+def test_a_record_brings_the_users_node_back_without_a_token_in_it() -> None:
+    cluster = given_cluster(GIVEN)
+    assert cluster is not None
+    record = cluster.record("a-1")
+    assert record["job_id"] == "a-1"
+    assert "token" not in record
+    assert recorded_cluster(record) == cluster
+
+
+def test_a_record_of_our_node_that_has_ended_gives_none() -> None:
+    own = Cluster("local", "127.0.0.1:20001", "http://127.0.0.1:20002", own=True)
+    assert recorded_cluster(own.record("a-1")) is None
+    assert own.is_gone()
+    assert find_own("local") is None
+
+
+@pytest.mark.parametrize("record", [None, {}, {"dashboard": 3}, {"job_id": "a-1"}])
+def test_a_record_without_a_dashboard_gives_none(record: dict[str, object] | None) -> None:
+    assert recorded_cluster(record) is None
+
+
+def test_the_token_comes_from_the_environment_or_the_file_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert standard_token() is None
+    (tmp_path / "token").write_text("from-file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert standard_token() == "from-file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "from-variable")
+    assert standard_token() == "from-variable"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert standard_token() is None
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "secret" not in repr(Cluster("p", "a:1", "http://a:2", False, "secret"))
