@@ -1,18 +1,18 @@
 """The errors that cifarray raises; each carries the exit code with which the CLI ends.
 
-    CifarrayError                    anything below; its text is one sentence for a person
-    ├── InputError          exit 2   what was typed or given cannot work: mend it and try again
-    │   ├── JobError                 a job file, a profile or a --set
-    │   ├── ArchiveError             a published archive that is broken, malicious or another one
-    │   ├── DatasetError             a dataset that is missing or is not what its manifest says
-    │   ├── CheckpointError          a checkpoint that is missing, damaged or of another job
-    │   ├── RunNotFoundError         no such run in the store
-    │   └── StoreError               a store that cannot be used: missing, refused, or not answering
-    │       └── KeyMissingError      the store has no object under this key
-    └── WorkError           exit 1   the input was fine, the work failed
-        ├── ClusterError             a node or a Jobs API that does not start, answer or have room
-        ├── RunFailedError           a run that ended without a result
-        └── LeaseLostError           another attempt is in charge of this run
+CifarrayError                    anything below; its text is one sentence for a person
+├── InputError          exit 2   what was typed or given cannot work: mend it and try again
+│   ├── JobError                 a job file, a profile or a --set
+│   ├── ArchiveError             a published archive that is broken, malicious or another one
+│   ├── DatasetError             a dataset that is missing or is not what its manifest says
+│   ├── CheckpointError          a checkpoint that is missing, damaged or of another job
+│   ├── RunNotFoundError         no such run in the store
+│   └── StoreError               a store that cannot be used: missing, refused, or not answering
+│       └── KeyMissingError      the store has no object under this key
+└── WorkError           exit 1   the input was fine, the work failed
+    ├── ClusterError             a node or a Jobs API that does not start, answer or have room
+    ├── RunFailedError           a run that ended without a result
+    └── LeaseLostError           another attempt is in charge of this run
 """
 
 

@@ -1,6 +1,7 @@
 """What every test shares: an empty home of its own, stores, real images and one Ray node."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,11 @@ SESSION = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 MOTOS_KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
+
+
+def pytest_configure() -> None:
+    """Let a suite that is told to end still end its Ray node and servers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
