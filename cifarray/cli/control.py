@@ -128,8 +128,6 @@ def _wait_for_end(run: "Run", job_id: str) -> "Status":
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         current = run.status()
-        if current.state in ENDED:
-            return current
         cluster = recorded_cluster(current.cluster)
         job = cluster.jobs(patience_s=10.0).find(job_id) if cluster else None
         if job is None or job.ended or job.status == "PENDING":  # it ends as soon as it begins

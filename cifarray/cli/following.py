@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cifarray.cli import output
+from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
     from cifarray.submit.cluster import Cluster
+    from cifarray.submit.news import Pace
 
 Show = Callable[["Status", str], None]
 INTERRUPTED = 130
@@ -28,11 +30,12 @@ class Ended:
 
 def say_where(run: "Run", cluster: "Cluster") -> None:
     """Name the run, its dashboard, and the commands that follow or stop it."""
+    words = run.id + store_words(run.store)
     output.say(f"run        {run.id}")
     output.say(f"store      {run.store.uri}")
     output.say(f"dashboard  {cluster.dashboard}")
-    output.say(f"follow     cifarray logs {run.id} -f")
-    output.say(f"stop       cifarray stop {run.id}")
+    output.say(f"follow     cifarray logs -f {words}")
+    output.say(f"stop       cifarray stop {words}")
 
 
 def follow_runs(runs: "Sequence[Run]", as_json: bool) -> None:
@@ -73,15 +76,16 @@ def follow_run(run: "Run") -> Ended:
 
 def ended(run: "Run", status: "Status") -> Ended:
     """Say how a run ended and what to do next."""
+    words = run.id + store_words(run.store)
     if status.state == "finished":
         best = status.best or {}
         value = best.get("value")
         reached = f": {best.get('metric')} {value:.4f}" if isinstance(value, float) else ""
         output.say(f"run {run.id} finished{reached}")
-        output.say(f"report     cifarray report {run.id}")
-        output.say(f"pull       cifarray pull {run.id}")
+        output.say(f"report     cifarray report {words}")
+        output.say(f"pull       cifarray pull {words}")
     elif status.state == "stopped":
-        output.say(f"run {run.id} was stopped; `cifarray resume {run.id}` goes on with it")
+        output.say(f"run {run.id} was stopped; `cifarray resume {words}` goes on with it")
     return Ended(run, status)
 
 
@@ -120,10 +124,11 @@ def _described(each: Ended) -> dict[str, Any]:
 
 def _say_detached(runs: "Sequence[Run]") -> None:
     for run in runs:
+        words = run.id + store_words(run.store)
         output.say(f"run {run.id} goes on by itself")
-        output.say(f"follow     cifarray logs {run.id} -f")
-        output.say(f"see        cifarray status {run.id}")
-        output.say(f"stop       cifarray stop {run.id}")
+        output.say(f"follow     cifarray logs -f {words}")
+        output.say(f"see        cifarray status {words}")
+        output.say(f"stop       cifarray stop {words}")
 
 
 @contextmanager
@@ -154,12 +159,12 @@ def _say_log(recorded: dict[str, Any]) -> None:
         output.detail(str(error))
 
 
-def _line(status: "Status", remark: str) -> str:
+def _line(status: "Status", remark: str, pace: "Pace") -> str:
     from cifarray.submit.news import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
-    line = progress_line(status)
+    line = progress_line(status, pace.remaining_s(status))
     return f"{line}  ({remark})" if remark else line
 
 
@@ -167,7 +172,9 @@ def _line(status: "Status", remark: str) -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.submit.news import fraction_done
+    from cifarray.submit.news import Pace, fraction_done
+
+    pace = Pace()
 
     text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), text)
@@ -176,7 +183,7 @@ def _live_line() -> Iterator[Show]:
 
         def show(status: "Status", remark: str) -> None:
             done = fraction_done(status)
-            line = output.plain(_line(status, remark))
+            line = output.plain(_line(status, remark, pace))
             total = None if done is None else 1.0
             bars.update(task, description=line, total=total, completed=done or 0.0)
 
@@ -184,11 +191,13 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    last = ""
+    from cifarray.submit.news import Pace
+
+    last, pace = "", Pace()
 
     def show(status: "Status", remark: str) -> None:
         nonlocal last
-        line = _line(status, remark)
+        line = _line(status, remark, pace)
         stable = line.partition("  ETA")[0]
         if stable != last:
             output.say(line)

@@ -1,6 +1,7 @@
 """Options that several commands share, and the store that they name."""
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,7 @@ __all__ = [
     "console",
     "open_store",
     "print_json",
+    "store_words",
 ]
 
 
@@ -85,3 +87,11 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
     environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return Store.open(uri, endpoint or environment or profile.store.endpoint)
+
+
+def store_words(store: "Store") -> str:
+    """What a command needs so that it uses this store; empty for the one it uses anyway."""
+    if store == open_store(None, None):
+        return ""
+    endpoint = f" --endpoint {shlex.quote(store.endpoint)}" if store.endpoint else ""
+    return f" --store {shlex.quote(store.uri)}{endpoint}"

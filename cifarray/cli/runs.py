@@ -13,6 +13,7 @@ from cifarray.cli.options import (
     RunArgument,
     StoreOption,
     open_store,
+    store_words,
 )
 
 if TYPE_CHECKING:
@@ -188,9 +189,10 @@ def _status_lines(run: "Run", current: "Status") -> list[tuple[str, object]]:
 
 
 def _next_step(run: "Run", state: str) -> str:
+    words = run.id + store_words(run.store)
     steps = {
-        "finished": f"cifarray report {run.id}",
-        "pending": f"cifarray logs {run.id} -f",
-        "running": f"cifarray logs {run.id} -f",
+        "finished": f"cifarray report {words}",
+        "pending": f"cifarray logs -f {words}",
+        "running": f"cifarray logs -f {words}",
     }
-    return steps.get(state, f"cifarray resume {run.id}")
+    return steps.get(state, f"cifarray resume {words}")

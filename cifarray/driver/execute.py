@@ -7,8 +7,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
 
 import ray
 
@@ -27,14 +25,10 @@ from cifarray.tuning.sweep import concurrency, spec_of, sweep
 ACTORS_TOO = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker stands twice in the log
 }
-"""What every process of a run is told; RAY_ADDRESS too, since Train's own actors look the node up by
-it, and find the wrong one where two run."""
+"""What every process of a run is told; RAY_ADDRESS too: by it Train's own actors look the node up,
+and they find the wrong one where two run."""
 READING_CPUS = 0.25
 """What Ray Data needs free beside the workers."""
-
-
-class StoppedError(CifarrayError):
-    """Somebody ended this driver: SIGTERM from the Jobs API, or Ctrl-C."""
 
 
 def execute(run: Run) -> int:
@@ -49,7 +43,7 @@ def execute(run: Run) -> int:
             return 0
         except LeaseLostError as error:
             print(f"error: {error}", flush=True)
-        except (StoppedError, KeyboardInterrupt):
+        except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
             _close(attempt, "stopped", None)
         except CifarrayError as error:
             _close(attempt, "failed", str(error))
@@ -81,6 +75,7 @@ def _connect(profile: Profile) -> None:
         raise ClusterError("no Ray node is named; set RAY_ADDRESS, or use `cifarray submit`")
     if not ray.is_initialized():
         ray.init(address=address, runtime_env={"env_vars": {"RAY_ADDRESS": address, **ACTORS_TOO}})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init() has put its own there
 
 
 def _check_room(spec: RunSpec) -> None:
@@ -105,12 +100,11 @@ def _check_room(spec: RunSpec) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM into StoppedError, so that a stopped run closes as one."""
+    """Turn SIGTERM into KeyboardInterrupt, so that a stopped run closes as one.
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise StoppedError("stopped")
-
-    before = signal.signal(signal.SIGTERM, stop)
+    Of all exceptions in a handler, Ray lets this one alone end what waits for it.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

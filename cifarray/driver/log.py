@@ -5,7 +5,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cifarray.errors import StoreError
@@ -15,23 +15,25 @@ UPLOAD_EVERY_S = 20.0
 
 
 @contextmanager
-def kept_log(store: Store, key: str) -> Iterator[None]:
+def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterator[None]:
     """Copy everything that this process and its children print to `key`, while it runs too."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"
         over = threading.Event()
 
         def upload() -> None:
-            while not over.wait(UPLOAD_EVERY_S):
+            while not over.wait(every_s):
                 _upload(store, path, key)
 
         uploader = threading.Thread(target=upload, daemon=True, name="upload of the driver's log")
-        with _copied_to(path):
-            uploader.start()
-            yield
-        over.set()
-        uploader.join()
-        _upload(store, path, key)
+        try:
+            with _copied_to(path):
+                uploader.start()
+                yield
+        finally:
+            over.set()
+            uploader.join()
+            _upload(store, path, key)
 
 
 @contextmanager
@@ -45,7 +47,8 @@ def _copied_to(path: Path) -> Iterator[None]:
         with path.open("wb", buffering=0) as file, os.fdopen(read_end, "rb", buffering=0) as pipe:
             while chunk := pipe.read(65536):
                 file.write(chunk)
-                os.write(shown, chunk)
+                with suppress(OSError):  # whoever was shown it may have gone away
+                    os.write(shown, chunk)
 
     copier = threading.Thread(target=copy, daemon=True, name="copy of the driver's log")
     copier.start()

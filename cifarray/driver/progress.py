@@ -30,14 +30,17 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[None]:
 
     def watch() -> None:
         told: News | None = None
-        while not over.wait(POLL_S):
+        ended = False
+        while not ended:
+            ended = over.wait(POLL_S)  # and once more at the end, for what came last
             try:
                 news = news_of(attempt.run.store, attempt.prefix, spec.job)
                 if news != told:
                     attempt.heartbeat(*news)
                     told = news
             except LeaseLostError:
-                os.kill(os.getpid(), signal.SIGTERM)
+                if not ended:
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return
             except StoreError:  # a store that is away for a while is asked again
                 continue

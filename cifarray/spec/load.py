@@ -1,6 +1,7 @@
 """Find job and profile files, apply `--set a.b=c`, and say in one sentence what is wrong."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -16,6 +17,17 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record
 
 R = TypeVar("R", bound=Record)
+
+
+class _Yaml(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML's own 1.1 takes it for text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def _shipped(folder: str) -> Traversable:
@@ -50,14 +62,15 @@ def load_job(name_or_path: str, sets: Sequence[str] = ()) -> Job:
         if not _ or not path:
             raise JobError(f"--set {item} is not of the form field=value, as in train.epochs=3")
         check_field(Job, path)
-        _assign(values, path.split("."), _parse(text, item))
-    return _validate(Job, values | {"name": name}, f"job {name}")
+        parts = path.split(".")
+        _assign(values, parts, text if _is_text(Job, parts) else _parse(text, item))
+    return _validate(Job, {"name": name, **values}, f"job {name}")
 
 
 def load_profile(name_or_path: str) -> Profile:
     """Read a shipped cluster profile or a profile file. Raises: JobError."""
     name, values = _read("cluster", "cluster profile", name_or_path)
-    return _validate(Profile, values | {"name": name}, f"cluster profile {name}")
+    return _validate(Profile, {"name": name, **values}, f"cluster profile {name}")
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:
@@ -127,7 +140,7 @@ def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any
             )
         source = _shipped(folder) / f"{name_or_path}.yaml"
     try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+        values = yaml.load(source.read_text(encoding="utf-8"), _Yaml)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         text = " ".join(str(error).split())
         raise JobError(f"{kind} file {name_or_path} is not YAML: {text}") from error
@@ -138,15 +151,9 @@ def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any
 
 def _parse(text: str, item: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Yaml)
     except yaml.YAMLError as error:
         raise JobError(f"--set {item}: {text!r} is not a YAML value") from error
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:
@@ -160,6 +167,15 @@ def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:
             values[part] = {}
         values = values[part]
     values[last] = value
+
+
+def _is_text(root: type[BaseModel], parts: list[str]) -> bool:
+    """Whether the field takes any text, so that none of it is to be read as YAML."""
+    annotation = root.model_fields[parts[0]].annotation
+    if len(parts) == 1:
+        return annotation is str
+    inner = _record_in(annotation)
+    return inner is not None and _is_text(inner, parts[1:])
 
 
 def _exists(root: type[BaseModel], parts: list[str]) -> bool:

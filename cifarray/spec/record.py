@@ -6,4 +6,6 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """A frozen, strict-shaped pydantic record."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )

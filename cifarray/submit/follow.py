@@ -16,6 +16,7 @@ ASK_PATIENCE_S = 3.0
 STORE_PATIENCE_S = 60.0
 CLOSING_S = 3.0
 """The driver's last status may appear a moment after the job has ended."""
+LEAVING_S = 30.0
 ENDED = ("finished", "failed", "stopped")
 SHOWN_LINES = 15
 
@@ -50,6 +51,7 @@ class Follower:
             status = self._read_status()
             if status.state in ENDED:
                 show(status, "")
+                self._wait_for_job()
                 return status
             closed = self._close_if_dead(status)
             if closed is not None:
@@ -57,6 +59,18 @@ class Follower:
                 return closed
             show(status, self._remark)
             time.sleep(poll_s)
+
+    def _wait_for_job(self) -> None:
+        """Let the driver leave: it stores its log after the last status, and holds the node."""
+        deadline = time.monotonic() + LEAVING_S
+        try:
+            while self._jobs and self.job_id and time.monotonic() < deadline:
+                job = self._jobs.find(self.job_id)
+                if job is None or job.status != "RUNNING":
+                    return
+                time.sleep(0.2)
+        except ClusterError:
+            return
 
     def last_lines(self, count: int = SHOWN_LINES) -> list[str]:
         """The end of the driver's log, from the cluster or, once that is gone, from the store."""

@@ -5,24 +5,20 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any
 
-from cifarray.errors import ClusterError, InputError
+from cifarray.errors import ClusterError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.environment import job_environment
-from cifarray.submit.follow import ENDED
-from cifarray.submit.jobs_api import RayJob, RayJobs
+from cifarray.submit.jobs_api import RayJobs
 from cifarray.submit.local_node import RUN_SLOT, common_environment
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's own name for how the Jobs API tells a driver of its runtime environment."""
-LEAVING_S = 30.0
-"""How long a driver may take to end after it has closed its run."""
 
 
 def launch(run: Run, profile: Profile, cluster: Cluster) -> str:
@@ -58,8 +54,12 @@ def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
 
     Raises: ClusterError if a node of ours is busy with another run.
     """
-    if cluster.own:
-        _wait_for_room(run.store, cluster.jobs())
+    live = cluster.jobs().live_jobs() if cluster.own else []
+    if live:
+        raise ClusterError(
+            f"this machine's node is busy with job {live[0].id}; wait for it, "
+            "or use `cifarray submit`, which queues behind it"
+        )
     environment = job_environment(profile, run.store, cluster.is_here)
     os.environ |= environment | {"RAY_ADDRESS": cluster.address}
     if cluster.own:
@@ -69,27 +69,6 @@ def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
         {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
     )
     _reopen(run, cluster.record(None))
-
-
-def _wait_for_room(store: Store, jobs: RayJobs) -> None:
-    """Let the driver of a run that has just closed leave. Raises: ClusterError for a live one."""
-    deadline = time.monotonic() + LEAVING_S
-    while live := jobs.live_jobs():
-        if time.monotonic() > deadline or not all(_has_closed(store, job) for job in live):
-            raise ClusterError(
-                f"this machine's node is busy with job {live[0].id}; wait for it, "
-                "or use `cifarray submit`, which queues behind it"
-            )
-        time.sleep(0.3)
-
-
-def _has_closed(store: Store, job: RayJob) -> bool:
-    """Whether the job's run is one of this store and has ended."""
-    run_id = job.id.rpartition("-")[0]
-    try:
-        return Run.open(store, run_id).status().state in ENDED
-    except InputError:
-        return False
 
 
 def give_up(runs: Iterable[Run], error: BaseException) -> None:

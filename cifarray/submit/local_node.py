@@ -22,7 +22,9 @@ from cifarray.submit.ports import free_ports
 START_TIMEOUT_S = 180.0
 END_GRACE_S = 15.0
 LONGEST_TEMP_DIR = 38
-"""Bytes; Ray adds up to 66 for its sockets, whose paths end at 107."""
+"""Bytes; Ray adds up to 68 for its sockets, whose paths end at 107."""
+RAYS_FOLDER = "r"
+"""Inside the temporary folder, which stays private: Ray opens its own to everyone."""
 SHARED_MEMORY = Path("/dev/shm")
 OBJECT_STORE_MOST = 1 << 30
 OBJECT_STORE_LEAST = 100 << 20
@@ -129,7 +131,7 @@ def _start(say: Callable[[str], None]) -> Node:
     command += ["--min-worker-port", "0", "--max-worker-port", "0"]  # the system chooses
     command += ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
     command += ["--resources", json.dumps({RUN_SLOT: 1})]
-    command += ["--temp-dir", str(temp_dir), "--disable-usage-stats"]
+    command += ["--temp-dir", str(temp_dir / RAYS_FOLDER), "--disable-usage-stats"]
     command += ["--object-store-memory", str(_object_store_bytes())]
     environment = _node_environment() | {name: str(ports[name]) for name in PORT_VARIABLES}
     with _private_log().open("wb") as log:
@@ -174,7 +176,7 @@ def _wait_until_it_answers(node: Node) -> None:
 
 def _is_ready(node: Node) -> bool:
     """Whether it answers, and says of itself that it has started: only then it takes jobs."""
-    started = (Path(node.temp_dir) / "ray_current_cluster").exists()
+    started = (Path(node.temp_dir) / RAYS_FOLDER / "ray_current_cluster").exists()
     return started and _answers(node)
 
 

@@ -17,6 +17,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store
 from cifarray.submit import preflight
+from cifarray.training.reads import unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
 
@@ -58,10 +59,22 @@ def plan(
     source = None
     if best_of is not None:
         source = best_fields(best_of)
-        typed = {item.partition("=")[0] for item in sets}
-        job = with_fields(job, {k: v for k, v in source["params"].items() if k not in typed})
+        job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
     preflight.check(job, profile, workers, code)
     return Plan(job, profile, workers, code, source)
+
+
+def _with_best(job: Job, params: Mapping[str, Any], typed: set[str]) -> Job:
+    """The job with a sweep's best values, and without what these leave unread in it."""
+    taken = {
+        path: value
+        for path, value in params.items()
+        if not any(f"{path}.".startswith(f"{field}.") for field in typed)
+    }
+    job = with_fields(job, taken)
+    replaced = {path.partition(".")[0] for path in taken if path.endswith(".name")}
+    unread = (path for path in unread_fields(job) if path not in typed)
+    return unset(job, [p for p in unread if p in taken or p.partition(".")[0] in replaced])
 
 
 def best_fields(run: Run) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What a run's status says in one line: epochs or trials done, the best value, the time left."""
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +9,40 @@ from cifarray.runs import Status
 from cifarray.runs.status import parse_time
 
 
-def progress_line(status: Status) -> str:
+class Pace:
+    """How long a run still takes, from how fast it went while it was watched."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._now = clock
+        self._first: tuple[float, float] | None = None
+        self._last: tuple[float, float] | None = None
+
+    def remaining_s(self, status: Status) -> float | None:
+        """Seconds to the end of the last epoch or trial; None where nothing tells."""
+        progress = status.progress or {}
+        done, total = _number(progress.get("done")), _number(progress.get("total"))
+        if not total or done is None or not 0 < done < total:
+            return None
+        if self._last is None or done != self._last[1]:
+            self._last = (self._now(), done)
+            self._first = self._first or self._last
+        if self._first is None or self._first == self._last:
+            return _first_guess_s(status, progress, done, total)
+        (began, done_then), (changed, _) = self._first, self._last
+        return (total - done) * (changed - began) / (done - done_then) - (self._now() - changed)
+
+
+def _first_guess_s(
+    status: Status, progress: dict[str, Any], done: float, total: float
+) -> float | None:
+    """Before anything was seen to be done: the last epoch's time, or the time of all trials."""
+    if progress.get("unit") == "trials":
+        return seconds_since(status.started_at) * (total - done) / done
+    epoch_s = _number(_record(progress.get("last")).get("epoch_s"))
+    return None if epoch_s is None else (total - done) * epoch_s
+
+
+def progress_line(status: Status, remaining_s: float | None = None) -> str:
     """`epoch 3/30  validation.top1 0.412 (best 0.412)  812 images/s  ETA 1:20`, or of trials."""
     progress = status.progress or {}
     if progress.get("unit") == "trials":
@@ -16,8 +51,9 @@ def progress_line(status: Status) -> str:
         line = _epochs_line(status, progress)
     else:
         return "starting workers" if status.state == "running" else status.state
-    closing = status.state == "running" and fraction_done(status) == 1.0
-    return f"{line}  evaluating, writing the report" if closing else line
+    if status.state == "running" and fraction_done(status) == 1.0:
+        return f"{line}  evaluating, writing the report"
+    return line if remaining_s is None else f"{line}  ETA {clock(remaining_s)}"
 
 
 def _epochs_line(status: Status, progress: dict[str, Any]) -> str:
@@ -33,9 +69,6 @@ def _epochs_line(status: Status, progress: dict[str, Any]) -> str:
         parts.append(f"{metric} {value:.4f} (best {best_value:.4f})")
     if (speed := _number(last.get("images_per_s"))) is not None:
         parts.append(f"{speed:,.0f} images/s")
-    epoch_s = _number(last.get("epoch_s"))
-    if total and epoch_s is not None and done < total:
-        parts.append(f"ETA {clock((total - done) * epoch_s)}")
     return "  ".join(parts)
 
 
@@ -50,9 +83,6 @@ def _trials_line(status: Status, progress: dict[str, Any]) -> str:
         params = _record(best.get("params"))
         shown = ", ".join(f"{_label(path)} {_short(v)}" for path, v in params.items())
         parts.append(f"best {best.get('metric')} {value:.4f}" + (f" ({shown})" if shown else ""))
-    if total and 0 < done < total:
-        spent_s = seconds_since(status.started_at)
-        parts.append(f"ETA {clock(spent_s * (total - done) / done)}")
     return "  ".join(parts)
 
 
@@ -90,5 +120,5 @@ def clock(seconds: float) -> str:
 
 def seconds_since(text: str | None) -> float:
     """Seconds since a time that a record holds; 0 where it holds none."""
-    time_then = parse_time(text)
-    return (datetime.now(UTC) - time_then).total_seconds() if time_then else 0.0
+    then = parse_time(text)
+    return (datetime.now(UTC) - then).total_seconds() if then else 0.0

@@ -52,6 +52,7 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
     world_size = check_workers(job, profile, workers)
     _check_metrics(job)
     for candidate in _candidates(job):
+        _check_metrics(candidate)
         check_model(candidate.model, shape, code)
         check_optimizer(candidate.optimizer)
         check_schedule(candidate.schedule)
@@ -87,15 +88,18 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
 
 def check_workers(job: Job, profile: Profile, workers: int | None) -> int:
     """How many workers a training of the job has. Raises: JobError if they do not fit."""
-    wanted = job.sweep.workers_per_trial if job.sweep else workers or profile.workers
-    if wanted > profile.workers:
-        what = "sweep.workers_per_trial" if job.sweep else "--workers"
-        raise JobError(
-            f"{what} {wanted} is more than the {profile.workers} that profile {profile.name} holds"
-        )
-    if wanted < 1:
-        raise JobError(f"--workers {wanted} is too few; give 1 to {profile.workers}")
-    return wanted
+    wanted = {"--workers": profile.workers if workers is None else workers}
+    if job.sweep:
+        wanted["sweep.workers_per_trial"] = job.sweep.workers_per_trial
+    for what, number in wanted.items():
+        if number > profile.workers:
+            raise JobError(
+                f"{what} {number} is more than the {profile.workers} that profile {profile.name} "
+                "holds"
+            )
+        if number < 1:
+            raise JobError(f"{what} {number} is too few; give 1 to {profile.workers}")
+    return job.sweep.workers_per_trial if job.sweep else wanted["--workers"]
 
 
 def versions() -> dict[str, str]:
@@ -159,6 +163,11 @@ def _check_space(job: Job) -> None:
     if job.sweep.search != "grid" and "grid" in kinds:
         raise JobError(
             f"sweep.search {job.sweep.search} takes no grid field; use choice, or search=grid"
+        )
+    if job.sweep.scheduler.name == "asha" and job.train.epochs is None:
+        raise JobError(
+            "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
+            "train.steps, if you like), or choose median or none"
         )
     for path in job.sweep.space:
         check_field(Job, path)

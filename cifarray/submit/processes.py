@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-RAY_TITLE = "ray::"
+ORPHANS_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def command_line(pid: int) -> str:
 def family(leader: Process, mark: str) -> list[Process]:
     """The leader, its session, and the descendants of both wherever they went.
 
-    Once the leader is gone, a member of its session counts only if its command line holds `mark`
-    or is a title that Ray gave.
+    Once the leader is gone, a member of its session counts only if its command line or its folder
+    holds `mark`.
     """
     everyone = [
         found
@@ -90,9 +90,9 @@ def family(leader: Process, mark: str) -> list[Process]:
 def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
     """Ask the leader to end, and after the grace end what is left of its family; the survivors."""
     members = family(leader, mark)
-    asked = [leader] if is_alive(leader) else members
-    _signal(asked, signal.SIGTERM)
-    _wait(members, grace_s)
+    led = is_alive(leader)
+    _signal([leader] if led else members, signal.SIGTERM)
+    _wait(members, grace_s if led else min(grace_s, ORPHANS_GRACE_S))
     members = [*members, *(late for late in family(leader, mark) if late not in members)]
     _signal(members, signal.SIGKILL)
     _wait(members, grace_s)
@@ -100,8 +100,11 @@ def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
 
 
 def _bears(mark: str, process: Process) -> bool:
-    words = command_line(process.pid)
-    return mark in words or words.startswith(RAY_TITLE)
+    try:
+        folder = os.readlink(PROC / str(process.pid) / "cwd")
+    except OSError:
+        folder = ""
+    return mark in command_line(process.pid) or mark in folder
 
 
 def _signal(processes: Collection[Process], number: signal.Signals) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from cifarray.data.augment import Normalize
@@ -21,6 +22,14 @@ from cifarray.spec.job import Job
 
 SCHEMA_VERSION = 1
 STATE_FILE, PROOF_FILE = "state.pt", "checkpoint.json"
+STATE_KEYS = frozenset(
+    {
+        *("model", "raw_model", "averaged", "optimizer", "epoch", "step", "rng", "history"),
+        *("job", "dataset", "validation_sha256", "classes", "coarse_classes", "fine_to_coarse"),
+        *("input_shape", "preprocess", "parameters", "world_size", "threads"),
+    }
+)
+"""What a state holds; `Session.state` gathers it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         path = folder / STATE_FILE
         raise CheckpointError(f"{path} is not a state of cifarray: {reason}") from error
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
@@ -94,6 +103,18 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"{folder / STATE_FILE} is not of schema version {SCHEMA_VERSION}; "
             "it was written by another version of cifarray"
         )
+    if missing := sorted(STATE_KEYS - state.keys()):
+        raise CheckpointError(
+            f"{folder / STATE_FILE} lacks {', '.join(missing)}; use another checkpoint"
+        )
+    try:
+        Job.model_validate(state["job"])
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CheckpointError(
+            f"{folder / STATE_FILE} holds a job whose {field} this version of cifarray does not "
+            f"read: {error.errors()[0]['msg']}"
+        ) from error
     return state
 
 
@@ -110,7 +131,7 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
     model = build_model(job.model, len(classes), shape, code)
     try:
         model.load_state_dict(state["model"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         name = job.model.name
         raise CheckpointError(f"{folder} does not fit network {name}: {reason}") from error

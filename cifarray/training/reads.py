@@ -1,7 +1,10 @@
 """Which of a job's fields its network, optimizer and schedule read; known without torch."""
 
+from collections.abc import Iterable
+
 from cifarray.models.registry import MODELS
 from cifarray.spec.job import Job
+from cifarray.spec.load import with_fields
 from cifarray.training.optimizers import OPTIMIZERS
 from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
 
@@ -25,3 +28,8 @@ def unread_fields(job: Job) -> list[str]:
             f"{section}.{field}" for field in given if field not in fields and given[field] != {}
         ]
     return unread
+
+
+def unset(job: Job, paths: Iterable[str]) -> Job:
+    """The job with these fields as if nobody had set them."""
+    return with_fields(job, {path: {} if path == "model.args" else None for path in paths})

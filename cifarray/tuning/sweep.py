@@ -48,6 +48,7 @@ FOLDER = "trials"
 TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to find out anew
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: be silent
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes of Ctrl-C a sweep that has finished
     "RAY_AIR_NEW_OUTPUT": "0",  # the driver's log has a line per epoch instead
 }
 

@@ -10,7 +10,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.load import with_fields
 from cifarray.spec.metrics import is_better
 from cifarray.store import Store
-from cifarray.training.reads import unread_fields
+from cifarray.training.reads import unread_fields, unset
 
 TRIAL_FILE, ENDED_FILE = "trial.json", "ended.json"
 
@@ -56,7 +56,7 @@ def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
     `optimizer.momentum` can be swept beside `optimizer.name`.
     """
     trial = with_fields(job.model_copy(update={"kind": "train", "sweep": None}), params)
-    return with_fields(trial, dict.fromkeys(unread_fields(trial), None))
+    return unset(trial, unread_fields(trial))
 
 
 def read_trials(

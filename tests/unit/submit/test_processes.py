@@ -81,6 +81,7 @@ def test_members_of_a_dead_leaders_session_count_if_they_bear_the_mark(
     leader.wait()
     assert {member.pid for member in family(recorded, MARK)} == {inside, stubborn}
     assert family(recorded, "/tmp/another-folder") == []
+    assert {member.pid for member in family(recorded, os.getcwd())} == {inside, stubborn}
 
 
 def test_another_process_with_the_same_pid_is_not_touched() -> None:

@@ -1,0 +1,106 @@
+"""Sessions on the bundled digits that read the store as Ray's tasks do, without a Ray node."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from cifarray.data.ingest import prepare
+from cifarray.data.manifest import Manifest
+from cifarray.data.selection import Positions, Selection, select_rows
+from cifarray.data.shards import plan_reads, read_group
+from cifarray.spec.job import Job
+from cifarray.store import Store
+from cifarray.training.session import RowSource, Session, ShardReader
+
+CPU = torch.device("cpu")
+JOB: dict[str, Any] = {
+    "name": "few-digits",
+    "kind": "train",
+    "dataset": {"name": "digits", "rows": 80},
+    "validation": {"fraction": 0.2},
+    "model": {"name": "cnn3"},
+    "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+    "train": {"epochs": 2, "global_batch_size": 32},
+}
+"""80 of the digits, 64 of them to train on: an epoch takes hundredths of a second."""
+
+
+def small_job(**sections: Any) -> Job:
+    """The small job with other sections; a section that is a mapping replaces single fields."""
+    values = dict(JOB)
+    for name, value in sections.items():
+        old = values.get(name)
+        values[name] = {**old, **value} if isinstance(old, dict) and value else value
+    return Job.model_validate(values)
+
+
+def shard_reader(store: Store, manifest: Manifest) -> ShardReader:
+    """Reads a shard row group by row group, in this process."""
+
+    def read(
+        split: str, positions: Positions, label_column: str, order_seed: int | None
+    ) -> Iterator[pa.Table]:
+        reads = plan_reads(manifest, split, positions)
+        if order_seed is not None:
+            reads = [reads[i] for i in np.random.default_rng(order_seed).permutation(len(reads))]
+        for group in reads:
+            yield read_group(store.spec, group, ("image", label_column, "row_id"))
+
+    return read
+
+
+def open_rows(
+    store: Store,
+    manifest: Manifest,
+    job: Job,
+    *,
+    selection: Selection | None = None,
+    cache_bytes: int = 1 << 30,
+) -> RowSource:
+    """The job's rows on the CPU."""
+    selection = selection or select_rows(store, manifest, job)
+    return RowSource(manifest, selection, shard_reader(store, manifest), CPU, cache_bytes)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The bundled digits, prepared in a local store."""
+
+    store: Store
+    manifest: Manifest
+
+    @staticmethod
+    def prepared_in(folder: Path) -> "Digits":
+        """Digits in a store in this folder."""
+        store = Store.open(str(folder))
+        return Digits(store, prepare(store, "digits")[0])
+
+    def rows(self, job: Job, **options: Any) -> RowSource:
+        """The job's rows."""
+        return open_rows(self.store, self.manifest, job, **options)
+
+    def session(self, job: Job | None = None, rows: RowSource | None = None) -> Session:
+        """The small job, or another one, on this rank."""
+        job = job or small_job()
+        return Session(job, rows or self.rows(job))
+
+
+def weights_of(session: Session) -> dict[str, torch.Tensor]:
+    """A copy of the weights that the session's checkpoint would hold."""
+    return {name: tensor.clone() for name, tensor in session.state()["model"].items()}
+
+
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two networks hold the same bits."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """An epoch's record without what the clock says."""
+    clock = ("step_s", "epoch_s", "images_per_s", "ended_at")
+    return {name: value for name, value in record.items() if name not in clock}

@@ -1,0 +1,40 @@
+"""A driver that cannot do its work says why, records it, and ends with the right exit code."""
+
+import pytest
+
+from cifarray.driver.__main__ import main
+from cifarray.runs import Run
+from tests.digit_sessions import Digits
+
+
+def test_without_a_node_the_run_fails_in_one_sentence(run: Run):
+    assert main([run.id, "--store", run.store.uri]) == 1
+    status = run.status()
+    assert (status.state, status.attempts) == ("failed", 1)
+    assert status.error == "no Ray node is named; set RAY_ADDRESS, or use `cifarray submit`"
+    log = run.store.read(run.key("attempts/1/driver.log")).decode()
+    assert "Traceback" not in log
+
+
+def test_a_failed_run_can_be_tried_again_as_its_next_attempt(run: Run):
+    for attempts in (1, 2):
+        assert main([run.id, "--store", run.store.uri]) == 1
+        assert run.status().attempts == attempts
+    assert run.attempt_numbers() == [1, 2]
+
+
+def test_an_unknown_run_is_bad_input(digits: Digits, capsys: pytest.CaptureFixture[str]):
+    assert main(["nowhere", "--store", digits.store.uri]) == 2
+    assert capsys.readouterr().err.startswith("error: no run 'nowhere' in ")
+
+
+def test_a_store_of_an_unknown_kind_is_bad_input(capsys: pytest.CaptureFixture[str]):
+    assert main(["r", "--store", "ftp://host/path"]) == 2
+    assert "cannot open a store of kind ftp://" in capsys.readouterr().err
+
+
+def test_a_driver_needs_a_run_and_a_store(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["a-run"])
+    assert ended.value.code == 2
+    assert "--store" in capsys.readouterr().err

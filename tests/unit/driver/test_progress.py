@@ -1,0 +1,137 @@
+"""What a running attempt tells of itself."""
+
+from typing import Any
+
+import pytest
+
+from cifarray.driver.progress import best_record, news_of, trials_of, watched
+from cifarray.runs import Run
+from cifarray.runs.folders import write_metrics
+from cifarray.spec.job import Job
+from cifarray.store import Store
+from tests.digit_sessions import small_job
+
+FOLDER = "runs/r/attempts/1"
+
+
+def records(*top1: float) -> list[dict[str, Any]]:
+    return [
+        {"epoch": epoch, "validation.top1": value, "validation.loss": 1 - value}
+        for epoch, value in enumerate(top1, start=1)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Any) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def sweep(**fields: Any) -> Job:
+    space = {"optimizer.lr": {"loguniform": [1e-3, 0.1]}}
+    return small_job(
+        kind="tune", train={"epochs": 3}, sweep={"space": space, "trials": 9, **fields}
+    )
+
+
+def put_trial(store: Store, name: str, *top1: float, ended: str | None = None) -> None:
+    prefix = f"{FOLDER}/trials/{name}"
+    store.write_json(f"{prefix}/trial.json", {"id": name, "params": {"optimizer.lr": 0.1}})
+    write_metrics(store, prefix, records(*top1))
+    if ended:
+        store.write_json(f"{prefix}/ended.json", {"state": ended})
+
+
+def test_a_training_that_has_not_ended_an_epoch_has_done_none(store: Store):
+    progress, best = news_of(store, FOLDER, small_job())
+    assert progress == {"unit": "epochs", "done": 0, "total": 2}
+    assert best is None
+
+
+def test_a_training_tells_its_epochs_the_last_record_and_the_best_value(store: Store):
+    write_metrics(store, FOLDER, records(0.3, 0.9, 0.5))
+    progress, best = news_of(store, FOLDER, small_job(train={"epochs": 7}))
+    assert progress == {"unit": "epochs", "done": 3, "total": 7, "last": records(0.3, 0.9, 0.5)[2]}
+    assert best == {"metric": "validation.top1", "value": 0.9, "epoch": 2}
+
+
+def test_the_best_value_is_that_of_the_metric_that_the_job_chooses_by(store: Store):
+    write_metrics(store, FOLDER, records(0.3, 0.75, 0.5))
+    job = small_job(train={"early_stopping": {"metric": "validation.loss"}})
+    assert news_of(store, FOLDER, job)[1] == {
+        "metric": "validation.loss",
+        "value": 0.25,
+        "epoch": 2,
+    }
+
+
+def test_a_training_in_steps_has_no_number_of_epochs(store: Store):
+    job = small_job(train={"epochs": None, "steps": 40})
+    assert news_of(store, FOLDER, job)[0]["total"] is None
+
+
+def test_a_sweep_tells_its_trials_by_their_states_and_the_best_with_its_values(store: Store):
+    put_trial(store, "t0", 0.1, 0.2, 0.3, ended="finished")
+    put_trial(store, "t1", 0.8, ended="stopped early")
+    put_trial(store, "t2", 0.4, 0.5)
+    put_trial(store, "t3")
+    progress, best = news_of(store, FOLDER, sweep())
+    assert progress == {
+        "unit": "trials",
+        "done": 2,
+        "total": 9,
+        "running": 2,
+        "stopped_early": 1,
+        "epochs": 6,
+    }
+    assert best == {
+        "metric": "validation.top1",
+        "value": 0.8,
+        "epoch": 1,
+        "trial_id": "t1",
+        "params": {"optimizer.lr": 0.1},
+    }
+
+
+def test_a_sweep_that_has_not_begun_has_done_nothing(store: Store):
+    progress, best = news_of(store, FOLDER, sweep())
+    assert (progress["done"], progress["running"], progress["epochs"]) == (0, 0, 0)
+    assert best is None
+
+
+def test_a_grid_makes_a_trial_per_point_and_sample():
+    space = {
+        "optimizer.lr": {"grid": [0.1, 0.2, 0.3]},
+        "seed": {"grid": [0, 1]},
+        "model.dropout": {"uniform": [0, 0.5]},
+    }
+    assert trials_of(sweep(space=space, search="grid", trials=2)) == 12
+    assert trials_of(sweep()) == 9
+
+
+def test_records_without_the_metric_are_never_the_best():
+    assert best_record([], "validation.top1") is None
+    found = best_record([{"epoch": 1}, {"epoch": 2, "validation.top1": None}], "validation.top1")
+    assert found is None
+    assert best_record([{"epoch": 1}, *records(0.1)[:1]], "validation.top1") == {
+        "metric": "validation.top1",
+        "value": 0.1,
+        "epoch": 1,
+    }
+
+
+def test_what_came_last_is_in_the_status_when_the_attempt_ends(run: Run):
+    attempt = run.start_attempt("a test")
+    with watched(attempt, run.spec()):
+        write_metrics(run.store, attempt.prefix, records(0.3, 0.6))
+    status = run.status()
+    assert status.progress is not None
+    assert status.progress["done"] == 2
+    assert status.best == {"metric": "validation.top1", "value": 0.6, "epoch": 2}
+
+
+def test_an_attempt_that_is_no_longer_in_charge_tells_nothing(run: Run):
+    attempt = run.start_attempt("one")
+    run.start_attempt("two")
+    with watched(attempt, run.spec()):
+        write_metrics(run.store, attempt.prefix, records(0.3))
+    assert run.status().progress is None

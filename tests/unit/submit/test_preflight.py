@@ -1,0 +1,376 @@
+"""What job, profile and manifest can tell is refused in one sentence before any node starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cifarray.data.catalog import DATASETS
+from cifarray.data.selection import Selection
+from cifarray.errors import JobError
+from cifarray.spec.job import Job
+from cifarray.spec.load import job_names, load_job, load_profile
+from cifarray.spec.profile import Profile
+from cifarray.submit.preflight import (
+    NOT_SWEEPABLE,
+    check,
+    check_rows,
+    check_workers,
+    select,
+    versions,
+)
+from tests.digit_sessions import Digits, small_job
+
+LR = {"optimizer.lr": {"loguniform": [1e-4, 0.1]}}
+NAMES = {"optimizer.name": {"choice": ["sgd", "adam", "rmsprop"]}}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    return Digits.prepared_in(tmp_path_factory.mktemp("digits"))
+
+
+def profile(**fields: Any) -> Profile:
+    return Profile.model_validate({"name": "two", "kind": "local", "workers": 2, **fields})
+
+
+def sweep(space: dict[str, Any] | None = None, **sections: Any) -> Job:
+    """A sweep of the small job; `sections` replace those of the job, `sweep` adds to its sweep."""
+    given = {"space": space or LR, **sections.pop("sweep", {})}
+    return small_job(kind="tune", sweep=given, **sections)
+
+
+def refused(job: Job, sentence: str, **options: Any) -> None:
+    """The job is refused in one sentence, with the exit code of bad input."""
+    with pytest.raises(JobError, match=sentence) as caught:
+        check(job, options.pop("profile", profile()), **options)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", job_names())
+def test_every_shipped_job_passes(name: str):
+    check(load_job(name), load_profile("local"))
+
+
+def test_the_small_job_and_its_sweep_pass():
+    check(small_job(), profile())
+    check(sweep(), profile())
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        (
+            {"dataset": {"name": "cifar1000"}},
+            "unknown dataset 'cifar1000'; choose from: cifar10, cifar100, digits, fashion-mnist; "
+            "did you mean cifar100",
+        ),
+        (
+            {"model": {"name": "resnet81"}},
+            r"unknown model 'resnet81'; choose from: cnn3, resnet18; did you mean resnet18\?; "
+            r"or give package\.module:factory",
+        ),
+        (
+            {"optimizer": {"name": "adamv"}},
+            "unknown optimizer 'adamv'; choose from: adam, adamw, rmsprop, sgd; did you mean adam",
+        ),
+        (
+            {"schedule": {"name": "cosin"}},
+            "unknown schedule 'cosin'; choose from: constant, cosine, exponential, onecycle, step; "
+            "did you mean cosine",
+        ),
+    ],
+)
+def test_a_name_in_no_registry_is_refused_with_those_that_are(
+    sections: dict[str, Any], sentence: str
+):
+    refused(small_job(**sections), sentence)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        (
+            {"optimizer": {"name": "adam"}},
+            r"optimizer adam does not use optimizer\.momentum; it uses beta1, beta2, eps, lr, wei",
+        ),
+        ({"optimizer": {"beta1": 0.9}}, r"sgd does not use optimizer\.beta1; it uses lr, momentum"),
+        (
+            {"optimizer": {"nesterov": True, "momentum": None}},
+            r"nesterov wants a momentum above 0, not None; set optimizer\.momentum",
+        ),
+        (
+            {"schedule": {"name": "cosine", "gamma": 0.5}},
+            r"schedule cosine does not use schedule\.gamma; it uses final_fraction, warmup",
+        ),
+        ({"schedule": {"name": "exponential"}}, r"exponential wants schedule\.gamma"),
+        (
+            {"schedule": {"name": "step"}},
+            r"step wants schedule\.every_epochs or schedule\.every_steps",
+        ),
+        (
+            {"model": {"name": "resnet18", "dropouts": [0.1]}},
+            r"model resnet18 does not use model\.dropouts; it uses model\.dropout",
+        ),
+        ({"model": {"args": {"width": 3}}}, r"model cnn3 does not use model\.args; it uses"),
+        ({"model": {"dropouts": [0.1]}}, r"are 3 rates, as in \[0\.1, 0\.25, 0\.5\], not \[0\.1\]"),
+    ],
+)
+def test_a_field_that_nothing_chosen_uses_is_refused(sections: dict[str, Any], sentence: str):
+    refused(small_job(**sections), sentence)
+
+
+def test_a_network_of_ones_own_has_to_be_there(tmp_path: Path):
+    (tmp_path / "net_of_preflight.py").write_text("def small(**options): ...\n")
+    job = small_job(model={"name": "net_of_preflight:small", "args": {"width": 3}})
+    check(job, profile(), code=tmp_path)
+    refused(job, "net_of_preflight", code=None)
+    refused(small_job(model={"name": "net_of_preflight:smal"}), "did you mean small", code=tmp_path)
+    taken = small_job(model={"name": "net_of_preflight:small", "args": {"num_classes": 3}})
+    refused(taken, r"model\.args may not hold num_classes", code=tmp_path)
+
+
+def test_a_network_is_looked_for_without_running_it(tmp_path: Path):
+    (tmp_path / "loud_of_preflight.py").write_text("raise SystemExit(9)\ndef small(): ...\n")
+    check(small_job(model={"name": "loud_of_preflight:small"}), profile(), code=tmp_path)
+    assert "loud_of_preflight" not in sys.modules
+
+
+@pytest.mark.parametrize("name", sorted(n for n, e in DATASETS.items() if not e.coarse_classes))
+def test_coarse_labels_where_there_are_none_are_refused(name: str):
+    sentence = f"dataset {name} has no coarse labels; those that have: cifar100"
+    refused(small_job(dataset={"name": name, "labels": "coarse"}), sentence)
+
+
+def test_coarse_labels_of_cifar100_pass():
+    check(small_job(dataset={"name": "cifar100", "labels": "coarse"}), profile())
+
+
+@pytest.mark.parametrize(
+    ("job", "workers", "sentence"),
+    [
+        (small_job(), 3, "--workers 3 is more than the 2 that profile two holds"),
+        (small_job(), 0, "--workers 0 is too few; give 1 to 2"),
+        (small_job(), -1, "--workers -1 is too few; give 1 to 2"),
+        (sweep(), 3, "--workers 3 is more than the 2 that profile two holds"),
+        (
+            sweep(sweep={"workers_per_trial": 3}),
+            None,
+            r"sweep\.workers_per_trial 3 is more than the 2 that profile two holds",
+        ),
+    ],
+)
+def test_more_workers_than_the_profile_holds_are_refused(
+    job: Job, workers: int | None, sentence: str
+):
+    refused(job, sentence, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("job", "workers", "world_size"),
+    [
+        (small_job(), None, 2),
+        (small_job(), 1, 1),
+        (sweep(), None, 1),
+        (sweep(sweep={"workers_per_trial": 2}), None, 2),
+        (sweep(sweep={"workers_per_trial": 2}), 1, 2),
+    ],
+)
+def test_a_training_has_the_profiles_workers_unless_told_otherwise_and_a_trial_its_own(
+    job: Job, workers: int | None, world_size: int
+):
+    assert check_workers(job, profile(), workers) == world_size
+
+
+def test_a_global_batch_below_the_world_size_is_refused():
+    job = small_job(train={"global_batch_size": 3})
+    refused(
+        job,
+        r"train\.global_batch_size 3 is below the 4 workers that share it; raise it or take fewer",
+        profile=profile(workers=4),
+    )
+    check(job, profile(workers=4), workers=3)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        small_job(train={"early_stopping": {"metric": "validation.top2"}}),
+        sweep(sweep={"metric": "validation.top2"}),
+        sweep({"train.early_stopping.metric": {"choice": ["validation.top1", "validation.top2"]}}),
+    ],
+)
+def test_a_metric_that_no_epoch_reports_is_refused(job: Job):
+    refused(job, r"no epoch reports .*metric 'validation\.top2'; did you mean .*validation\.top1")
+
+
+def test_sync_batchnorm_is_refused_without_gpus():
+    job = small_job(train={"sync_batchnorm": True})
+    refused(job, r"train\.sync_batchnorm needs GPU workers.*profile two has none: set it to false")
+    check(job, profile(gpus_per_worker=1))
+
+
+@pytest.mark.parametrize("path", NOT_SWEEPABLE)
+def test_what_makes_trials_incomparable_cannot_be_swept(path: str):
+    below = {"dataset": "dataset.rows", "validation": "validation.seed", "sweep": "sweep.seed"}
+    space = {below.get(path, path): {"choice": ["a"]}}
+    refused(sweep(space), rf"{below.get(path, path)} cannot be swept: {NOT_SWEEPABLE[path]}")
+
+
+def test_an_unknown_field_of_a_space_names_its_neighbours():
+    space = {"optimizer.learning_rate": {"choice": [1]}}
+    refused(sweep(space), r"unknown field 'optimizer\.learning_rate'; did you mean optimizer\.")
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ({"optimizer.lr": {"choice": [0.1, -0.1]}}, r"optimizer\.lr: .*greater than 0.*-0\.1"),
+        ({"optimizer.lr": {"uniform": [0.0, 0.1]}}, r"optimizer\.lr: .*greater than 0 \(given 0"),
+        ({"model.dropout": {"uniform": [0.0, 1.0]}}, r"model\.dropout: .*less than 1"),
+        ({"train.epochs": {"randint": [0, 5]}}, r"train\.epochs: .*greater than or equal to 1"),
+        ({"train.precision": {"choice": ["fp32", "fp16"]}}, r"'fp32' or 'bf16' \(given 'fp16'\)"),
+        ({"optimizer.name": {"choice": ["sgd", "adan"]}}, "unknown optimizer 'adan'; .*mean adam"),
+        ({"model.name": {"choice": ["cnn3", "cnn4"]}}, "unknown model 'cnn4'"),
+        ({"schedule.name": {"choice": ["cosine", "step"]}}, r"step wants schedule\.every_epochs"),
+        (
+            {"train.global_batch_size": {"choice": [32, 1]}},
+            r"train\.global_batch_size 1 is below the 2 workers",
+        ),
+    ],
+)
+def test_every_value_that_a_sweep_may_try_is_checked(space: dict[str, Any], sentence: str):
+    refused(sweep(space, sweep={"workers_per_trial": 2}), sentence)
+
+
+def test_a_bad_value_beside_other_names_is_found():
+    space = {**NAMES, "optimizer.momentum": {"choice": [0.9, 1.5]}}
+    refused(sweep(space), r"optimizer\.momentum: .*less than 1 \(given 1\.5\)")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        NAMES,
+        {**NAMES, "optimizer.momentum": {"uniform": [0.5, 0.99]}},
+        {**NAMES, "optimizer.beta1": {"choice": [0.8, 0.9]}},
+        {"model.name": {"choice": ["cnn3", "resnet18"]}, "model.dropout": {"uniform": [0, 0.7]}},
+        {"schedule.name": {"choice": ["constant", "cosine"]}},
+    ],
+)
+def test_a_field_that_some_trials_use_may_be_set_or_swept(space: dict[str, Any]):
+    check(sweep(space), profile())  # the small job sets a momentum, which adam does not use
+
+
+@pytest.mark.parametrize(
+    ("space", "field"),
+    [
+        ({"optimizer.name": {"choice": ["adam", "adamw"]}}, r"optimizer\.momentum"),
+        ({**LR, "optimizer.beta1": {"choice": [0.8, 0.9]}}, r"optimizer\.beta1"),
+        ({"model.args.width": {"choice": [3, 4]}}, r"model\.args"),
+        ({"schedule.gamma": {"choice": [0.5]}}, r"schedule\.gamma"),
+    ],
+)
+def test_a_field_that_no_trial_could_use_is_refused(space: dict[str, Any], field: str):
+    refused(sweep(space), f"{field}: neither|no trial uses {field}|does not use {field}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "search", "sentence"),
+    [
+        ("choice", "grid", "grid wants at least one field of kind grid"),
+        ("grid", "random", "random takes no grid field; use choice, or search=grid"),
+        ("grid", "optuna", "optuna takes no grid field"),
+    ],
+)
+def test_a_search_and_its_domains_have_to_agree(kind: str, search: str, sentence: str):
+    refused(sweep({"optimizer.lr": {kind: [0.1, 0.2]}}, sweep={"search": search}), sentence)
+
+
+def test_asha_has_to_know_the_most_epochs_of_a_trial():
+    steps_alone = {"epochs": None, "steps": 40}
+    refused(sweep(train=steps_alone), r"asha has to know the most epochs of a trial; set train\.ep")
+    check(sweep(train=steps_alone, sweep={"scheduler": {"name": "none"}}), profile())
+
+
+def selection_of(rows: int) -> Selection:
+    positions = {"train": np.arange(rows), "validation": np.arange(3), "test": np.arange(3)}
+    return Selection(positions, np.arange(3))
+
+
+def test_a_global_batch_above_the_train_rows_is_refused(digits: Digits):
+    job = small_job(train={"global_batch_size": 65})
+    check_rows(job, digits.manifest, selection_of(65), 2)
+    with pytest.raises(JobError, match=r"global_batch_size 65 is above the 64 rows .* lower it"):
+        select(digits.store, digits.manifest, job, 2)
+
+
+def test_a_global_batch_that_only_some_trials_have_is_checked_too(digits: Digits):
+    job = sweep({"train.global_batch_size": {"choice": [32, 500]}})
+    with pytest.raises(JobError, match="global_batch_size 500 is above the 64 rows"):
+        check_rows(job, digits.manifest, selection_of(64), 2)
+
+
+@pytest.mark.parametrize(
+    ("train", "schedule"),
+    [
+        ({"epochs": 2}, {"warmup_epochs": 2.5}),
+        ({"epochs": 2}, {"warmup_steps": 5}),
+        ({"epochs": 2, "steps": 3}, {"warmup_epochs": 2.0}),
+        ({"epochs": None, "steps": 3}, {"warmup_steps": 4}),
+    ],
+)
+def test_a_warm_up_that_is_longer_than_the_training_is_refused(
+    digits: Digits, train: dict[str, Any], schedule: dict[str, Any]
+):
+    job = small_job(train=train, schedule=schedule)
+    check(job, profile())
+    with pytest.raises(JobError, match=r"warm-up takes \d steps, but the training has only [34]"):
+        select(digits.store, digits.manifest, job, 1)
+
+
+def test_coarse_labels_that_the_dataset_was_prepared_without_are_refused(digits: Digits):
+    job = small_job(dataset={"labels": "coarse"})
+    with pytest.raises(JobError, match="digits was prepared without coarse labels; use fine"):
+        check_rows(job, digits.manifest, selection_of(64), 2)
+
+
+def test_a_split_that_leaves_nothing_is_refused(digits: Digits):
+    job = small_job(validation={"fraction": 0.001})
+    with pytest.raises(JobError, match=r"validation\.fraction 0\.001 of 80 train rows leaves"):
+        select(digits.store, digits.manifest, job, 2)
+
+
+def test_the_selected_rows_are_those_of_the_job(digits: Digits):
+    selection = select(digits.store, digits.manifest, small_job(), 2)
+    assert selection.shard_rows("train", 2) == [32, 32]
+
+
+def test_a_run_records_the_versions_that_its_numbers_depend_on():
+    found = versions()
+    named = {"python", "cifarray", "torch", "torchvision", "ray", "numpy", "pyarrow", "optuna"}
+    assert named <= found.keys() <= named | {"commit"}
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert all(found.values())
+
+
+def test_names_are_known_without_torch_and_ray():
+    program = (
+        "import sys; from cifarray.submit import new_run, preflight; "
+        "from cifarray.spec.load import job_names, load_job, load_profile; "
+        "[preflight.check(load_job(name), load_profile('local')) for name in job_names()]; "
+        "print(sorted({'torch', 'torchvision', 'ray', 'sklearn'} & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ended.stdout.strip() == "[]"

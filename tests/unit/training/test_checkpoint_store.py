@@ -1,0 +1,163 @@
+"""Of the checkpoints in a store only whole ones count, newest or best first."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifarray.errors import CheckpointError
+from cifarray.store import Store
+from cifarray.training.checkpoint import read_state, write_checkpoint
+from cifarray.training.checkpoint_store import (
+    best_good,
+    fetch,
+    newest_good,
+    stored_checkpoints,
+)
+from cifarray.training.session import Session
+
+FOLDER = "runs/r/attempts/1"
+TOP1 = {1: 0.5, 2: 0.9, 3: 0.7}
+LOSS = {1: 0.4, 2: 0.6, 3: 0.5}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Any]:
+    """Something to save; what it holds is all the same to a store."""
+    return {"weights": [1.0] * 100}
+
+
+Put = Callable[..., str]
+
+
+@pytest.fixture
+def put(store: Store, state: dict[str, Any], tmp_path: Path) -> Put:
+    """Puts a checkpoint into the store and tells its key."""
+
+    def put_checkpoint(epoch: int, folder: str = FOLDER, **metrics: Any) -> str:
+        figures = {"validation.top1": TOP1[epoch], "validation.loss": LOSS[epoch]}
+        record = {"epoch": epoch, "step": 10 * epoch, **figures, **metrics}
+        here = tmp_path / f"epoch-{epoch}"
+        write_checkpoint(here, {**state, "epoch": epoch}, record)
+        key = f"{folder}/checkpoints/ray/epoch_{epoch:06d}"
+        for path in here.iterdir():
+            store.upload(path, f"{key}/{path.name}")
+        return key
+
+    return put_checkpoint
+
+
+def flip_a_byte(store: Store, key: str) -> None:
+    content = bytearray(store.read(f"{key}/state.pt"))
+    content[len(content) // 2] ^= 1
+    store.write(f"{key}/state.pt", bytes(content))
+
+
+DAMAGES: dict[str, Callable[[Store, str], None]] = {
+    "a flipped byte": flip_a_byte,
+    "a missing state": lambda store, key: store.delete([f"{key}/state.pt"]),
+    "a missing proof": lambda store, key: store.delete([f"{key}/checkpoint.json"]),
+    "a proof that is no JSON": lambda store, key: store.write(f"{key}/checkpoint.json", b"{"),
+    "a proof of nothing": lambda store, key: store.write(f"{key}/checkpoint.json", b"[]"),
+}
+
+
+def test_without_checkpoints_there_is_none(store: Store, tmp_path: Path):
+    assert stored_checkpoints(store, FOLDER) == []
+    assert newest_good(store, FOLDER, tmp_path) is None
+    assert best_good(store, FOLDER, "validation.top1", tmp_path) is None
+
+
+def test_the_newest_is_that_of_the_latest_epoch(store: Store, put: Put, tmp_path: Path):
+    keys = {epoch: put(epoch) for epoch in (2, 3, 1)}
+    found = stored_checkpoints(store, FOLDER)
+    assert [(c.key, c.epoch) for c in found] == [(keys[3], 3), (keys[2], 2), (keys[1], 1)]
+    newest = newest_good(store, FOLDER, tmp_path)
+    assert newest is not None
+    assert newest.key == keys[3]
+    assert newest.metrics["step"] == 30
+
+
+@pytest.mark.parametrize(("metric", "epoch"), [("validation.top1", 2), ("validation.loss", 1)])
+def test_the_best_is_that_of_the_highest_top1_or_the_lowest_loss(
+    store: Store, put: Put, tmp_path: Path, metric: str, epoch: int
+):
+    keys = {epoch: put(epoch) for epoch in (1, 2, 3)}
+    best = best_good(store, FOLDER, metric, tmp_path)
+    assert best is not None
+    assert best.key == keys[epoch]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoints_are_passed_over(
+    store: Store, put: Put, tmp_path: Path, damage: Callable[[Store, str], None]
+):
+    keys = {epoch: put(epoch) for epoch in (1, 2, 3)}
+    damage(store, keys[3])
+    newest = newest_good(store, FOLDER, tmp_path / "a")
+    assert newest is not None
+    assert newest.key == keys[2]
+    damage(store, keys[2])
+    best = best_good(store, FOLDER, "validation.top1", tmp_path / "b")
+    assert best is not None
+    assert best.key == keys[1]
+    damage(store, keys[1])
+    assert newest_good(store, FOLDER, tmp_path / "c") is None
+    assert best_good(store, FOLDER, "validation.top1", tmp_path / "d") is None
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_of_equals_the_latest_is_the_best(store: Store, put: Put, tmp_path: Path):
+    for epoch in (1, 2, 3):
+        put(epoch, **{"validation.top1": 0.8})
+    best = best_good(store, FOLDER, "validation.top1", tmp_path)
+    assert best is not None
+    assert best.epoch == 3
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+@pytest.mark.parametrize("value", [float("nan"), None, "high"])
+def test_a_value_that_is_no_number_is_never_the_best(
+    store: Store, put: Put, tmp_path: Path, value: object
+):
+    put(1)
+    put(3, **{"validation.top1": value})
+    best = best_good(store, FOLDER, "validation.top1", tmp_path)
+    assert best is not None
+    assert best.epoch == 1
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_checkpoints_of_other_folders_are_not_looked_at(store: Store, put: Put, tmp_path: Path):
+    put(3, folder="runs/r/attempts/2")
+    put(2, folder="runs/r/attempts/10")
+    mine = put(1)
+    newest = newest_good(store, FOLDER, tmp_path)
+    assert newest is not None
+    assert newest.key == mine
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_fetching_says_which_checkpoint_is_damaged_or_gone(store: Store, put: Put, tmp_path: Path):
+    key = put(1)
+    flip_a_byte(store, key)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        fetch(store, key, tmp_path / "a")
+    store.delete([f"{key}/state.pt"])
+    with pytest.raises(CheckpointError, match=f"checkpoint {key} cannot be read: "):
+        fetch(store, key, tmp_path / "b")
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_fetched_checkpoint_has_the_same_bytes(
+    store: Store, trained: Callable[..., Session], tmp_path: Path
+):
+    session = trained()
+    write_checkpoint(tmp_path / "one", session.state(), session.history[-1])
+    for path in (tmp_path / "one").iterdir():
+        store.upload(path, f"{FOLDER}/c/{path.name}")
+    folder = fetch(store, f"{FOLDER}/c", tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert read_state(folder)["step"] == session.history[-1]["step"]

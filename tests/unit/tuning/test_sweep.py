@@ -1,0 +1,168 @@
+"""What the adapter asks of Ray Tune; a node is needed only to run it."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from cifarray.spec.job import Job
+from cifarray.spec.profile import Profile
+from cifarray.spec.run import RunSpec
+from cifarray.store import Store
+from cifarray.training.work import Work
+from cifarray.tuning.sweep import (
+    concurrency,
+    scheduler,
+    search_space,
+    spec_of,
+    trial_resources,
+    trial_threads,
+    tune_config,
+)
+from tests.digit_sessions import small_job
+
+SPACE = {
+    "optimizer.lr": {"loguniform": [1e-4, 0.1]},
+    "model.dropout": {"uniform": [0.0, 0.7]},
+    "optimizer.name": {"choice": ["sgd", "adam"]},
+    "train.global_batch_size": {"randint": [16, 33]},
+}
+
+
+def sweep(train: dict[str, Any] | None = None, **fields: Any) -> Job:
+    given = {"space": SPACE, **fields}
+    return small_job(kind="tune", sweep=given, train=train or {"epochs": 9})
+
+
+def profile(**fields: Any) -> Profile:
+    return Profile.model_validate({"name": "p", "kind": "local", "workers": 4, **fields})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+def work(store: Store, job: Job, where: Profile) -> Work:
+    spec = RunSpec(
+        run_id="few-digits-1",
+        job=job,
+        profile=where,
+        world_size=1,
+        dataset_digest="0" * 64,
+        validation_rows=1,
+        validation_sha256="0" * 64,
+        submitted_at="2026-11-23T10:00:00+00:00",
+        versions={},
+    )
+    return Work(store.spec, spec, job, "runs/few-digits-1/attempts/1", 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_once"),
+    [
+        ({}, 4),
+        ({"max_concurrent": 1}, 1),
+        ({"max_concurrent": 99}, 4),
+        ({"workers_per_trial": 2}, 2),
+        ({"workers_per_trial": 3}, 1),
+        ({"trials": 2}, 2),
+        ({"workers_per_trial": 2, "max_concurrent": 1}, 1),
+    ],
+)
+def test_as_many_trials_run_at_once_as_the_profile_holds(fields: dict[str, Any], at_once: int):
+    assert concurrency(sweep(**fields), profile()) == at_once
+
+
+def test_samples_of_a_grid_do_not_bound_how_many_trials_run_at_once():
+    job = small_job(
+        kind="tune",
+        sweep={"space": {"seed": {"grid": [1, 2, 3]}}, "search": "grid", "trials": 1},
+    )
+    assert concurrency(job, profile()) == 4
+
+
+def test_every_kind_of_domain_is_tunes_own():
+    random.seed(0)
+    np.random.seed(0)
+    drawn = {path: [domain.sample() for _ in range(200)] for path, domain in
+             search_space(spec_of(sweep())).items()}  # fmt: skip
+    assert drawn.keys() == SPACE.keys()
+    assert 1e-4 <= min(drawn["optimizer.lr"]) < 1e-3 < 1e-2 < max(drawn["optimizer.lr"]) < 0.1
+    assert np.median(drawn["optimizer.lr"]) < 0.01  # as many below 10^-2.5 as above
+    assert 0 <= min(drawn["model.dropout"]) < max(drawn["model.dropout"]) <= 0.7
+    assert set(drawn["optimizer.name"]) == {"sgd", "adam"}
+    assert {type(size) for size in drawn["train.global_batch_size"]} <= {int, np.int64}
+    assert set(drawn["train.global_batch_size"]) <= set(range(16, 33))
+
+
+def test_a_grid_is_tunes_own():
+    job = small_job(kind="tune", sweep={"space": {"seed": {"grid": [1, 2]}}, "search": "grid"})
+    assert search_space(spec_of(job)) == {"seed": {"grid_search": [1, 2]}}
+
+
+def test_asha_counts_in_epochs_up_to_the_jobs_own():
+    rule = scheduler(sweep(scheduler={"name": "asha", "grace_epochs": 2, "factor": 4}))
+    assert isinstance(rule, ASHAScheduler)
+    assert (rule._time_attr, rule._metric, rule._max_t) == ("epoch", "validation.top1", 9)
+    assert (rule._brackets[0].rf, rule._metric_op) == (4, 1)
+
+
+def test_a_loss_is_better_when_it_is_lower():
+    rule = scheduler(sweep(metric="validation.loss"))
+    assert isinstance(rule, ASHAScheduler)
+    assert rule._metric_op == -1
+
+
+def test_the_median_rule_waits_for_its_grace():
+    rule = scheduler(sweep(scheduler={"name": "median", "grace_epochs": 5}))
+    assert isinstance(rule, MedianStoppingRule)
+    assert (rule._time_attr, rule._grace_period) == ("epoch", 5)
+
+
+def test_without_a_scheduler_no_trial_is_stopped():
+    assert scheduler(sweep(scheduler={"name": "none"})) is None
+
+
+@pytest.mark.parametrize("rule", ["asha", "none"])
+def test_a_random_search_limits_its_trials_itself(store: Store, rule: str):
+    job = sweep(scheduler={"name": rule}, trials=5, time_budget_s=60, max_concurrent=3)
+    config = tune_config(work(store, job, profile()))
+    assert isinstance(config.search_alg, BasicVariantGenerator)
+    assert config.search_alg.max_concurrent == 3
+    assert config.max_concurrent_trials is None
+    assert (config.num_samples, config.time_budget_s) == (5, 60)
+    given = (config.metric, config.mode)  # a scheduler of its own carries them
+    assert given == ((None, None) if rule == "asha" else ("validation.top1", "max"))
+
+
+def test_optuna_searches_the_space_that_the_job_gives(store: Store):
+    config = tune_config(work(store, sweep(search="optuna", seed=3), profile()))
+    assert isinstance(config.search_alg, OptunaSearch)
+    assert config.max_concurrent_trials == 4
+    assert set(config.search_alg._space) == set(SPACE)
+
+
+def test_a_trial_of_one_worker_reserves_what_a_worker_gets(store: Store):
+    job = sweep()
+    assert trial_resources(work(store, job, profile())) == {"cpu": 0.5}
+    gpus = profile(gpus_per_worker=0.5, cpus_per_worker=2)
+    assert trial_resources(work(store, job, gpus)) == {"cpu": 2, "gpu": 0.5}
+
+
+def test_a_larger_trial_leaves_the_room_to_its_workers(store: Store):
+    reserved = trial_resources(work(store, sweep(workers_per_trial=2), profile()))
+    assert 0 < reserved["cpu"] < 0.1
+    assert "gpu" not in reserved
+
+
+def test_a_trials_threads_are_the_profiles_or_its_share_of_the_cores(store: Store):
+    assert trial_threads(work(store, sweep(), profile(threads_per_worker=3))) == 3
+    alone = trial_threads(work(store, sweep(max_concurrent=1), profile()))
+    shared = trial_threads(work(store, sweep(), profile(workers=1000)))
+    assert alone >= shared == 1
