@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class CuttingProxy:
-    """Passes bytes on to a server; cuts connections whose answer exceeds `cut_after` bytes."""
+    """Passes bytes on to a server; cuts connections that answer more than `cut_after` bytes."""
 
     upstream: str
     address: str = ""
@@ -27,15 +27,15 @@ class CuttingProxy:
         with self._lock:
             self.cut_after, self.cuts_left = after_bytes, times
 
-    def may_pass(self, amount: int, on_this_connection: int) -> bool:
-        """Count the bytes; False where the connection has to end before them."""
+    def passing(self, amount: int, on_this_connection: int) -> int:
+        """How many of the bytes pass before the connection has to end, and count them."""
         with self._lock:
-            long = self.cut_after is not None and on_this_connection + amount > self.cut_after
-            if long and self.cuts_left > 0:
+            end = on_this_connection + amount
+            if self.cut_after is not None and self.cuts_left > 0 and end > self.cut_after:
                 self.cuts_left -= 1
-                return False
+                amount = max(0, self.cut_after - on_this_connection)
             self.passed_bytes += amount
-            return True
+            return amount
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def answering(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Ite
             self.rfile.read(length)
             status, headers, body = answer(f"{self.command} {self.path}")
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -114,11 +114,12 @@ def _relay(client: socket.socket, target: tuple[str, int], proxy: CuttingProxy) 
         threading.Thread(target=_pump, args=(client, server), daemon=True).start()
         passed = 0
         while data := server.recv(1 << 16):
-            if not proxy.may_pass(len(data), passed):
+            allowed = proxy.passing(len(data), passed)
+            client.sendall(data[:allowed])
+            passed += allowed
+            if allowed < len(data):
                 client.shutdown(socket.SHUT_RDWR)
                 return
-            passed += len(data)
-            client.sendall(data)
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

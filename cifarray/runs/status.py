@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 RunState = Literal["pending", "running", "finished", "failed", "stopped"]
 LOST_AFTER_S = 90.0
 """A running run whose last heartbeat is older than this is shown as lost."""
-PENDING_LIVE_S = 3600.0
-"""A run that waits for its first attempt counts as live for so long."""
+PENDING_LIVE_S = 30 * 24 * 3600.0
+"""A run that waits for its turn counts as live for as long as the node lets it wait."""
 STATUS_FILE = "status.json"
 
 

@@ -107,7 +107,9 @@ class Connection:
             return self._arrow[1]
 
     def _arrow_filesystem(self, client: Any, credentials: Any, frozen: Any) -> "FileSystem":
-        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+        from pyarrow.fs import AwsStandardS3RetryStrategy
+
+        from cifarray.store.s3_filesystem import KeylessFileSystem
 
         at = urlsplit(self.endpoint or client.meta.endpoint_url)
         is_aws = (at.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
@@ -118,7 +120,8 @@ class Connection:
         }
         if isinstance(credentials, RefreshableCredentials) and credentials.method in RENEWED:
             keys = {}  # keys given here would end within the hour; pyarrow renews these by itself
-        return S3FileSystem(
+        return KeylessFileSystem(
+            (self.uri, self.endpoint),
             **keys,
             region=self.region,
             scheme=at.scheme or "https",

@@ -1,5 +1,6 @@
-"""Checkpoints in a store: which there are, which of them are whole, and how one is fetched."""
+"""Checkpoints in a store: which there are, which of them are whole, how one is kept and fetched."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from cifarray.errors import CheckpointError, StoreError
 from cifarray.spec.metrics import is_better
 from cifarray.store import Store
-from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder
+from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, write_checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,23 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
             except (StoreError, KeyError, TypeError, ValueError):
                 continue
     return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
+
+
+def keep(store: Store, prefix: str, state: dict[str, Any], metric: str) -> None:
+    """Store a checkpoint of the state's last epoch; of all below the prefix best and last remain.
+
+    The best is the one with the best metric, of equals the latest.
+    """
+    record = state["history"][-1]
+    key = f"{prefix}/checkpoint_{record['epoch']:06d}"
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder), state, record)
+        for name in (STATE_FILE, PROOF_FILE):
+            store.upload(Path(folder) / name, f"{key}/{name}")
+    found = stored_checkpoints(store, prefix)
+    kept = {key, *(best.key for best in by_metric(found, metric)[:1])}
+    for other in (checkpoint.key for checkpoint in found if checkpoint.key not in kept):
+        store.delete_folder(other)
 
 
 def fetch(store: Store, key: str, folder: Path) -> Path:

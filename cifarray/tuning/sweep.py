@@ -1,14 +1,12 @@
 """The adapter to Ray Tune: searches a job's space, stops weak trials, and goes on after a crash."""
 
-import json
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ray import tune
@@ -23,8 +21,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
-from cifarray.training.checkpoint import write_checkpoint
-from cifarray.training.checkpoint_store import StoredCheckpoint, best_good
+from cifarray.training.checkpoint_store import StoredCheckpoint, best_good, keep
 from cifarray.training.session import RowSource
 from cifarray.training.work import (
     Work,
@@ -91,25 +88,23 @@ def sweep(work: Work) -> SweepResult:
                 verbose=0,
                 callbacks=[_Endings()],
                 failure_config=tune.FailureConfig(max_failures=work.profile.max_failures),
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=1,
-                    checkpoint_score_attribute=spec.metric,
-                    checkpoint_score_order=EPOCH_METRICS[spec.metric],
-                ),
             ),
         )
+    _Endings.work = work
     results = tuner.fit()
-    errors = {
-        Path(result.path).name: str(result.error).strip().splitlines()[-1]
-        for result in (results[i] for i in range(len(results)))
-        if result.error is not None
-    }
-    return _result(work, errors)
+    return _result(work, [results[i] for i in range(len(results))])
 
 
-def _result(work: Work, errors: Mapping[str, str]) -> SweepResult:
+def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     store, spec = work.open_store(), spec_of(work.job)
     folder = f"{work.folder}/{FOLDER}"
+    errors = {
+        trial_id: str(result.error).strip().splitlines()[-1]
+        for result in results
+        if result.error is not None
+        for trial_id in store.folders(folder)
+        if Path(result.path).name.startswith(trial_id)
+    }
     trials = read_trials(store, folder, errors, work.job.train.epochs)
     best = best_trial(trials, spec.metric)
     if best is None:
@@ -206,7 +201,7 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     store = work.open_store()
     store.write_json(f"{folder}/{TRIAL_FILE}", {"id": trial_id, "params": params})
     if trial.world_size == 1:
-        _train_here(trial, threads=trial_threads(work))
+        _train_here(trial, spec_of(work.job).metric, threads=trial_threads(work))
     else:
         name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
         metric = spec_of(work.job).metric
@@ -225,9 +220,12 @@ _ROWS: dict[str, RowSource] = {}
 """The rows that this process read for an earlier trial; of one run only."""
 
 
-def _train_here(trial: Work, threads: int) -> None:
-    """Train in this process, reporting every epoch with its checkpoint to Tune."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray tells of each checkpoint
+def _train_here(trial: Work, metric: str, threads: int) -> None:
+    """Train in this process; Tune hears of every epoch.
+
+    Its checkpoints never pass through Tune: what that restores of a search holds trials that would
+    write to the folder of an older attempt.
+    """
     device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
     if trial.run.run_id not in _ROWS:
         _ROWS.clear()
@@ -238,19 +236,19 @@ def _train_here(trial: Work, threads: int) -> None:
         resume(session, store, trial.folder, Path(scratch))
     before = len(session.history)
     for record in session.records():
+        keep(store, trial.folder, session.state(), metric)
         write_metrics(store, trial.folder, session.history)
-        with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(Path(folder), session.state(), record)
-            tune.report(record, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
+        write_metrics(store, trial.folder, session.history)
         tune.report(session.history[-1])
 
 
 class _Endings(tune.Callback):
-    """Prints each result, and marks in the store what Tune stopped before its end.
+    """Prints each result, and marks in the store what Tune stopped before its end."""
 
-    Tune pickles it with its state, so it holds nothing and finds its folder through the trial.
-    """
+    work: ClassVar[Work]
+    """This process's sweep; Tune pickles the callback's own fields, and restores older ones."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -258,9 +256,8 @@ class _Endings(tune.Callback):
         print(f"trial {trial.trial_id}  epoch {result['epoch']}  {in_words(result)}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        storage = trial.storage
-        path = f"{storage.trial_fs_path}/{ENDED_FILE}"
-        if storage.storage_filesystem.get_file_info(path).type.name == "NotFound":
-            with storage.storage_filesystem.open_output_stream(path) as file:
-                file.write(json.dumps({"state": "stopped early"}).encode())
+        ended = f"{self.work.folder}/{FOLDER}/{trial.trial_id}/{ENDED_FILE}"
+        store = self.work.open_store()
+        if not store.exists(ended):
+            store.write_json(ended, {"state": "stopped early"})
         print(f"trial {trial.trial_id}  ended", flush=True)

@@ -1,6 +1,5 @@
 """Augmentation: every image its own true crop or flip, and nothing else."""
 
-import time
 
 import pytest
 import torch
@@ -121,28 +120,6 @@ def test_every_augmentation_that_a_job_may_name_is_registered():
 def test_the_smallest_batches_pass(shape: tuple[int, ...]):
     images = torch.ones(shape, dtype=torch.uint8)
     assert Augment(BOTH)(images, seeded()).shape == shape
-
-
-def test_a_batch_is_augmented_much_faster_than_image_by_image():
-    images = random_images(512, 3, 32, 32)
-
-    def one_by_one() -> None:
-        generator = seeded()
-        for image in images:
-            Augment(BOTH)(image[None], generator)
-
-    def at_once() -> None:
-        Augment(BOTH)(images, seeded())
-
-    def best_s(work: object) -> float:
-        times = []
-        for _ in range(3):
-            start = time.process_time()  # not the clock: other tests may run beside it
-            work()  # type: ignore[operator]
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert best_s(at_once) * 3 < best_s(one_by_one)
 
 
 def test_standardised_pixels_have_the_given_mean_and_deviation():

@@ -1,6 +1,7 @@
 """Credentials come from the standard chain, for boto3 and Arrow alike, and may be renewed."""
 
 import json
+import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def test_credentials_that_pass_are_renewed_by_boto3_and_by_arrow_themselves(
         assert by_boto3 == 1
         _use(keyless_store)
         assert len(asked) > by_boto3
+
+
+def test_a_pickled_filesystem_holds_no_key_and_finds_them_where_it_is_opened(
+    guarded: S3Server, guarded_store: Store
+) -> None:
+    guarded_store.write("a", b"1")
+    pickled = pickle.dumps(guarded_store.filesystem())
+    assert guarded.access_key.encode() not in pickled
+    assert guarded.secret_key.encode() not in pickled
+    again = pickle.loads(pickled)
+    assert again.open_input_stream(guarded_store.path("a")).read() == b"1"
+    assert again == guarded_store.filesystem()
