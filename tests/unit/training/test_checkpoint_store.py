@@ -12,6 +12,7 @@ from cifarray.training.checkpoint import read_state, write_checkpoint
 from cifarray.training.checkpoint_store import (
     best_good,
     fetch,
+    keep,
     newest_good,
     stored_checkpoints,
 )
@@ -161,3 +162,17 @@ def test_a_fetched_checkpoint_has_the_same_bytes(
     for path in (tmp_path / "one").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert read_state(folder)["step"] == session.history[-1]["step"]
+
+
+def test_of_kept_checkpoints_the_best_and_the_last_remain(
+    store: Store, state: dict[str, Any], tmp_path: Path
+):
+    history: list[dict[str, Any]] = []
+    remaining = []
+    for epoch, top1 in enumerate((0.5, 0.9, 0.7, 0.9, 0.1), start=1):
+        history.append({"epoch": epoch, "step": 10 * epoch, "validation.top1": top1})
+        keep(store, FOLDER, {**state, "epoch": epoch, "history": history}, "validation.top1")
+        remaining.append([checkpoint.epoch for checkpoint in stored_checkpoints(store, FOLDER)])
+    assert remaining == [[1], [2], [3, 2], [4], [5, 4]]
+    for found in stored_checkpoints(store, FOLDER):
+        fetch(store, found.key, tmp_path / str(found.epoch))

@@ -15,14 +15,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import cifarray.training.loop
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import ResidentShard, Rows
-from cifarray.spec.job import AugmentSpec, EarlyStoppingSpec, PreprocessSpec, TrainSpec
+from cifarray.spec.job import AugmentSpec, PreprocessSpec, TrainSpec
 from cifarray.training.batches import StepPlan, TrainBatches
-from cifarray.training.loop import fit, should_stop, total_steps, unwrap
+from cifarray.training.loop import fit, total_steps, unwrap
 from tests.digit_sessions import CPU
 from tests.golden_files import Golden
 
 ROWS, BATCH = 48, 16
-SGD = {"lr": 0.1, "momentum": 0.9}
 
 
 class Small(nn.Module):
@@ -77,17 +76,8 @@ def train(
     """The records of a training by SGD with momentum and a falling learning rate."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     spec = TrainSpec.model_validate({"global_batch_size": BATCH, **options})
-    epochs = fit(
-        model,
-        batches,
-        optimizer,
-        falling,
-        evaluate,
-        spec,
-        history=history or (),
-        average=average,
-    )
-    return list(epochs)
+    before: dict[str, Any] = {"history": history or (), "average": average}
+    return list(fit(model, batches, optimizer, falling, evaluate, spec, **before))
 
 
 def falling(step: int) -> float:
@@ -268,35 +258,6 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_record(
     assert all(math.isfinite(record["train.running_loss"]) for record in records[:-1])
 
 
-def records_of(metric: str, *values: float) -> list[dict[str, Any]]:
-    return [{metric: value} for value in values]
-
-
-@pytest.mark.parametrize(
-    ("metric", "values", "rule", "stops"),
-    [
-        ("validation.top1", (), {}, False),
-        ("validation.top1", (0.5, 0.6), {}, False),
-        ("validation.top1", (0.5, 0.5), {}, False),
-        ("validation.top1", (0.5, 0.5, 0.5), {}, True),
-        ("validation.top1", (0.5, 0.4, 0.6, 0.6), {}, False),
-        ("validation.top1", (0.5, 0.6, 0.6, 0.55), {}, True),
-        ("validation.loss", (0.5, 0.4, 0.3), {}, False),
-        ("validation.loss", (0.5, 0.6, 0.7), {}, True),
-        ("validation.top1", (0.5, 0.51, 0.52), {"min_delta": 0.05}, True),
-        ("validation.top1", (0.5, 0.53, 0.56), {"min_delta": 0.05}, False),
-        ("validation.loss", (0.5, 0.49, 0.48), {"min_delta": 0.05}, True),
-        ("validation.top1", (0.5, 0.5), {"patience_epochs": 1}, True),
-        ("validation.top1", (math.nan, 0.5, 0.6), {}, False),
-    ],
-)
-def test_early_stopping_waits_for_a_better_value(
-    metric: str, values: tuple[float, ...], rule: dict[str, Any], stops: bool
-):
-    spec = EarlyStoppingSpec.model_validate({"patience_epochs": 2, "metric": metric, **rule})
-    assert should_stop(records_of(metric, *values), spec) is stops
-
-
 def test_early_stopping_ends_a_training_and_a_resumed_one_stays_ended(
     model: Small, batches: TrainBatches
 ):
@@ -304,10 +265,6 @@ def test_early_stopping_ends_a_training_and_a_resumed_one_stays_ended(
     records = train(model, batches, epochs=9, early_stopping=rule)
     assert len(records) == 3
     assert train(model, batches, epochs=9, early_stopping=rule, history=records) == []
-
-
-def test_without_a_rule_nothing_is_stopped():
-    assert should_stop(records_of("validation.top1", *[0.5] * 50), None) is False
 
 
 def test_the_network_is_found_inside_a_compiled_one(model: Small):

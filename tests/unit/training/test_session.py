@@ -179,6 +179,27 @@ def test_streaming_resumes_like_a_resident_shard(open_session: Open, tmp_path: P
     assert same_weights(weights_of(whole), weights_of(resumed))
 
 
+def test_a_checkpoint_of_more_ranks_goes_on_with_fewer(open_session: Open, tmp_path: Path):
+    killed = open_session(small_job())
+    next(killed.records())
+    state = saved(killed, tmp_path / "checkpoint")
+    state["rng"] *= 2
+    resumed = open_session(small_job())
+    resumed.restore(state)
+    assert [record["epoch"] for record in finish(resumed)] == [2]
+
+
+def test_channels_last_gives_the_same_result(open_session: Open):
+    weights = []
+    for channels_last in (False, True):
+        model = {"name": "networks_of_test_session:normalised"}
+        session = open_session(small_job(model=model, train={"channels_last": channels_last}))
+        finish(session)
+        weights.append(weights_of(session))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
+
+
 def test_another_seed_gives_other_weights_from_the_start(open_session: Open):
     firsts = [next(open_session(small_job(seed=seed)).records()) for seed in (0, 1)]
     assert firsts[0]["train.running_loss"] != firsts[1]["train.running_loss"]

@@ -1,0 +1,26 @@
+"""Carry out the sweeps of recorded runs one after the other, in one driver: a start costs seconds.
+
+`python -m tests.integration.sweep_here STORE RUN...`; no evaluation and no report follow.
+"""
+
+import sys
+
+import ray
+
+from cifarray.runs import Run
+from cifarray.store import Store
+from cifarray.training.work import Work
+from cifarray.tuning.sweep import sweep
+
+
+def main(store: str, *runs: str) -> None:
+    """Sweep each run in the folder of its first attempt."""
+    ray.init()
+    for run in (Run.open(Store.open(store), name) for name in runs):
+        spec = run.spec()
+        result = sweep(Work(run.store.spec, spec, spec.job, run.key("attempts", "1"), 1))
+        print(f"{run.id}: best is {result.best.id}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,148 @@
+"""A training on two workers: repeated, hit by SIGKILL, stopped and damaged, it ends the same."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cifarray.runs import Run
+from cifarray.submit import processes
+from cifarray.submit.node_state import TOKEN_FILE, Node
+from cifarray.training.checkpoint import read_state
+from cifarray.training.checkpoint_store import fetch, stored_checkpoints
+from tests.digit_sessions import same_weights, without_times
+from tests.integration.command_line import CommandLine, wait_for, wait_until
+from tests.integration.conftest import SLOW_EPOCHS
+
+
+def last_weights(run: Run, scratch: Path) -> dict[str, torch.Tensor]:
+    """The network of the last checkpoint of a run's newest attempt."""
+    attempt = run.key("attempts", str(run.attempt_numbers()[-1]))
+    newest = stored_checkpoints(run.store, attempt)[0]
+    weights: dict[str, torch.Tensor] = read_state(fetch(run.store, newest.key, scratch))["model"]
+    return weights
+
+
+def refuse_difference(run: Run, reference: Run, folder: Path) -> None:
+    """Fail unless both runs have the same record of each epoch and the same bits as weights."""
+    records, expected = ([without_times(r) for r in each.metrics()] for each in (run, reference))
+    assert len(expected) == 4
+    assert records == expected
+    assert same_weights(
+        last_weights(run, folder / "run"), last_weights(reference, folder / "reference")
+    )
+
+
+def begin(cifarray: CommandLine, name: str) -> tuple[Run, "subprocess.Popen[str]"]:
+    """Submit the undisturbed run's job under another name; the run once it is recorded."""
+    command = cifarray.start("submit", "train-digits", *SLOW_EPOCHS, "--name", name)
+    spec = f"runs/{name}/job.yaml"
+    wait_until(lambda: cifarray.store.exists(spec), "the recording of the run", command)
+    return Run(cifarray.store, name), command
+
+
+def wait_for_epoch(run: Run, epoch: int, command: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Wait until a checkpoint of an epoch is whole; that epoch's record."""
+
+    def reached() -> bool:
+        return any(c.epoch >= epoch for c in stored_checkpoints(run.store, run.key("attempts")))
+
+    wait_until(reached, f"epoch {epoch}", command)
+    return run.metrics()[-1]
+
+
+def log_of(run: Run, attempt: int) -> str:
+    """What the driver and the workers of an attempt wrote."""
+    return run.store.read(run.key("attempts", str(attempt), "driver.log")).decode()
+
+
+def workers_of(node: Node) -> list[int]:
+    """Process ids of the node's Train workers."""
+    members = processes.family(node.leader, node.temp_dir)
+    titles = {member.pid: processes.command_line(member.pid) for member in members}
+    return [pid for pid, title in titles.items() if title.startswith("ray::RayTrainWorker")]
+
+
+def test_run_gives_the_weights_that_submit_gives(
+    cifarray: CommandLine, trained: Run, tmp_path: Path
+) -> None:
+    described = cifarray.json("run", "train-digits", *SLOW_EPOCHS, "--name", "in-this-process")
+    assert described["state"] == "finished"
+    refuse_difference(Run.open(cifarray.store, "in-this-process"), trained, tmp_path)
+
+
+def test_a_worker_that_is_killed_in_mid_epoch_is_replaced_and_the_weights_are_the_same(
+    cifarray: CommandLine, trained: Run, session_node: tuple[Node, Path], tmp_path: Path
+) -> None:
+    run, command = begin(cifarray, "killed-worker")
+    record = wait_for_epoch(run, 2, command)
+    time.sleep(record["step_s"] / 4)
+    victims = workers_of(session_node[0])
+    assert len(victims) == 2
+    os.kill(victims[0], signal.SIGKILL)
+    killed_at = time.time()
+    assert len(run.metrics()) == 2, "the kill came too late to be within epoch 3"
+    ended = wait_for(command)
+    assert ended.code == 0, ended.err
+    third = run.metrics()[2]
+    begun = datetime.fromisoformat(third["ended_at"]).timestamp() - third["epoch_s"]
+    assert begun > killed_at, "epoch 3 was not done anew"
+    assert not set(victims) & set(workers_of(session_node[0]))
+    assert run.attempt_numbers() == [1]
+    refuse_difference(run, trained, tmp_path)
+
+
+def test_a_stopped_run_passes_over_its_damaged_last_checkpoint_and_ends_with_the_same_weights(
+    cifarray: CommandLine, trained: Run, tmp_path: Path
+) -> None:
+    run, command = begin(cifarray, "stopped-run")
+    wait_for_epoch(run, 1, command)
+    (first,) = stored_checkpoints(run.store, run.key("attempts"))
+    older = f"{first.key.rpartition('/')[0]}/kept"  # Ray keeps best and last, here one and the same
+    run.store.copy_folder(first.key, older)
+    wait_for_epoch(run, 2, command)
+    assert cifarray.json("stop", run.id) == {"run_id": run.id, "state": "stopped"}
+    ended = wait_for(command)
+    assert (ended.code, ended.sentence) == (1, f"run {run.id} was stopped")
+    assert run.status().state == "stopped"
+    last = stored_checkpoints(run.store, run.key("attempts"))[0]
+    assert last.epoch > first.epoch
+    state = bytearray(run.store.read(f"{last.key}/state.pt"))
+    state[len(state) // 2] ^= 1
+    run.store.write(f"{last.key}/state.pt", bytes(state))
+
+    assert cifarray.json("resume", run.id)["state"] == "finished"
+    assert "going on from attempt 1: epoch 1\n" in log_of(run, attempt=2)
+    assert run.attempt_numbers() == [1, 2]
+    refuse_difference(run, trained, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["stop", "resume"])
+def test_a_finished_run_can_neither_be_stopped_nor_resumed(
+    cifarray: CommandLine, trained: Run, command: str
+) -> None:
+    ended = cifarray.type(command, trained.id)
+    assert ended.code == 2
+    assert "has" in ended.sentence and "finished" in ended.sentence
+
+
+def test_the_dashboard_lists_the_training_and_status_says_where_it_is(
+    cifarray: CommandLine, trained: Run, session_node: tuple[Node, Path]
+) -> None:
+    node, state = session_node
+    token = (state / TOKEN_FILE).read_text().strip()
+    request = urllib.request.Request(
+        f"{node.dashboard}/api/train/v2/runs/v1", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        listed = json.loads(answer.read())
+    assert f"{trained.id}-1" in {each["name"] for each in listed["train_runs"]}
+    assert cifarray.json("status", trained.id)["cluster"]["dashboard"] == node.dashboard
