@@ -1,6 +1,5 @@
 """Augmentation: every image its own true crop or flip, and nothing else."""
 
-
 import pytest
 import torch
 from torch import Tensor
