@@ -35,6 +35,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
     )
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
     predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
+    history = result.best.history if result else attempt.run.metrics()
     inputs = ReportInputs(
         spec=spec,
         dataset=report_dataset(manifest, spec.job),
@@ -42,9 +43,9 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         world_size=outcome["world_size"],
         threads=outcome["threads"],
         hardware=outcome["hardware"],
-        images_per_s=images_per_s(outcome["history"]),
+        images_per_s=images_per_s(history),
         duration_s=_seconds_since(spec.submitted_at),
-        history=result.best.history if result else attempt.run.metrics(),
+        history=history,
         predictions=predictions,
         best_epoch=outcome["epoch"],
         mistakes=_mistakes(store, manifest, predictions["test"]),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from cifarray.errors import LeaseLostError, StoreError
-from cifarray.runs.folders import add_record, read_metrics, write_index
+from cifarray.runs.folders import write_index
 from cifarray.runs.lease import Lease
 from cifarray.runs.status import Status, now
 
@@ -32,7 +32,6 @@ class Attempt:
         self._lock = threading.RLock()
         self._status: Status | None = None
         self._status_tag: str | None = None
-        self._records: list[dict[str, Any]] | None = None
 
     def begin(self) -> None:
         """Show the run as running; what an earlier attempt reached as its best stays."""
@@ -84,14 +83,6 @@ class Attempt:
         finally:
             over.set()
             thread.join(timeout=every_s)
-
-    def record_epoch(self, record: dict[str, Any]) -> None:
-        """Add to metrics.jsonl; records of the same or later epochs were done anew and go."""
-        with self._lock:
-            self._refuse_if_lost()
-            if self._records is None:
-                self._records = read_metrics(self.run.store, self.prefix)
-            self._records = add_record(self.run.store, self.prefix, record, self._records)
 
     def close(
         self, state: Literal["finished", "failed", "stopped"], error: str | None = None

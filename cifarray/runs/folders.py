@@ -138,15 +138,6 @@ def write_metrics(store: Store, prefix: str, records: Iterable[dict[str, Any]]) 
     store.write(_join(prefix, METRICS_FILE), "".join(lines).encode())
 
 
-def add_record(
-    store: Store, prefix: str, record: dict[str, Any], before: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Write `before` without the records of this epoch or later ones, and then `record`."""
-    kept = [old for old in before if old.get("epoch", 0) < record.get("epoch", float("inf"))]
-    write_metrics(store, prefix, [*kept, record])
-    return [*kept, record]
-
-
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and value - value != 0.0 else value

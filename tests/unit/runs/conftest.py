@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cifarray.runs import Attempt, Run
+from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import DatasetSpec, Job, ModelSpec, TrainSpec
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
@@ -76,8 +77,10 @@ def add_checkpoint(store: Store, folder: str, epoch: int, top1: float) -> bytes:
 def fill(attempt: Attempt) -> None:
     """What an attempt of three epochs writes until its end, with Ray's own files among it."""
     store, prefix = attempt.run.store, attempt.prefix
-    for epoch, top1 in enumerate((0.8, 0.9, 0.85)):
-        attempt.record_epoch({"epoch": epoch, "validation.top1": top1})
+    top1s = (0.8, 0.9, 0.85)
+    records = [{"epoch": epoch, "validation.top1": top1} for epoch, top1 in enumerate(top1s)]
+    write_metrics(store, prefix, records)
+    for epoch, top1 in enumerate(top1s):
         add_checkpoint(store, f"{prefix}/checkpoints/ray_run/epoch_00000{epoch}", epoch, top1)
     store.write(f"{prefix}/checkpoints/ray_run/.validate_storage_marker", b"")
     store.write(f"{prefix}/checkpoints/ray_run/checkpoint_manager_snapshot.json", b"{}")

@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from cifarray.errors import LeaseLostError
-from cifarray.runs import Attempt, Run, check_index, read_metrics
+from cifarray.runs import Attempt, Run, check_index
+from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
 
 
@@ -70,7 +71,6 @@ def test_an_old_attempt_loses_its_lease_and_leaves_the_status_alone(run: Run) ->
         old.heartbeat,
         lambda: old.heartbeat({"epoch": 1}, {"value": 0.1}),
         lambda: old.close("failed", "late"),
-        lambda: old.record_epoch({"epoch": 1}),
     ):
         with pytest.raises(LeaseLostError, match=r"attempt 1 of run .* is no longer in charge"):
             call()
@@ -129,7 +129,6 @@ def test_keep_alive_beats_until_it_ends(run: Run) -> None:
     with attempt.keep_alive(every_s=0.05):
         _wait_until(lambda: run.store.read(run.key("lease.json")) != first)
         attempt.heartbeat({"epoch": 1})
-        attempt.record_epoch({"epoch": 1})
     last = run.store.read(run.key("lease.json"))
     time.sleep(0.2)
     assert run.store.read(run.key("lease.json")) == last
@@ -151,22 +150,9 @@ def test_the_lease_says_who_is_in_charge(run: Run) -> None:
     assert (lease["attempt"], lease["owner"]) == (1, "host a, process 12")
 
 
-def test_records_of_epochs_that_are_done_again_are_replaced(run: Run) -> None:
-    attempt = run.start_attempt("a driver")
-    for epoch in range(4):
-        attempt.record_epoch({"epoch": epoch, "loss": 1.0})
-    successor = run.start_attempt("its successor")
-    run.store.copy_folder(attempt.prefix, successor.prefix)
-    successor.record_epoch({"epoch": 2, "loss": float("nan")})
-    successor.record_epoch({"epoch": 3, "loss": 0.5})
-    records = read_metrics(run.store, successor.prefix)
-    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
-    assert [record["loss"] for record in records] == [1.0, 1.0, None, 0.5]
-
-
 def test_a_closed_attempt_has_an_index_that_its_growing_log_does_not_break(run: Run) -> None:
     attempt = run.start_attempt("a driver")
-    attempt.record_epoch({"epoch": 0})
+    write_metrics(run.store, attempt.prefix, [{"epoch": 0}])
     run.store.write(f"{attempt.prefix}/driver.log", b"one line\n")
     attempt.close("finished")
     run.store.write(f"{attempt.prefix}/driver.log", b"one line\nand a last one\n")
@@ -178,7 +164,7 @@ def test_an_attempt_that_ends_badly_says_so_and_still_indexes_its_files(
     run: Run, state: Literal["failed", "stopped"]
 ) -> None:
     attempt = run.start_attempt("a driver")
-    attempt.record_epoch({"epoch": 0})
+    write_metrics(run.store, attempt.prefix, [{"epoch": 0}])
     attempt.close(state, "the reason")
     status = run.status()
     assert (status.state, status.error) == (state, "the reason")

@@ -7,6 +7,7 @@ import pytest
 
 from cifarray.errors import StoreError
 from cifarray.runs import Run, check_index, read_metrics, write_index
+from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
 from tests.unit.runs.conftest import add_checkpoint
 
@@ -123,3 +124,9 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(run: Run) -> None:
     run.store.write(f"{prefix}/metrics.jsonl", b'{"epoch": 0}\n\xff{torn\n{"epoch": 2}\n')
     with pytest.raises(StoreError, match=r"metrics\.jsonl in .* is damaged in line 2"):
         read_metrics(run.store, prefix)
+
+
+def test_a_record_holds_null_for_a_figure_that_json_cannot_say(run: Run) -> None:
+    records = [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": 0.5}]
+    write_metrics(run.store, run.prefix, records)
+    assert [record["loss"] for record in read_metrics(run.store, run.prefix)] == [None, 0.5]

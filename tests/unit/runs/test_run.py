@@ -6,6 +6,7 @@ import pytest
 
 from cifarray.errors import RunNotFoundError, StoreError
 from cifarray.runs import Run, shown_state
+from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
 from tests.unit.runs.conftest import run_spec
 
@@ -136,11 +137,11 @@ def test_only_attempts_with_plain_numbers_count(run: Run) -> None:
 
 
 def test_metrics_are_those_of_the_newest_attempt_that_has_any(run: Run) -> None:
-    run.start_attempt("one").record_epoch({"epoch": 0})
+    write_metrics(run.store, run.start_attempt("one").prefix, [{"epoch": 0}])
     second = run.start_attempt("two")
     run.store.write(f"{second.prefix}/driver.log", b"")
     assert run.metrics() == [{"epoch": 0}]
-    second.record_epoch({"epoch": 1})
+    write_metrics(run.store, second.prefix, [{"epoch": 1}])
     assert run.metrics() == [{"epoch": 1}]
 
 
