@@ -34,6 +34,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         {"checkpoint": checkpoint, "epoch": outcome["epoch"], "trial_id": trial_id},
     )
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
+    history = result.best.history if result else run.metrics()
     predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
     history = result.best.history if result else attempt.run.metrics()
     inputs = ReportInputs(

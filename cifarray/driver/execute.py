@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import ray
 
@@ -21,6 +22,7 @@ from cifarray.spec.run import RunSpec
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, train
 from cifarray.tuning.sweep import concurrency, spec_of, sweep
+from cifarray.tuning.trials import trial_job
 
 ACTORS_TOO = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker stands twice in the log
@@ -64,7 +66,8 @@ def _carry_out(run: Run, attempt: Attempt) -> None:
         close_with_report(run, attempt, None)
     else:
         result = sweep(work)
-        evaluate(work, result.checkpoint.key)
+        best = replace(work, job=trial_job(work.job, result.best.params))
+        evaluate(best, result.checkpoint.key)
         close_with_report(run, attempt, result)
 
 
