@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,15 +54,20 @@ class CommandLine:
 
     def start(self, *words: str | Path) -> "subprocess.Popen[str]":
         """Begin a command; its output waits in pipes."""
-        return subprocess.Popen(
-            [CIFARRAY, *words],
-            cwd=self.folder,
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # A suite that runs in the background ignores Ctrl-C, and would hand that down.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                [CIFARRAY, *words],
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def type(self, *words: str | Path) -> Ended:
         """Run a command to its end, whatever that is."""

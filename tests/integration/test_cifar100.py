@@ -46,6 +46,11 @@ class Tuned:
         return content
 
 
+def write_digits(folder: Path) -> Path:
+    """An archive of CIFAR-100's layout with 400 rows to train on and 200 to test."""
+    return write_cifar100(folder / "digits.tar.gz", rows_per_class=4, test_rows_per_class=2)
+
+
 @pytest.fixture(scope="module", params=["digits", "real"])
 def tuned(
     request: pytest.FixtureRequest,
@@ -59,7 +64,7 @@ def tuned(
         archive = request.getfixturevalue("test_data") / SUBSET
         train_rows, test_rows, options = 6000, 1500, ()
     else:
-        archive = write_cifar100(folder / "digits.tar.gz", rows_per_class=4, test_rows_per_class=2)
+        archive = write_digits(folder)
         train_rows, test_rows, options = 400, 200, DIGITS
     store = f"s3://{s3_server.new_bucket()}/cifarray"
     typed = cifarray.with_environment(**s3_server.environment, CIFARRAY_STORE=store)
@@ -71,6 +76,16 @@ def tuned(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return Tuned(typed, s3_server, train_rows, test_rows, folder / "pulled", done.stdout)
+
+
+@pytest.fixture
+def any_archive(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The subset of real images, or an archive of digits where that is not there."""
+    try:
+        folder: Path = request.getfixturevalue("test_data")
+    except pytest.skip.Exception:
+        return write_digits(tmp_path)
+    return folder / SUBSET
 
 
 def test_the_script_prints_the_report(tuned: Tuned) -> None:
@@ -141,20 +156,22 @@ def test_no_key_is_in_anything_that_the_run_left_in_the_bucket(tuned: Tuned) -> 
     assert holders == []
 
 
-def test_two_workers_train_on_coarse_labels_from_the_bucket_and_the_checkpoint_is_pulled(
-    tuned: Tuned, tmp_path: Path
+def test_submit_prepares_an_archive_and_two_workers_train_on_its_coarse_labels(
+    cifarray: CommandLine, s3_server: S3Server, any_archive: Path, tmp_path: Path
 ) -> None:
-    run = tuned.cifarray.submit(
-        "train-cifar100", *DIGITS, "--set", "dataset.labels=coarse", "--set", "dataset.rows=400",
-        "--set", "train.epochs=1", "--set", "model.name=cnn3", "--set", "train.precision=fp32",
-        "--set", "schedule.warmup_epochs=0",
+    store = f"s3://{s3_server.new_bucket()}"
+    typed = cifarray.with_environment(**s3_server.environment, CIFARRAY_STORE=store)
+    run = typed.submit(
+        "train-cifar100", "--archive", any_archive, *DIGITS, "--set", "dataset.labels=coarse",
+        "--set", "dataset.rows=400", "--set", "train.epochs=1", "--set", "model.name=cnn3",
+        "--set", "train.precision=fp32", "--set", "schedule.warmup_epochs=0",
     )  # fmt: skip
-    pulled = tuned.cifarray.json("pull", run.id, tmp_path / "pulled")
+    pulled = typed.json("pull", run.id, tmp_path / "pulled")
     assert pulled["problems"] == []
     checkpoint = load_checkpoint(Path(pulled["checkpoints"]["best"]))
     assert len(checkpoint.classes) == 20
-    report = tuned.cifarray.json("report", run.id)
+    report = typed.json("report", run.id)
     assert report["dataset"]["labels"] == "coarse"
     assert report["world_size"] == 2
     assert report["train"]["rows"] + report["validation"]["rows"] == 400
-    assert report["test"]["rows"] == tuned.test_rows
+    assert 0.0 < report["test"]["top1_interval"][1] < 1.0

@@ -64,7 +64,9 @@ def test_a_killed_sweep_resumes_without_training_an_epoch_twice(
     assert run.store.exists(f"{finished}/ended.json")
     assert (epochs_of(run, finished), epochs_of(run, running)) == (EPOCHS, 1)
 
-    assert cifarray.json("resume", run.id)["state"] == "finished"
+    assert cifarray("resume", run.id, "--detach") == f"{run.id}\n"
+    assert "going on from attempt 1: " in cifarray("logs", "-f", run.id)
+    assert run.status().state == "finished"
     assert [epochs_of(run, folder) for folder in folders(run, attempt=2)] == [EPOCHS] * 3
     ends = [
         {
@@ -81,17 +83,20 @@ def test_a_killed_sweep_resumes_without_training_an_epoch_twice(
     assert len(before) == EPOCHS + 1
     assert ends[0] < before
 
-    trials = cifarray.json("report", run.id)["trials"]
-    assert [(trial["state"], trial["epochs"]) for trial in trials] == [("finished", EPOCHS)] * 3
+    report = cifarray.json("report", run.id)
+    trials = {trial["id"]: trial for trial in report["trials"]}
+    assert [(t["state"], t["epochs"]) for t in trials.values()] == [("finished", EPOCHS)] * 3
+
+    job = cifarray.json("submit", "train-digits", "--best-of", run.id, "--dry-run")
+    best = trials[report["best_trial_id"]]["parameters"]
+    assert {path: job[path.split(".")[0]][path.split(".")[1]] for path in best} == best
 
 
 def test_ctrl_c_stops_a_sweep_in_this_process_and_does_not_take_it_for_finished(
     cifarray: CommandLine,
 ) -> None:
     run = Run(cifarray.store, "interrupted-sweep")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored in background
     command = cifarray.start("run", *SWEEP, "--name", run.id)
-    signal.signal(signal.SIGINT, before)
     wait_until(
         lambda: any(epochs_of(run, folder) for folder in folders(run, attempt=1)),
         "the first epoch of a trial",

@@ -71,12 +71,10 @@ def workers_of(node: Node) -> list[int]:
     return [pid for pid, title in titles.items() if title.startswith("ray::RayTrainWorker")]
 
 
-def test_run_gives_the_weights_that_submit_gives(
-    cifarray: CommandLine, trained: Run, tmp_path: Path
+def test_run_gives_the_metrics_and_weights_that_submit_gives(
+    trained: Run, repeated: Run, tmp_path: Path
 ) -> None:
-    described = cifarray.json("run", "train-digits", *SLOW_EPOCHS, "--name", "in-this-process")
-    assert described["state"] == "finished"
-    refuse_difference(Run.open(cifarray.store, "in-this-process"), trained, tmp_path)
+    refuse_difference(repeated, trained, tmp_path)
 
 
 def test_a_worker_that_is_killed_in_mid_epoch_is_replaced_and_the_weights_are_the_same(
@@ -100,7 +98,7 @@ def test_a_worker_that_is_killed_in_mid_epoch_is_replaced_and_the_weights_are_th
     refuse_difference(run, trained, tmp_path)
 
 
-def test_a_stopped_run_passes_over_its_damaged_last_checkpoint_and_ends_with_the_same_weights(
+def test_a_stopped_run_resumes_before_its_damaged_last_checkpoint_with_the_same_weights(
     cifarray: CommandLine, trained: Run, tmp_path: Path
 ) -> None:
     run, command = begin(cifarray, "stopped-run")
@@ -109,18 +107,21 @@ def test_a_stopped_run_passes_over_its_damaged_last_checkpoint_and_ends_with_the
     older = f"{first.key.rpartition('/')[0]}/kept"  # Ray keeps best and last, here one and the same
     run.store.copy_folder(first.key, older)
     wait_for_epoch(run, 2, command)
+    command.send_signal(signal.SIGINT)
+    left = wait_for(command)
+    assert left.code == 130
+    assert f"cifarray logs -f {run.id}" in left.err and f"cifarray stop {run.id}" in left.err
+    assert run.status().state == "running"
     assert cifarray.json("stop", run.id) == {"run_id": run.id, "state": "stopped"}
-    ended = wait_for(command)
-    assert (ended.code, ended.sentence) == (1, f"run {run.id} was stopped")
-    assert run.status().state == "stopped"
-    last = stored_checkpoints(run.store, run.key("attempts"))[0]
-    assert last.epoch > first.epoch
+    assert run.status().error is None, "its driver did not close it"
+    last, before, *_ = stored_checkpoints(run.store, run.key("attempts"))
+    assert last.epoch > before.epoch >= first.epoch
     state = bytearray(run.store.read(f"{last.key}/state.pt"))
     state[len(state) // 2] ^= 1
     run.store.write(f"{last.key}/state.pt", bytes(state))
 
     assert cifarray.json("resume", run.id)["state"] == "finished"
-    assert "going on from attempt 1: epoch 1\n" in log_of(run, attempt=2)
+    assert f"going on from attempt 1: epoch {before.epoch}\n" in log_of(run, attempt=2)
     assert run.attempt_numbers() == [1, 2]
     refuse_difference(run, trained, tmp_path)
 
@@ -146,3 +147,12 @@ def test_the_dashboard_lists_the_training_and_status_says_where_it_is(
         listed = json.loads(answer.read())
     assert f"{trained.id}-1" in {each["name"] for each in listed["train_runs"]}
     assert cifarray.json("status", trained.id)["cluster"]["dashboard"] == node.dashboard
+
+
+def test_a_job_that_can_never_be_scheduled_says_so(cifarray: CommandLine, tmp_path: Path) -> None:
+    profile = tmp_path / "vast.yaml"
+    profile.write_text("kind: local\nworkers: 2\ncpus_per_worker: 400\n")
+    ended = cifarray.type("submit", "train-digits", "--cluster", profile, "--name", "too-large")
+    assert ended.code == 1
+    assert "need 800.25 CPUs, and the cluster has " in ended.sentence
+    assert Run(cifarray.store, "too-large").status().state == "failed"
