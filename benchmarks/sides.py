@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-EPOCHS, BATCH, PADDING = 4, 256, 4
+EPOCHS, BATCH, PADDING = 3, 256, 4
 LR, MOMENTUM = 0.05, 0.9
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
 Figures = dict[str, float]

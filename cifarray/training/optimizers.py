@@ -65,6 +65,7 @@ def check_optimizer(spec: OptimizerSpec) -> None:
             raise JobError(
                 f"optimizer {spec.name} does not use optimizer.{field}; it uses "
                 + ", ".join(sorted(used))
+                + f": say --set optimizer.{field}=null"
             )
     if spec.nesterov and not spec.momentum:
         raise JobError(
