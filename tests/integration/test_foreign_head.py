@@ -105,6 +105,7 @@ def own(cifarray: CommandLine, tmp_path: Path) -> Iterator[CommandLine]:
     command_line.type("cluster", "down", "--yes")
 
 
+@pytest.mark.slow
 def test_a_run_works_beside_it_and_leaves_it_as_it_was(
     foreign_head: str, foreigner: dict[str, str], own: CommandLine, tmp_path: Path
 ) -> None:

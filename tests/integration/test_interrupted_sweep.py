@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from cifarray.runs import Run, read_metrics
 from cifarray.submit import processes
 from cifarray.submit.node_state import Node
@@ -20,6 +22,16 @@ SWEEP = (
     "--set", "sweep.scheduler.name=none",
 )  # fmt: skip
 """One trial at a time, and epochs of a second or two."""
+PROFILE = "kind: local\nworkers: 2\ncpus_per_worker: 0.5\nthreads_per_worker: 1\n"
+"""With one thread an epoch lasts about as long on a busy machine too."""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """The cluster profile of these sweeps."""
+    file = tmp_path / "one-thread.yaml"
+    file.write_text(PROFILE)
+    return file
 
 
 def folders(run: Run, attempt: int) -> list[str]:
@@ -44,10 +56,10 @@ def driver_of(run: Run, node: Node) -> int:
 
 
 def test_a_killed_sweep_resumes_without_training_an_epoch_twice(
-    cifarray: CommandLine, session_node: tuple[Node, Path]
+    cifarray: CommandLine, session_node: tuple[Node, Path], profile: Path
 ) -> None:
     run = Run(cifarray.store, "killed-sweep")
-    command = cifarray.start("submit", *SWEEP, "--name", run.id)
+    command = cifarray.start("submit", *SWEEP, "--cluster", profile, "--name", run.id)
 
     def second_trial_runs() -> bool:
         begun = folders(run, attempt=1)
@@ -93,10 +105,10 @@ def test_a_killed_sweep_resumes_without_training_an_epoch_twice(
 
 
 def test_ctrl_c_stops_a_sweep_in_this_process_and_does_not_take_it_for_finished(
-    cifarray: CommandLine,
+    cifarray: CommandLine, profile: Path
 ) -> None:
     run = Run(cifarray.store, "interrupted-sweep")
-    command = cifarray.start("run", *SWEEP, "--name", run.id)
+    command = cifarray.start("run", *SWEEP, "--cluster", profile, "--name", run.id)
     wait_until(
         lambda: any(epochs_of(run, folder) for folder in folders(run, attempt=1)),
         "the first epoch of a trial",

@@ -54,7 +54,8 @@ def carry_out(
     cifarray: CommandLine, session_node: tuple[Node, Path], sweeps: dict[str, list[str]]
 ) -> dict[str, list[TrialRecord]]:
     """Run small sweeps over the digits, one after the other."""
-    store, profile = cifarray.store, load_profile("local")
+    store = cifarray.store
+    profile = load_profile("local").model_copy(update={"threads_per_worker": 1})
     manifest = load_manifest(store, "digits")
     for name, sets in sweeps.items():
         create(plan(load_job("tune-digits", [*SMALL, *sets]), profile), store, manifest, name)
