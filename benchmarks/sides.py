@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-EPOCHS, BATCH, PADDING = 3, 256, 4
+EPOCHS, BATCH, PADDING = 4, 256, 4
 LR, MOMENTUM = 0.05, 0.9
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
 Figures = dict[str, float]
 
 
-def cifarray_side(archive: Path, threads: int) -> Figures:
+def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     """Our session, as a Train worker or a trial runs it, with the reading that Ray's tasks do."""
     from cifarray.data.ingest import prepare
     from cifarray.data.selection import select_rows
@@ -49,6 +49,7 @@ def cifarray_side(archive: Path, threads: int) -> Figures:
             "model": {"name": "cnn3"},
             "optimizer": {"name": "sgd", "lr": LR, "momentum": MOMENTUM},
             "train": {"epochs": EPOCHS, "global_batch_size": BATCH},
+            "seed": seed,
         }
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +76,7 @@ def cifarray_side(archive: Path, threads: int) -> Figures:
     }
 
 
-def plain_side(archive: Path, threads: int) -> Figures:
+def plain_side(archive: Path, threads: int, seed: int) -> Figures:
     """A plain script: tensors in memory, random order, augmentation of whole batches."""
     torch.set_num_threads(threads)
     images, labels = load_split(archive, "train")
@@ -86,10 +87,10 @@ def plain_side(archive: Path, threads: int) -> Figures:
         for index in torch.randperm(len(images)).split(BATCH):
             yield normalize(crop(flip(images[index]))), labels[index]
 
-    return timed_training(epoch, len(images), archive)
+    return timed_training(epoch, len(images), archive, seed)
 
 
-def loader_side(archive: Path, threads: int, workers: int) -> Figures:
+def loader_side(archive: Path, threads: int, seed: int, workers: int) -> Figures:
     """The dataset and transforms of torchvision behind a DataLoader with persistent workers."""
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
@@ -124,17 +125,17 @@ def loader_side(archive: Path, threads: int, workers: int) -> Figures:
             num_workers=workers,
             persistent_workers=workers > 0,
         )
-        return timed_training(partial(iter, loader), keep, archive)
+        return timed_training(partial(iter, loader), keep, archive, seed)
 
 
 def timed_training(
-    epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], rows: int, archive: Path
+    epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], rows: int, archive: Path, seed: int
 ) -> Figures:
     """The textbook loop; the first epoch warms up and is not timed."""
     from cifarray.models.registry import build_model
     from cifarray.spec.job import ModelSpec
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build_model(ModelSpec(name="cnn3"), 20, (32, 32, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
     seconds = 0.0
@@ -204,14 +205,15 @@ def main() -> None:
     parser.add_argument("side", choices=("cifarray", "plain", "loader"))
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader")
     options = parser.parse_args()
-    archive, threads = options.archive, options.threads
+    archive, threads, seed = options.archive, options.threads, options.seed
     if options.side == "loader":
-        figures = loader_side(archive, threads, options.workers)
+        figures = loader_side(archive, threads, seed, options.workers)
     else:
         side = cifarray_side if options.side == "cifarray" else plain_side
-        figures = side(archive, threads)
+        figures = side(archive, threads, seed)
     print(json.dumps(figures))
 
 

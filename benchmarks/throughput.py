@@ -40,7 +40,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for number in range(options.n):
         for side, arguments in SIDES.items():
-            measured[side].append(measure([*arguments, *common]))
+            measured[side].append(measure([*arguments, *common, "--seed", str(number)]))
             print(f"{number + 1}/{options.n} {side}: {measured[side][-1]}", file=sys.stderr)
     ours = statistics.median(figures["images_per_s"] for figures in measured["cifarray"])
     print(f"n = {options.n}, {options.threads} threads; images/s after the first epoch")
