@@ -32,11 +32,3 @@ def cifarray(
 def trained(cifarray: CommandLine) -> Run:
     """A training on two workers that nothing has disturbed."""
     return cifarray.submit("train-digits", *SLOW_EPOCHS, "--name", "undisturbed")
-
-
-@pytest.fixture(scope="session")
-def repeated(cifarray: CommandLine, trained: Run) -> Run:
-    """The same training once more, its driver in the command's own process."""
-    words = ("train-digits", *SLOW_EPOCHS, "--name", "in-this-process")
-    assert cifarray.json("run", *words)["state"] == "finished"
-    return Run(trained.store, "in-this-process")

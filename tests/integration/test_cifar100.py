@@ -51,21 +51,30 @@ def write_digits(folder: Path) -> Path:
     return write_cifar100(folder / "digits.tar.gz", rows_per_class=4, test_rows_per_class=2)
 
 
-@pytest.fixture(scope="module", params=["digits", "real"])
+@pytest.fixture(scope="module")
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The subset of real images, or digits in its place where it is not there."""
+    try:
+        folder: Path = request.getfixturevalue("test_data")
+    except pytest.skip.Exception:
+        return write_digits(tmp_path_factory.mktemp("archive"))
+    return folder / SUBSET
+
+
+@pytest.fixture(scope="module", params=["any", pytest.param("digits", marks=pytest.mark.slow)])
 def tuned(
     request: pytest.FixtureRequest,
     cifarray: CommandLine,
     s3_server: S3Server,
+    archive: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Tuned:
-    """The script's work: on an archive of digits, and on the subset of real images."""
+    """The script's work: on real images if there are any, and on digits."""
     folder = tmp_path_factory.mktemp("cifar100")
-    if request.param == "real":
-        archive = request.getfixturevalue("test_data") / SUBSET
-        train_rows, test_rows, options = 6000, 1500, ()
-    else:
+    if request.param == "digits":
         archive = write_digits(folder)
-        train_rows, test_rows, options = 400, 200, DIGITS
+    real = archive.name == SUBSET
+    train_rows, test_rows, options = (6000, 1500, ()) if real else (400, 200, DIGITS)
     store = f"s3://{s3_server.new_bucket()}/cifarray"
     typed = cifarray.with_environment(**s3_server.environment, CIFARRAY_STORE=store)
     path = f"{CIFARRAY.parent}{os.pathsep}{os.environ['PATH']}"
@@ -76,16 +85,6 @@ def tuned(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return Tuned(typed, s3_server, train_rows, test_rows, folder / "pulled", done.stdout)
-
-
-@pytest.fixture
-def any_archive(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The subset of real images, or an archive of digits where that is not there."""
-    try:
-        folder: Path = request.getfixturevalue("test_data")
-    except pytest.skip.Exception:
-        return write_digits(tmp_path)
-    return folder / SUBSET
 
 
 def test_the_script_prints_the_report(tuned: Tuned) -> None:
@@ -157,12 +156,12 @@ def test_no_key_is_in_anything_that_the_run_left_in_the_bucket(tuned: Tuned) -> 
 
 
 def test_submit_prepares_an_archive_and_two_workers_train_on_its_coarse_labels(
-    cifarray: CommandLine, s3_server: S3Server, any_archive: Path, tmp_path: Path
+    cifarray: CommandLine, s3_server: S3Server, archive: Path, tmp_path: Path
 ) -> None:
     store = f"s3://{s3_server.new_bucket()}"
     typed = cifarray.with_environment(**s3_server.environment, CIFARRAY_STORE=store)
     run = typed.submit(
-        "train-cifar100", "--archive", any_archive, *DIGITS, "--set", "dataset.labels=coarse",
+        "train-cifar100", "--archive", archive, *DIGITS, "--set", "dataset.labels=coarse",
         "--set", "dataset.rows=400", "--set", "train.epochs=1", "--set", "model.name=cnn3",
         "--set", "train.precision=fp32", "--set", "schedule.warmup_epochs=0",
     )  # fmt: skip

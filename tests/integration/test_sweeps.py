@@ -117,6 +117,7 @@ def test_optuna_searches_the_whole_space(sweeps: dict[str, list[TrialRecord]]) -
         assert trial.params["optimizer.name"] in ("sgd", "adam", "adamw", "rmsprop")
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers_train_together(
     cifarray: CommandLine, session_node: tuple[Node, Path]
 ) -> None:
