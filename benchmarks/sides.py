@@ -2,9 +2,10 @@
 
     python -m benchmarks.sides {cifarray,plain,loader} --archive FILE [--workers N]
 
-All do equal work: network, batch size, float32, crop and flip, SGD, steps, threads. `plain` is the
-script that one would write: uint8 tensors in memory, augmented in batches. `loader` is the dataset
-and the transforms of torchvision behind a DataLoader.
+All do equal work: network, batch size, float32, crop and flip, SGD, threads. `plain` is the script
+that one would write: uint8 tensors in memory, augmented in batches. `loader` is the dataset and the
+transforms of torchvision behind a DataLoader, whose workers come on top of --threads. Both in the
+usual memory layout, or with --channels-last in the one that cifarray takes by itself.
 
 Shapes: N rows, C channels, H and W an image's height and width.
 """
@@ -76,7 +77,7 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     }
 
 
-def plain_side(archive: Path, threads: int, seed: int) -> Figures:
+def plain_side(archive: Path, threads: int, seed: int, layout: torch.memory_format) -> Figures:
     """A plain script: tensors in memory, random order, augmentation of whole batches."""
     torch.set_num_threads(threads)
     images, labels = load_split(archive, "train")
@@ -87,10 +88,12 @@ def plain_side(archive: Path, threads: int, seed: int) -> Figures:
         for index in torch.randperm(len(images)).split(BATCH):
             yield normalize(crop(flip(images[index]))), labels[index]
 
-    return timed_training(epoch, len(images), archive, seed)
+    return timed_training(epoch, len(images), archive, seed, layout)
 
 
-def loader_side(archive: Path, threads: int, seed: int, workers: int) -> Figures:
+def loader_side(
+    archive: Path, threads: int, seed: int, layout: torch.memory_format, workers: int
+) -> Figures:
     """The dataset and transforms of torchvision behind a DataLoader with persistent workers."""
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
@@ -125,24 +128,29 @@ def loader_side(archive: Path, threads: int, seed: int, workers: int) -> Figures
             num_workers=workers,
             persistent_workers=workers > 0,
         )
-        return timed_training(partial(iter, loader), keep, archive, seed)
+        return timed_training(partial(iter, loader), keep, archive, seed, layout)
 
 
 def timed_training(
-    epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], rows: int, archive: Path, seed: int
+    epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]],
+    rows: int,
+    archive: Path,
+    seed: int,
+    layout: torch.memory_format,
 ) -> Figures:
     """The textbook loop; the first epoch warms up and is not timed."""
     from cifarray.models.registry import build_model
     from cifarray.spec.job import ModelSpec
 
     torch.manual_seed(seed)
-    model = build_model(ModelSpec(name="cnn3"), 20, (32, 32, 3))
+    model = build_model(ModelSpec(name="cnn3"), 20, (32, 32, 3)).to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
     seconds = 0.0
     for number in range(EPOCHS):
         model.train()
         started = time.perf_counter()
         for images_NCHW, labels_N in epoch():
+            images_NCHW = images_NCHW.contiguous(memory_format=layout)
             loss = cross_entropy(model(images_NCHW), labels_N)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -207,13 +215,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader")
+    parser.add_argument("--channels-last", action="store_true", help="in plain and loader")
     options = parser.parse_args()
     archive, threads, seed = options.archive, options.threads, options.seed
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
     if options.side == "loader":
-        figures = loader_side(archive, threads, seed, options.workers)
+        figures = loader_side(archive, threads, seed, layout, options.workers)
+    elif options.side == "plain":
+        figures = plain_side(archive, threads, seed, layout)
     else:
-        side = cifarray_side if options.side == "cifarray" else plain_side
-        figures = side(archive, threads, seed)
+        figures = cifarray_side(archive, threads, seed)
     print(json.dumps(figures))
 
 

@@ -15,9 +15,12 @@ from pathlib import Path
 SIDES = {
     "cifarray": ["cifarray"],
     "plain script": ["plain"],
+    "plain script, channels_last": ["plain", "--channels-last"],
     "DataLoader, 0 workers": ["loader", "--workers", "0"],
     "DataLoader, 1 worker": ["loader", "--workers", "1"],
     "DataLoader, 2 workers": ["loader", "--workers", "2"],
+    "DataLoader, 1 worker, channels_last": ["loader", "--workers", "1", "--channels-last"],
+    "DataLoader, 2 workers, channels_last": ["loader", "--workers", "2", "--channels-last"],
 }
 
 

@@ -51,7 +51,7 @@ class CNN3(nn.Module):
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(WIDTHS[2] * height * width, HIDDEN),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Dropout(before_last),
             nn.Linear(HIDDEN, num_classes),
         )
@@ -63,4 +63,6 @@ class CNN3(nn.Module):
 
 
 def _convolution(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+    # ReLU before the pooling would give the same values, from four times as many.
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return convolution, nn.MaxPool2d(2), nn.ReLU(inplace=True)

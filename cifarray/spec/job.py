@@ -97,7 +97,8 @@ class TrainSpec(Record):
     steps: int | None = Field(default=None, ge=1)
     global_batch_size: int = Field(default=256, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
+    channels_last: bool = True
+    """Memory layout of images and weights; on CPUs and with bf16 on GPUs the faster one."""
     compile: bool = False
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     clip_grad_norm: float | None = Field(default=None, gt=0.0)

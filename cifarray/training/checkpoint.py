@@ -128,7 +128,7 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
     state = read_state(folder)
     job = Job.model_validate(state["job"])
     classes, shape = tuple(state["classes"]), tuple(state["input_shape"])
-    model = build_model(job.model, len(classes), shape, code)
+    model = build_network(job, len(classes), shape, code)
     try:
         model.load_state_dict(state["model"])
     except (RuntimeError, TypeError) as error:
@@ -151,6 +151,18 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
         metrics=state["history"][-1] if state["history"] else {},
         dataset=state["dataset"],
     )
+
+
+def build_network(
+    job: Job, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
+) -> nn.Module:
+    """A job's network with fresh weights in the layout that it is trained and evaluated in.
+
+    Evaluation in another layout would round differently, in the last digits.
+    """
+    model = build_model(job.model, num_classes, shape, code)
+    layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
+    return model.to(memory_format=layout)
 
 
 def seed_rng(seed: int) -> None:

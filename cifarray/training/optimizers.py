@@ -86,6 +86,8 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> 
     if {"beta1", "beta2"} & options.keys():
         beta1, beta2 = signature(build).parameters["betas"].default
         options["betas"] = options.pop("beta1", beta1), options.pop("beta2", beta2)
+    if "fused" in signature(build).parameters:
+        options["fused"] = True  # one pass over the weights, on the CPU too
     optimizer: Optimizer = build(parameters, **options)
     return optimizer
 

@@ -21,11 +21,11 @@ from cifarray.data.cache import Shard, hold, seed_of
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Positions, Selection
 from cifarray.errors import CheckpointError, JobError
-from cifarray.models.registry import build_model, count_parameters
+from cifarray.models.registry import count_parameters
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
-from cifarray.training.checkpoint import restore_rng, rng_state, seed_rng
+from cifarray.training.checkpoint import build_network, restore_rng, rng_state, seed_rng
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
@@ -77,7 +77,7 @@ class Session:
         self._rank, self._world_size = world()
         self.history: list[Record] = []
         seed_rng(seed_of(job.seed, "weights"))
-        self._network = build_model(job.model, len(self.classes), self._shape, code).to(rows.device)
+        self._network = build_network(job, len(self.classes), self._shape, code).to(rows.device)
         self._parameters = count_parameters(self._network)
         manifest = rows.manifest
         self._normalize = Normalize(job.preprocess, manifest.mean, manifest.std).to(rows.device)
@@ -106,10 +106,8 @@ class Session:
 
     @cached_property
     def _model(self) -> nn.Module:
-        """The network as it is trained: laid out, synchronised, compiled and wrapped as asked."""
+        """The network as it is trained: synchronised, compiled and wrapped as asked."""
         options, model = self.job.train, self._network
-        if options.channels_last:
-            model.to(memory_format=torch.channels_last)
         if options.sync_batchnorm:
             if self._rows.device.type != "cuda":
                 raise JobError(SYNC_BATCHNORM_ON_CPU)
