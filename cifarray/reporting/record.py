@@ -72,8 +72,8 @@ def _check(run: Run, record: Any, required: Mapping[str, type | tuple[type, ...]
         found = field_at(record, path)
         if not isinstance(found, kind) or isinstance(found, bool):
             raise StoreError(
-                f"report.json of run {run.id} is damaged: {path} is {found!r}; write it anew with"
-                f" `cifarray resume {run.id}`"
+                f"report.json of run {run.id} is damaged: {path} is {found!r}; the checkpoints"
+                f" are not: `cifarray evaluate {run.id}` gives the test figures again"
             )
 
 

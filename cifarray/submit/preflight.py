@@ -23,7 +23,7 @@ from cifarray.store import Store
 from cifarray.training.optimizers import check_optimizer
 from cifarray.training.reads import unread_fields
 from cifarray.training.schedules import build_schedule, check_schedule
-from cifarray.tuning.trials import trial_job
+from cifarray.tuning.trials import most_epochs, trial_job
 
 NOT_SWEEPABLE = {
     "name": "it only names the job",
@@ -164,7 +164,7 @@ def _check_space(job: Job) -> None:
         raise JobError(
             f"sweep.search {job.sweep.search} takes no grid field; use choice, or search=grid"
         )
-    if job.sweep.scheduler.name == "asha" and job.train.epochs is None:
+    if job.sweep.scheduler.name == "asha" and most_epochs(job) is None:
         raise JobError(
             "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
             "train.steps, if you like), or choose median or none"

@@ -37,6 +37,7 @@ from cifarray.tuning.trials import (
     TRIAL_FILE,
     TrialRecord,
     best_trial,
+    most_epochs,
     read_trials,
     trial_job,
 )
@@ -151,7 +152,7 @@ def scheduler(job: Job) -> TrialScheduler | None:
             time_attr="epoch",
             metric=spec.metric,
             mode=mode,
-            max_t=max(job.train.epochs or rule.grace_epochs, rule.grace_epochs),
+            max_t=max(most_epochs(job) or 0, rule.grace_epochs),
             grace_period=rule.grace_epochs,
             reduction_factor=rule.factor,
         )

@@ -70,7 +70,8 @@ def read_trials(
         except StoreError:
             continue
         history = read_metrics(store, f"{prefix}/{folder}")
-        state = _state(store, f"{prefix}/{folder}", folder in errors, len(history), total_epochs)
+        own_total = written["params"].get("train.epochs", total_epochs)
+        state = _state(store, f"{prefix}/{folder}", folder in errors, len(history), own_total)
         trials.append(TrialRecord(folder, written["params"], history, state, errors.get(folder)))
     return sorted(trials, key=lambda trial: trial.id)
 
@@ -86,6 +87,13 @@ def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None
         if before is None or is_better(metric, value, before):
             best = trial
     return best
+
+
+def most_epochs(job: Job) -> int | None:
+    """The epochs of a sweep's longest trial; None where a trial's steps alone limit it."""
+    domain = job.sweep.space.get("train.epochs") if job.sweep else None
+    limits = domain.examples if domain else (job.train.epochs,)
+    return None if None in limits else max(limits)
 
 
 def _state(store: Store, prefix: str, failed: bool, epochs: int, total: int | None) -> str:

@@ -113,6 +113,15 @@ def test_asha_counts_in_epochs_up_to_the_jobs_own():
     assert (rule._brackets[0].rf, rule._metric_op) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("domain", "most"), [({"choice": [4, 12]}, 12), ({"randint": [5, 11]}, 10)]
+)
+def test_asha_counts_up_to_the_longest_trials_epochs(domain: dict[str, Any], most: int):
+    rule = scheduler(sweep(space={**SPACE, "train.epochs": domain}))
+    assert isinstance(rule, ASHAScheduler)
+    assert rule._max_t == most
+
+
 def test_a_loss_is_better_when_it_is_lower():
     rule = scheduler(sweep(metric="validation.loss"))
     assert isinstance(rule, ASHAScheduler)

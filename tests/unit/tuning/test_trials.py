@@ -65,6 +65,12 @@ def test_a_trial_with_every_epoch_is_finished_even_if_tune_stopped_it_there(stor
     assert states(store) == ["finished", "finished"]
 
 
+def test_a_trial_with_a_number_of_epochs_of_its_own_is_finished_by_that(store: Store, put: Put):
+    put("t1", 0.1, 0.2, ended="stopped early", **{"train.epochs": 2})
+    put("t2", 0.1, 0.2, 0.3, ended="stopped early", **{"train.epochs": 9})
+    assert states(store) == ["finished", "stopped early"]
+
+
 def test_a_trial_that_was_stopped_before_its_end_is_stopped_early(store: Store, put: Put):
     put("t1", 0.1, 0.2, ended="stopped early")
     assert states(store) == ["stopped early"]
