@@ -129,6 +129,7 @@ def read_shard(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns of no bars
     source = RowGroups(store.spec, reads, ("image", label_column, "row_id"))
     dataset = ray.data.read_datasource(
         source, num_cpus=TASK_CPUS, override_num_blocks=len(source.tasks())

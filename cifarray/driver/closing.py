@@ -36,7 +36,6 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
     history = result.best.history if result else run.metrics()
     predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
-    history = result.best.history if result else attempt.run.metrics()
     inputs = ReportInputs(
         spec=spec,
         dataset=report_dataset(manifest, spec.job),
