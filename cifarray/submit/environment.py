@@ -27,6 +27,13 @@ LOCAL_NAMES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 """Paths and names without secrets, of use on this machine only."""
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
+"""glibc keeps freed activations instead of giving them back to the kernel, page by page, at every
+step. Ray Train runs the loop in a thread, whose own arena would hold no array of this size."""
 CREDENTIALS_PREFIX = "credentials-"
 
 
@@ -36,6 +43,7 @@ def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{profile.worker_start_timeout_s:g}",
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+        **ALLOCATOR,
     }
     if store.uri.startswith("s3://"):
         environment |= _aws_environment(here)
