@@ -153,7 +153,7 @@ def _address(run: "Run") -> str:
     """Where the page is: a path on this machine, or its address in the store."""
     from cifarray.reporting.record import PAGE_FILE
 
-    key = run.key("report", PAGE_FILE)
+    key = f"{run.report_prefix()}/{PAGE_FILE}"
     is_bucket = run.store.uri.startswith("s3://")
     return f"{run.store.uri.rstrip('/')}/{key}" if is_bucket else run.store.path(key)
 

@@ -1,12 +1,17 @@
 """`python -m cifarray.driver RUN --store URI`: what the Jobs API starts."""
 
 import argparse
+import os
 import sys
+
+import yaml
 
 from cifarray.driver.execute import execute
 from cifarray.errors import CifarrayError
 from cifarray.runs import Run
+from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
+from cifarray.submit.new_run import record_request
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
     options = parser.parse_args(arguments)
     try:
-        return execute(Run.open(Store.open(options.store, options.endpoint), options.run))
+        store = Store.open(options.store, options.endpoint)
+        if given := os.environ.get(REQUEST_VARIABLE):
+            record_request(store, RunRequest.model_validate(yaml.safe_load(given)))
+        return execute(Run.open(store, options.run))
     except CifarrayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,8 @@
-"""What stands at a run's end: which checkpoint is its own, and its report."""
+"""What stands at a run's end: which checkpoint is its own, and its report.
+
+An attempt writes both into its own folder, where an older one that wakes up again hurts nobody, and
+copies them to the run's only after the run has finished by its hand.
+"""
 
 import io
 import tempfile
@@ -14,6 +18,7 @@ from cifarray.reporting.inputs import SPLITS, images_per_s
 from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Attempt, Run, write_index
+from cifarray.runs.run import REPORT
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.training.work import OUTCOME_FILE
@@ -24,13 +29,13 @@ BEST_FILE = "best.json"
 
 
 def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) -> None:
-    """Name the run's checkpoint in best.json, then write its report, the report's index last."""
+    """Name the attempt's checkpoint in best.json and write the report, the report's index last."""
     store, spec = run.store, run.spec()
     outcome = store.read_json(f"{attempt.prefix}/{OUTCOME_FILE}")
     trial_id = result.best.id if result else None
     checkpoint = outcome["checkpoint"].removeprefix(f"{run.prefix}/")
     store.write_json(
-        run.key(BEST_FILE),
+        f"{attempt.prefix}/{BEST_FILE}",
         {"checkpoint": checkpoint, "epoch": outcome["epoch"], "trial_id": trial_id},
     )
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
@@ -55,8 +60,14 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
     with tempfile.TemporaryDirectory() as folder:
         write_report(Path(folder), inputs)
         for path in sorted(Path(folder).iterdir()):
-            store.upload(path, run.key("report", path.name))
-    write_index(store, run.key("report"))
+            store.upload(path, f"{attempt.prefix}/{REPORT}/{path.name}")
+    write_index(store, f"{attempt.prefix}/{REPORT}")
+
+
+def publish(run: Run, attempt: Attempt) -> None:
+    """Make what the attempt has closed with the run's own. Its run must have finished by it."""
+    run.store.copy_folder(f"{attempt.prefix}/{REPORT}", run.key(REPORT))
+    run.store.write(run.key(BEST_FILE), run.store.read(f"{attempt.prefix}/{BEST_FILE}"))
 
 
 def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:

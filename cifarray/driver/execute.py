@@ -11,17 +11,17 @@ from dataclasses import replace
 
 import ray
 
-from cifarray.driver.closing import close_with_report
+from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
 from cifarray.driver.log import kept_log
 from cifarray.driver.progress import watched
+from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import Attempt, Run
 from cifarray.spec.profile import Profile
-from cifarray.spec.run import RunSpec
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, train
-from cifarray.tuning.sweep import concurrency, spec_of, sweep
+from cifarray.tuning.sweep import sweep
 from cifarray.tuning.trials import trial_job
 
 ACTORS_TOO = {
@@ -29,12 +29,14 @@ ACTORS_TOO = {
 }
 """What every process of a run is told; RAY_ADDRESS too: by it Train's own actors look the node up,
 and they find the wrong one where two run."""
-READING_CPUS = 0.25
-"""What Ray Data needs free beside the workers."""
 
 
 def execute(run: Run) -> int:
     """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
+    state = run.status().state
+    if state in ("finished", "stopped"):  # a cluster that lost its head submits a job again
+        print(f"run {run.id} was {state} before; `cifarray resume` asks for it anew", flush=True)
+        return 0 if state == "finished" else 1
     attempt = run.start_attempt(f"{socket.gethostname()}:{os.getpid()}")
     with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
@@ -42,6 +44,7 @@ def execute(run: Run) -> int:
             with attempt.keep_alive(), watched(attempt, run.spec()):
                 _carry_out(run, attempt)
             attempt.close("finished")
+            _publish(run, attempt)
             return 0
         except LeaseLostError as error:
             print(f"error: {error}", flush=True)
@@ -58,7 +61,7 @@ def execute(run: Run) -> int:
 def _carry_out(run: Run, attempt: Attempt) -> None:
     spec = run.spec()
     _connect(spec.profile)
-    _check_room(spec)
+    ensure_room(spec)
     carry_over(run, attempt)
     work = Work(run.store.spec, spec, spec.job, attempt.prefix, spec.world_size)
     if spec.job.sweep is None:
@@ -81,26 +84,6 @@ def _connect(profile: Profile) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init() has put its own there
 
 
-def _check_room(spec: RunSpec) -> None:
-    """Say so at once if the workers can never be scheduled. Raises: ClusterError."""
-    profile, has = spec.profile, ray.cluster_resources()
-    workers = spec.world_size
-    if spec.job.sweep is not None:
-        trials = concurrency(spec.job, profile)
-        workers = max(workers, trials * spec_of(spec.job).workers_per_trial)
-    needs = {
-        "CPU": workers * profile.cpus_per_worker + READING_CPUS,
-        "GPU": workers * profile.gpus_per_worker,
-    }
-    for resource, amount in needs.items():
-        if amount > has.get(resource, 0.0) + 1e-9:
-            raise ClusterError(
-                f"{workers} workers and their reading need {amount:g} {resource}s, and the cluster "
-                f"has {has.get(resource, 0.0):g}; take fewer workers or a smaller share for each "
-                "in the cluster profile"
-            )
-
-
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Turn SIGTERM into KeyboardInterrupt, so that a stopped run closes as one.
@@ -112,6 +95,14 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _publish(run: Run, attempt: Attempt) -> None:
+    """The run has finished whether this works or not: readers find the attempt's own files too."""
+    try:
+        publish(run, attempt)
+    except CifarrayError as error:
+        print(f"warning: the report stays in {attempt.prefix}: {error}", flush=True)
 
 
 def _close(attempt: Attempt, state: str, error: str | None) -> None:

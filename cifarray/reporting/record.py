@@ -82,7 +82,7 @@ def fetch_report(run: Run, folder: Path) -> Path:
 
     Raises: StoreError if a file arrives with other bytes than the index says.
     """
-    prefix = run.key("report")
+    prefix = run.report_prefix()
     for name in (*read_index(run.store, prefix), INDEX_FILE):
         run.store.download(f"{prefix}/{name}", folder / name)
     problems = check_index(Store.open(str(folder.absolute())), "")

@@ -14,10 +14,12 @@ from cifarray.errors import InputError, KeyMissingError, StoreError
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import INDEX_FILE, METRICS_FILE, PROOF_FILE, Listed, read_index
 from cifarray.runs.lease import LEASE_FILE
-from cifarray.runs.run import SPEC_FILE, Run
+from cifarray.runs.run import REPORT, SPEC_FILE, Run
 from cifarray.store import index_last, is_index, to_json
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
+ATTEMPTS_REPORT = re.compile(rf"attempts/\d+/({REPORT}/|best\.json$)")
+"""The attempt's own copies of what has become the run's."""
 CHUNK_BYTES = 1 << 20
 
 
@@ -61,6 +63,8 @@ def plan_pull(run: Run) -> PullPlan:
     checkpoints = chosen_checkpoints(run, sizes)
     folders = set(checkpoints.values())
     wanted = {name: size for name, size in sizes.items() if _is_wanted(name, folders)}
+    if f"{REPORT}/{INDEX_FILE}" in sizes:
+        wanted = {name: size for name, size in wanted.items() if not ATTEMPTS_REPORT.match(name)}
     listed: dict[str, Listed] = {}
     for name in sorted(sizes, key=len):  # what a deeper index says of a file counts
         folder = name.rpartition("/")[0]

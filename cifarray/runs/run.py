@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cifarray.errors import KeyMissingError, LeaseLostError, RunNotFoundError, StoreError
 from cifarray.runs import lease
 from cifarray.runs.attempt import Attempt
-from cifarray.runs.folders import check_index, read_metrics
+from cifarray.runs.folders import INDEX_FILE, check_index, read_metrics
 from cifarray.runs.ids import is_run_id, submitted_order
 from cifarray.runs.status import STATUS_FILE, RunState, Status, now, read_status
 from cifarray.spec.load import nearest, to_yaml
@@ -19,7 +19,7 @@ from cifarray.store import Store, to_json
 
 RUNS = "runs"
 SPEC_FILE = "job.yaml"
-REPORT_FILE = "report.json"
+REPORT, REPORT_FILE = "report", "report.json"
 WRITE_TRIES = 20
 
 
@@ -163,18 +163,29 @@ class Run:
 
     def has_report(self) -> bool:
         """Whether there is a report whose bytes all agree with its index."""
-        return not check_index(self.store, self.key("report"))
+        return not check_index(self.store, self.report_prefix())
+
+    def report_prefix(self) -> str:
+        """Where the report lies: in the run's folder, or still in that of its last attempt."""
+        published = self.key(REPORT)
+        if not self.store.exists(f"{published}/{INDEX_FILE}"):
+            status = self.status()
+            own = self.key("attempts", str(status.attempts), REPORT)
+            if status.state == "finished" and self.store.exists(f"{own}/{INDEX_FILE}"):
+                return own
+        return published
 
     def report(self) -> dict[str, Any]:
         """The content of report.json. Raises: StoreError if there is no whole report."""
-        problems = check_index(self.store, self.key("report"))
+        prefix = self.report_prefix()
+        problems = check_index(self.store, prefix)
         if problems:
             state = self.status().state
             raise StoreError(
                 f"run {self.id} ({state}) has no whole report: {problems[0]}; "
                 f"a finished attempt writes it, see `cifarray status {self.id}`"
             )
-        report: dict[str, Any] = self.store.read_json(self.key("report", REPORT_FILE))
+        report: dict[str, Any] = self.store.read_json(f"{prefix}/{REPORT_FILE}")
         return report
 
     def size_bytes(self) -> int:

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from cifarray.data.ingest import prepare
-from cifarray.driver.closing import close_with_report, report_dataset
+from cifarray.driver.closing import close_with_report, publish, report_dataset
+from cifarray.errors import LeaseLostError
 from cifarray.runs import Attempt, Run
 from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
@@ -46,7 +47,38 @@ def closed(run: Run, digits: Digits, tmp_path: Path) -> Run:
     attempt = carried_out(run, digits, tmp_path)
     close_with_report(run, attempt, None)
     attempt.close("finished")
+    publish(run, attempt)
     return run
+
+
+def test_a_report_counts_from_the_moment_in_which_its_run_has_finished(
+    run: Run, digits: Digits, tmp_path: Path
+):
+    attempt = carried_out(run, digits, tmp_path)
+    close_with_report(run, attempt, None)
+    assert not run.has_report()
+    attempt.close("finished")
+    before = run.report()
+    publish(run, attempt)
+    assert run.report() == before
+    assert run.report_prefix() == run.key("report")
+
+
+def test_an_attempt_that_wakes_up_late_leaves_the_report_of_its_successor_alone(
+    run: Run, digits: Digits, tmp_path: Path
+):
+    late = carried_out(run, digits, tmp_path / "late")
+    attempt = carried_out(run, digits, tmp_path / "in-charge")
+    close_with_report(run, attempt, None)
+    attempt.close("finished")
+    publish(run, attempt)
+    report, files = run.report(), run.store.read(run.key("report", "files.json"))
+    close_with_report(run, late, None)
+    with pytest.raises(LeaseLostError):
+        late.close("finished")
+    assert run.report() == report
+    assert run.store.read(run.key("report", "files.json")) == files
+    assert run.store.read_json(run.key("best.json"))["checkpoint"].startswith("attempts/2/")
 
 
 def test_a_training_ends_with_its_checkpoint_and_its_report(closed: Run, tmp_path: Path):
@@ -98,6 +130,8 @@ def test_a_sweep_ends_with_its_best_trials_checkpoint(
     other = replace(best, id="t0", history=best.history[:1], state="stopped early")
     found = StoredCheckpoint(outcome["checkpoint"], outcome["epoch"], {})
     close_with_report(sweep_run, attempt, SweepResult([other, best], best, found))
+    attempt.close("finished")
+    publish(sweep_run, attempt)
     named = sweep_run.store.read_json(sweep_run.key("best.json"))
     assert named["trial_id"] == "t1"
     assert named["checkpoint"].startswith("attempts/1/trials/t1/checkpoints/")
