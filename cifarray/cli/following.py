@@ -14,6 +14,7 @@ from cifarray.cli.options import store_words
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
     from cifarray.submit.cluster import Cluster
+    from cifarray.submit.kubernetes.cluster import KubernetesCluster
     from cifarray.submit.news import Pace
 
 Show = Callable[["Status", str], None]
@@ -28,12 +29,13 @@ class Ended:
     status: "Status"
 
 
-def say_where(run: "Run", cluster: "Cluster") -> None:
+def say_where(run: "Run", cluster: "Cluster | KubernetesCluster") -> None:
     """Name the run, its dashboard, and the commands that follow or stop it."""
     words = run.id + store_words(run.store)
     output.say(f"run        {run.id}")
     output.say(f"store      {run.store.uri}")
-    output.say(f"dashboard  {cluster.dashboard}")
+    recorded = run.status().cluster or {}
+    output.say(f"dashboard  {recorded.get('dashboard') or cluster.dashboard}")
     output.say(f"follow     cifarray logs -f {words}")
     output.say(f"stop       cifarray stop {words}")
 

@@ -10,6 +10,7 @@ from cifarray.cli import output
 from cifarray.cli.output import console, print_json
 
 if TYPE_CHECKING:
+    from cifarray.spec.profile import Profile
     from cifarray.store import Store
 
 __all__ = [
@@ -26,6 +27,10 @@ __all__ = [
     "print_json",
     "store_words",
 ]
+
+
+_through_clusters: "list[tuple[Store, str]]" = []
+"""Stores that this command reaches through a cluster, and how another command does so too."""
 
 
 def _quiet(value: bool) -> bool:
@@ -76,7 +81,9 @@ RunArgument = Annotated[
 
 
 def open_store(store: str | None, endpoint: str | None, cluster: str = "local") -> "Store":
-    """The store that flag, environment or cluster profile names, in this order; touches nothing.
+    """The store that flag, environment or cluster profile names, in this order.
+
+    Nothing is touched, but that a profile on Kubernetes may want a port-forward to its store.
 
     Raises: JobError for an unknown profile, StoreError for a URI of an unknown kind.
     """
@@ -84,13 +91,40 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     from cifarray.store import Store
 
     profile = load_profile(cluster)
+    if profile.kind == "kubernetes":
+        return _kubernetes_store(profile, cluster, store, endpoint)
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
     environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return Store.open(uri, endpoint or environment or profile.store.endpoint)
 
 
+def _kubernetes_store(
+    profile: "Profile", cluster: str, uri: str | None, endpoint: str | None
+) -> "Store":
+    """The store of a profile on Kubernetes: what this shell says of stores is meant for others.
+
+    Raises: ClusterError, StoreError.
+    """
+    from cifarray.spec.profile import StoreSpec
+    from cifarray.store import Store
+    from cifarray.submit.kubernetes.access import reached_store
+    from cifarray.submit.kubernetes.cluster import for_this_command, open_cluster
+
+    if endpoint is not None:
+        reached = StoreSpec(uri=profile.store.uri, endpoint=endpoint)
+    else:
+        reached = for_this_command(reached_store(profile, open_cluster(profile).kube))
+    opened = Store.open(uri or reached.uri, reached.endpoint)
+    if endpoint is None:
+        _through_clusters.append((opened, f" --cluster {shlex.quote(cluster)}"))
+    return opened
+
+
 def store_words(store: "Store") -> str:
     """What a command needs so that it uses this store; empty for the one it uses anyway."""
+    for opened, words in _through_clusters:
+        if opened == store:
+            return words
     if store == open_store(None, None):
         return ""
     endpoint = f" --endpoint {shlex.quote(store.endpoint)}" if store.endpoint else ""

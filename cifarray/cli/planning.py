@@ -106,7 +106,8 @@ class Planned:
     """A checked job, where it is to run, and the store that it is to use."""
 
     plan: "Plan"
-    store: "Store"
+    store: "Store | None"
+    """None in a dry run whose cluster is out of reach."""
     wish: Wish
 
     @property
@@ -121,15 +122,15 @@ class Planned:
         return [self.plan.with_seed(first + number) for number in range(self.wish.seeds)]
 
 
-def resolve(wish: Wish) -> Planned:
-    """Check everything that job and profile can tell; touches no cluster.
+def resolve(wish: Wish, dry_run: bool = False) -> Planned:
+    """Check everything that job and profile can tell; starts nothing.
 
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
-    from cifarray.cli.options import open_store
     from cifarray.runs import Run
     from cifarray.runs.ids import is_run_id
     from cifarray.spec.load import load_job, load_profile
+    from cifarray.spec.profile import StoreSpec
     from cifarray.submit.cluster import given_cluster
     from cifarray.submit.new_run import plan
 
@@ -141,15 +142,34 @@ def resolve(wish: Wish) -> Planned:
             )
     job = load_job(wish.job, wish.sets)
     profile = load_profile(wish.cluster)
-    given_cluster(profile)
-    store = open_store(wish.store, wish.endpoint, wish.cluster)
-    best_of = Run.open(store, wish.best_of) if wish.best_of else None
+    if profile.kind == "local":
+        given_cluster(profile)
+    store = _store(wish, profile, dry_run)
+    if profile.kind == "kubernetes":  # pods reach it by the profile's endpoint, not by ours
+        endpoint = wish.endpoint or profile.store.endpoint
+        inside = StoreSpec(uri=wish.store or profile.store.uri, endpoint=endpoint)
+        profile = profile.model_copy(update={"store": inside})
+    best_of = Run.open(store, wish.best_of) if wish.best_of and store else None
     if wish.code is not None and not wish.code.is_dir():
         raise InputError(f"--code {wish.code} is no folder; give one that holds your network")
     planned = plan(
         job, profile, workers=wish.workers, code=wish.code, best_of=best_of, sets=wish.sets
     )
     return Planned(planned, store, wish)
+
+
+def _store(wish: Wish, profile: "Profile", dry_run: bool) -> "Store | None":
+    """The store; None where a dry run for Kubernetes finds no way to it and needs none."""
+    from cifarray.cli.options import open_store
+    from cifarray.errors import ClusterError, StoreError
+
+    try:
+        return open_store(wish.store, wish.endpoint, wish.cluster)
+    except (ClusterError, StoreError) as error:
+        if not dry_run or profile.kind != "kubernetes" or wish.best_of:
+            raise
+        output.say(f"not checked against its rows: {error}")
+        return None
 
 
 def show_plan(planned: Planned, as_json: bool) -> None:
@@ -162,21 +182,59 @@ def show_plan(planned: Planned, as_json: bool) -> None:
 
     plan = planned.plan
     try:
-        check_data(plan, planned.store, _manifest(planned))
+        if planned.store is not None:
+            check_data(plan, planned.store, _manifest(planned))
     except DatasetError as error:
         output.say(f"not checked against its rows: {error}")
+    if plan.profile.kind == "kubernetes" and _is_rayjob(plan.profile):
+        _show_rayjobs(planned, as_json)
+        return
     if as_json:
         jobs = [each.job.model_dump(mode="json") for each in planned.plans]
         print_json = output.print_json
         print_json(jobs if planned.wish.seeds > 1 else jobs[0])
         return
     many = f"{planned.wish.seeds} runs, " if planned.wish.seeds > 1 else ""
-    where = f"{plan.world_size} workers on {plan.profile.name}, store {planned.store.uri}"
+    store = planned.store.uri if planned.store else plan.profile.store.uri
+    where = f"{plan.world_size} workers on {plan.profile.name}, store {store}"
     output.print_line(f"# {many}{where}")
     for number, each in enumerate(planned.plans):
         if number:
             output.print_line("---")
         print(to_yaml(each.job), end="")
+
+
+def _is_rayjob(profile: "Profile") -> bool:
+    return profile.kubernetes is not None and profile.kubernetes.mode == "rayjob"
+
+
+def _show_rayjobs(planned: Planned, as_json: bool) -> None:
+    """Print what `kubectl apply -f -` would take: each run's RayJob, and the policy of its pods.
+
+    Raises: InputError for what does not fit into a manifest.
+    """
+    from cifarray.spec.load import dump_yaml
+    from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
+    from cifarray.submit.new_run import request
+
+    if planned.plan.code is not None:
+        raise InputError(
+            "--code does not fit into a RayJob; submit without --dry-run, or build the network "
+            "into the image"
+        )
+    try:
+        manifest = _manifest(planned) if planned.store is not None else None
+    except DatasetError:
+        manifest = None
+    asked = [
+        request(plan, manifest, name)
+        for plan, name in zip(planned.plans, _names(planned.wish), strict=True)
+    ]
+    objects = [made for each in asked for made in (run_policy(each, 1), rayjob(each, 1))]
+    if as_json:
+        output.print_json(objects)
+    else:
+        print(dump_yaml(*objects), end="")
 
 
 def record(planned: Planned) -> "list[Run]":
@@ -186,13 +244,18 @@ def record(planned: Planned) -> "list[Run]":
     """
     from cifarray.submit.new_run import create
 
-    planned.store.check()
+    store = _reached(planned)
+    store.check()
     manifest = _prepared(planned)
     names = _names(planned.wish)
     return [
-        create(plan, planned.store, manifest, name)
-        for plan, name in zip(planned.plans, names, strict=True)
+        create(plan, store, manifest, name) for plan, name in zip(planned.plans, names, strict=True)
     ]
+
+
+def _reached(planned: Planned) -> "Store":
+    assert planned.store is not None, "only a dry run does without"
+    return planned.store
 
 
 def _names(wish: Wish) -> list[str | None]:
@@ -204,7 +267,7 @@ def _names(wish: Wish) -> list[str | None]:
 def _manifest(planned: Planned) -> "Manifest":
     from cifarray.data.manifest import load_manifest
 
-    return load_manifest(planned.store, planned.plan.job.dataset.name)
+    return load_manifest(_reached(planned), planned.plan.job.dataset.name)
 
 
 def _prepared(planned: Planned) -> "Manifest":
@@ -214,15 +277,15 @@ def _prepared(planned: Planned) -> "Manifest":
     from cifarray.data.manifest import latest_digest
 
     name, wish = planned.plan.job.dataset.name, planned.wish
-    if wish.archive is None and latest_digest(planned.store, name) is not None:
+    if wish.archive is None and latest_digest(_reached(planned), name) is not None:
         return _manifest(planned)
     if wish.archive is None and not wish.prepare and not _agrees_to_prepare(planned):
         raise DatasetError(
-            f"dataset {name} is not in {planned.store.uri}; say --prepare to prepare it first, "
+            f"dataset {name} is not in {_reached(planned).uri}; say --prepare to prepare it first, "
             f"or run `cifarray data prepare {name}`"
         )
     with shown_progress() as progress:
-        manifest, _ = prepare(planned.store, name, wish.archive, progress)
+        manifest, _ = prepare(_reached(planned), name, wish.archive, progress)
     return manifest
 
 
@@ -234,5 +297,5 @@ def _agrees_to_prepare(planned: Planned) -> bool:
     entry = DATASETS[planned.plan.job.dataset.name]
     size = sum(file.size_bytes for file in entry.archives)
     fetched = f" ({output.size(size)} to download)" if size else ""
-    question = f"dataset {entry.name} is not in {planned.store.uri}: prepare it now{fetched}?"
+    question = f"dataset {entry.name} is not in {_reached(planned).uri}: prepare it now{fetched}?"
     return typer.confirm(question, default=True, err=True)

@@ -18,6 +18,8 @@ from cifarray.cli.options import (
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, RunSummary, Status
+    from cifarray.submit.cluster import Cluster
+    from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
 FollowLogOption = Annotated[
     bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
@@ -88,34 +90,48 @@ def logs(
     """
     from cifarray.errors import ClusterError
     from cifarray.runs import Run
-    from cifarray.submit.cluster import recorded_cluster
     from cifarray.submit.follow import ENDED, stored_log
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     current = found.status()
-    reached = recorded_cluster(current.cluster)
+    reached = _cluster_or_none(current)
     job_id = (current.cluster or {}).get("job_id")
     if reached is not None and job_id and current.state not in ENDED:
         try:
             jobs = reached.jobs(patience_s=10.0)
+            shown = 0
             for text in jobs.tail(job_id) if follow else [jobs.logs(job_id)]:
+                shown += len(text)
                 print(output.plain(text, colours=True), end="", flush=True)
-            return
+            if shown:
+                return
         except ClusterError as error:
             output.warn(f"{error}; what follows is the log as the store has it")
     print(output.plain(stored_log(found), colours=True), end="")
 
 
+def _cluster_or_none(current: "Status") -> "Cluster | KubernetesCluster | None":
+    """Where the run executes; None where nothing leads there any more."""
+    from cifarray.errors import ClusterError
+    from cifarray.submit.cluster import recorded_cluster
+
+    try:
+        return recorded_cluster(current.cluster)
+    except ClusterError as error:
+        output.warn(str(error))
+        return None
+
+
 def _summary_as_row(summary: "RunSummary") -> list[object]:
     from cifarray.reporting.formats import duration
-    from cifarray.runs import shown_state
+    from cifarray.submit.condition import condition
     from cifarray.submit.news import seconds_since
 
     current = summary.status
     spent = current.seconds()
     return [
         summary.run.id,
-        shown_state(current),
+        condition(summary.run, current).state,
         current.job,
         _best(current),
         output.age(seconds_since(current.submitted_at)) if current.submitted_at else None,
@@ -137,11 +153,13 @@ def _summary_as_json(summary: "RunSummary") -> dict[str, Any]:
 
 
 def _status_as_json(run: "Run", current: "Status") -> dict[str, Any]:
-    from cifarray.runs import shown_state
+    from cifarray.submit.condition import condition
 
+    found = condition(run, current)
     return {
         "run_id": run.id,
-        "state": shown_state(current),
+        "state": found.state,
+        "reason": found.reason or None,
         "job": current.job,
         "kind": current.kind,
         "best": current.best,
@@ -166,14 +184,16 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 
 def _status_lines(run: "Run", current: "Status") -> list[tuple[str, object]]:
     from cifarray.reporting.formats import duration
-    from cifarray.runs import shown_state
+    from cifarray.submit.condition import condition
     from cifarray.submit.news import progress_line
 
-    state, spent = shown_state(current), current.seconds()
+    found, spent = condition(run, current), current.seconds()
+    state = found.state
     cluster = current.cluster or {}
     return [
         ("run", run.id),
         ("state", state),
+        ("reason", found.reason),
         ("job", f"{current.job} ({current.kind})"),
         ("attempts", current.attempts),
         ("progress", progress_line(current) if current.progress else None),

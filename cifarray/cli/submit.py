@@ -33,6 +33,7 @@ from cifarray.cli.planning import (
     resolve,
     show_plan,
 )
+from cifarray.errors import InputError
 
 if TYPE_CHECKING:
     from cifarray.cli.planning import Planned
@@ -76,7 +77,8 @@ def submit(
         Wish(
             job, tuple(sets or ()), cluster, store, endpoint, name, prepare, archive, code,
             best_of, seeds, workers,
-        )
+        ),
+        dry_run,
     )  # fmt: skip
     if dry_run:
         show_plan(planned, json)
@@ -117,6 +119,7 @@ def run(
             best_of, seeds, workers,
         )
     )  # fmt: skip
+    _refuse_kubernetes(planned)
     if dry_run:
         show_plan(planned, json)
         return
@@ -166,14 +169,23 @@ def _log_on_stderr() -> Iterator[None]:
         os.close(data)
 
 
+def _refuse_kubernetes(planned: "Planned") -> None:
+    if planned.profile.kind == "kubernetes":
+        raise InputError(
+            f"`run` trains in this process, and {planned.profile.name} is a Kubernetes cluster; "
+            "use `cifarray submit`"
+        )
+
+
 def _run_here(planned: "Planned", runs: "list[Run]", as_json: bool) -> None:
     from cifarray.cli.following import end_with, ended, say_where
-    from cifarray.submit.cluster import reach
+    from cifarray.submit.cluster import Cluster, reach
     from cifarray.submit.launch import enter, give_up
 
     waiting = list(runs)
     try:
         cluster = reach(planned.profile, output.say)
+        assert isinstance(cluster, Cluster)
         for run in runs:
             enter(run, planned.profile, cluster)
             from cifarray.driver.execute import execute  # Ray reads what `enter` set on import

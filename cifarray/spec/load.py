@@ -30,6 +30,21 @@ _Yaml.add_implicit_resolver(
 )
 
 
+class _Readable(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, and a value that occurs twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
 def _shipped(folder: str) -> Traversable:
     """The folder below the package in a wheel, at the top of the tree in a checkout."""
     inside = resources.files("cifarray") / folder
@@ -93,6 +108,11 @@ def read_field(job: Job, path: str) -> Any:
 def to_yaml(record: BaseModel) -> str:
     """A record as YAML, fields in their declared order."""
     return yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def dump_yaml(*documents: Any) -> str:
+    """Plain values as YAML for people: texts of several lines as blocks, nothing by reference."""
+    return yaml.dump_all(documents, Dumper=_Readable, sort_keys=False, allow_unicode=True)
 
 
 def check_field(root: type[BaseModel], path: str) -> None:

@@ -1,8 +1,8 @@
 """A cluster profile: where a job runs and what a worker gets there, never which model."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cifarray.spec.record import Record
 
@@ -15,11 +15,52 @@ class StoreSpec(Record):
     """Address of an S3-compatible server; None means AWS."""
 
 
+class KubernetesSpec(Record):
+    """How a Kubernetes cluster is reached, and what a run's pods ask of it."""
+
+    mode: Literal["rayjob", "ray-jobs"] = "rayjob"
+    """rayjob: a Ray cluster of its own for each run; ray-jobs: the long-lived RayCluster."""
+    context: str | None = None
+    """Context of the kubeconfig; None: its current one."""
+    namespace: str = "cifarray"
+    image: str = "cifarray:0.1.0"
+    image_pull_secret: str | None = None
+    ray_cluster: str = "cifarray"
+    """The RayCluster of mode ray-jobs."""
+    store_service: str | None = "cifarray-store"
+    """Service of a store inside the cluster, reached through a port-forward that the CLI opens;
+    None: the store's endpoint answers here too."""
+    store_secret: str = "cifarray-store"
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for Ray, auth_token."""
+    worker_cpu: str = "4"
+    worker_memory: str = "16Gi"
+    worker_shm: str = "4Gi"
+    """Shared memory of its pod, for gloo, NCCL and Ray's object store; part of its memory."""
+    head_cpu: str = "1"
+    head_memory: str = "6Gi"
+    head_shm: str = "1Gi"
+    queue: str | None = None
+    """Kueue's LocalQueue; with it a RayJob waits suspended until it is admitted."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the workers' nodes."""
+    tolerations: tuple[dict[str, Any], ...] = ()
+    spot: dict[str, str] = Field(default_factory=dict)
+    """Labels of preemptible nodes: workers, never a head, go there, and tolerate such taints."""
+    max_wait_s: int = Field(default=3600, ge=60)
+    """How long a run may wait for its pods, over all its clusters."""
+    max_run_s: int = Field(default=7 * 86400, ge=60)
+    """How long a run may take, over all its clusters."""
+    retries: int = Field(default=2, ge=0)
+    """How many further clusters a run gets when one fails."""
+    keep_ended_s: int = Field(default=7 * 86400, ge=0)
+    """RayJobs of runs that ended longer ago are removed at the next submission."""
+
+
 class Profile(Record):
     """Where a job runs: how many workers, what each gets, and how the cluster is reached."""
 
     name: str
-    kind: Literal["local"]
+    kind: Literal["local", "kubernetes"]
     description: str = ""
     workers: int = Field(default=2, ge=1)
     """The most Train workers that fit; a run takes all of them unless told otherwise."""
@@ -38,3 +79,16 @@ class Profile(Record):
     """GCS address (host:port) of a node that the user started; None: cifarray starts its own."""
     dashboard: str | None = None
     """Dashboard and Jobs API of that node, as http://host:port."""
+    kubernetes: KubernetesSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fits_its_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kind, section = values.get("kind"), values.get("kubernetes")
+        if kind == "local" and section is not None:
+            raise ValueError("a profile of kind local has no kubernetes section")
+        if kind == "kubernetes" and values.get("address"):
+            raise ValueError("a profile of kind kubernetes takes no address, only a dashboard")
+        return {**values, "kubernetes": section or {}} if kind == "kubernetes" else values

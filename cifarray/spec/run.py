@@ -34,3 +34,28 @@ class RunSpec(Record):
     code: CodeSpec | None = None
     best_of: dict[str, Any] | None = None
     """The sweep and trial whose fields this job took: {"run_id", "trial_id", "params"}."""
+
+
+REQUEST_VARIABLE = "CIFARRAY_REQUEST"
+"""Environment variable in which a request travels to a driver that may have to record its run."""
+
+
+class RunRequest(Record):
+    """A run that is asked for: enough to record it wherever its dataset is in reach."""
+
+    run_id: str
+    job: Job
+    profile: Profile
+    workers: int | None = None
+    """None: as many as the profile has."""
+    submitted_at: str
+    """UTC, ISO 8601."""
+    versions: dict[str, str]
+    dataset_digest: str | None = None
+    """None: the dataset's latest."""
+    best_of: dict[str, Any] | None = None
+
+    @property
+    def world_size(self) -> int:
+        """The workers of the run."""
+        return self.workers or self.profile.workers

@@ -11,6 +11,11 @@ from cifarray.errors import JobError
 from cifarray.spec.profile import Profile
 from cifarray.submit import local_node, node_state
 from cifarray.submit.jobs_api import PATIENCE_S, RayJobs
+from cifarray.submit.kubernetes.cluster import (
+    KubernetesCluster,
+    open_cluster,
+    recorded_kubernetes,
+)
 from cifarray.submit.node_state import Node
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -53,11 +58,13 @@ class Cluster:
         }
 
 
-def reach(profile: Profile, say: Callable[[str], None]) -> Cluster:
+def reach(profile: Profile, say: Callable[[str], None]) -> Cluster | KubernetesCluster:
     """The profile's cluster; a node of our own is started if there is none.
 
     Raises: JobError for half an address, ClusterError for a node that does not start.
     """
+    if profile.kind == "kubernetes":
+        return open_cluster(profile)
     given = given_cluster(profile)
     return given or _own_cluster(profile.name, local_node.ensure_node(say))
 
@@ -86,8 +93,13 @@ def find_own(profile: str, dashboard: str | None = None) -> Cluster | None:
     return _own_cluster(profile, node) if local_node.find_node() == node else None
 
 
-def recorded_cluster(record: Mapping[str, Any] | None) -> Cluster | None:
-    """The cluster that a run's status names; None if it names none or our node has ended."""
+def recorded_cluster(record: Mapping[str, Any] | None) -> Cluster | KubernetesCluster | None:
+    """The cluster that a run's status names; None if it names none or our node has ended.
+
+    Raises: ClusterError for a Kubernetes cluster that no kubeconfig names.
+    """
+    if record is not None and record.get("kind") == "kubernetes":
+        return recorded_kubernetes(record)
     dashboard = (record or {}).get("dashboard")
     if record is None or not isinstance(dashboard, str):
         return None

@@ -39,15 +39,20 @@ CREDENTIALS_PREFIX = "credentials-"
 
 def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str]:
     """Variables for the driver and its workers; `here` says that they run on this machine."""
-    environment = {
+    environment = run_environment(profile)
+    if store.uri.startswith("s3://"):
+        environment |= _aws_environment(here)
+    return environment
+
+
+def run_environment(profile: Profile) -> dict[str, str]:
+    """Variables that a run's processes want wherever they are."""
+    return {
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{profile.worker_start_timeout_s:g}",
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
         **ALLOCATOR,
     }
-    if store.uri.startswith("s3://"):
-        environment |= _aws_environment(here)
-    return environment
 
 
 def remove_credentials() -> None:

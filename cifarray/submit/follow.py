@@ -8,6 +8,7 @@ from cifarray.runs import LOST_AFTER_S, Run, Status
 from cifarray.runs.status import shown_state
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.jobs_api import RayJob
+from cifarray.submit.kubernetes.cluster import KubernetesCluster
 from cifarray.submit.news import seconds_since
 
 POLL_S = 1.0
@@ -27,7 +28,7 @@ class Follower:
     def __init__(
         self,
         run: Run,
-        cluster: Cluster | None,
+        cluster: Cluster | KubernetesCluster | None,
         job_id: str | None,
         *,
         patience_s: float = ASK_PATIENCE_S,
@@ -128,14 +129,12 @@ class Follower:
         return end_of(job)
 
     def _waits_for(self) -> str:
-        """Which job holds the node that ours waits for."""
-        assert self._jobs is not None
+        """What our job waits for."""
+        assert self._jobs is not None and self.job_id is not None
         try:
-            live = self._jobs.live_jobs()
+            return self._jobs.why_pending(self.job_id)
         except ClusterError:
             return ""
-        before = [job.id for job in live if job.status == "RUNNING" and job.id != self.job_id]
-        return f"waiting for {before[0]} to leave the node" if before else ""
 
 
 def end_of(job: RayJob | None) -> tuple[str, str] | None:

@@ -114,6 +114,12 @@ class RayJobs:
         found = self._ask("GET", "/api/jobs/")
         return found if isinstance(found, list) else []
 
+    def why_pending(self, submission_id: str) -> str:
+        """Which job holds the node that this one waits for; empty if none does."""
+        running = [job.id for job in self.live_jobs() if job.status == "RUNNING"]
+        before = [job_id for job_id in running if job_id != submission_id]
+        return f"waiting for {before[0]} to leave the node" if before else ""
+
     def stop(self, submission_id: str) -> bool:
         """Ask the job to end; False where there is none or it has ended."""
         path = f"/api/jobs/{quote(submission_id)}/stop"

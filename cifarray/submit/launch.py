@@ -10,27 +10,32 @@ from typing import Any
 
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
-from cifarray.spec.profile import Profile
-from cifarray.store import Store
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.environment import job_environment
 from cifarray.submit.jobs_api import RayJobs
+from cifarray.submit.kubernetes.cluster import HEAD, KubernetesCluster
+from cifarray.submit.kubernetes.launching import launch_rayjob, next_rayjob, remove_ended
+from cifarray.submit.kubernetes.rayjob import RUN_LABEL, run_label
 from cifarray.submit.local_node import RUN_SLOT, common_environment
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's own name for how the Jobs API tells a driver of its runtime environment."""
 
 
-def launch(run: Run, profile: Profile, cluster: Cluster) -> str:
+def launch(run: Run, profile: Profile, cluster: Cluster | KubernetesCluster) -> str:
     """Submit the run's next attempt; the job's id. The run names the cluster before the job runs.
 
     Raises: ClusterError, StoreError.
     """
+    if isinstance(cluster, KubernetesCluster) and not cluster.shared:
+        return _launch_rayjob(run, cluster)
     jobs = cluster.jobs()
+    assert isinstance(jobs, RayJobs)
     job_id = _free_id(run, jobs)
     _reopen(run, cluster.record(job_id))
     jobs.submit(
-        entrypoint(run.id, run.store, cluster.is_here),
+        entrypoint(run.id, seen_from(run, profile), cluster.is_here),
         job_id,
         job_environment(profile, run.store, cluster.is_here),
         {"run_id": run.id},
@@ -40,7 +45,21 @@ def launch(run: Run, profile: Profile, cluster: Cluster) -> str:
     return job_id
 
 
-def entrypoint(run_id: str, store: Store, here: bool) -> str:
+def _launch_rayjob(run: Run, cluster: KubernetesCluster) -> str:
+    name, submission = next_rayjob(run, cluster)
+    dashboard = cluster.dashboard_of({RUN_LABEL: run_label(run.id), **HEAD})
+    _reopen(run, {**cluster.record(name), "dashboard": dashboard})
+    launch_rayjob(run, cluster, submission)
+    remove_ended(cluster.kube, cluster.spec.keep_ended_s)
+    return name
+
+
+def seen_from(run: Run, profile: Profile) -> StoreSpec:
+    """The run's store as its driver reaches it: not through a port-forward of this machine's."""
+    return profile.store if profile.kind == "kubernetes" else run.store.spec
+
+
+def entrypoint(run_id: str, store: StoreSpec, here: bool) -> str:
     """The driver's command line; `exec` makes it the process that a stop asks to end."""
     python = sys.executable if here else "python"
     words = [python, "-m", "cifarray.driver", run_id, "--store", store.uri]

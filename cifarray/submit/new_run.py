@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cifarray.data.manifest import Manifest
+from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.selection import Selection
 from cifarray.errors import JobError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.runs import Run, new_run_id
+from cifarray.runs.run import SPEC_FILE
 from cifarray.spec.job import Job
 from cifarray.spec.load import with_fields
 from cifarray.spec.profile import Profile
-from cifarray.spec.run import CodeSpec, RunSpec
+from cifarray.spec.run import CodeSpec, RunRequest, RunSpec
 from cifarray.store import Store
 from cifarray.submit import preflight
 from cifarray.training.reads import unread_fields, unset
@@ -96,10 +97,41 @@ def check_data(plan: Plan, store: Store, manifest: Manifest) -> Selection:
     return preflight.select(store, manifest, plan.job, workers)
 
 
+def request(plan: Plan, manifest: Manifest | None, name: str | None = None) -> RunRequest:
+    """What is asked for, of the dataset as it is if that is known."""
+    return RunRequest(
+        run_id=name or new_run_id(plan.job.name),
+        job=plan.job,
+        profile=plan.profile,
+        workers=plan.workers,
+        submitted_at=preflight.utc_now(),
+        versions=preflight.versions(),
+        dataset_digest=manifest.digest if manifest else None,
+        best_of=plan.best_of,
+    )
+
+
+def record_request(store: Store, asked: RunRequest) -> Run:
+    """The run of a request; recorded now unless somebody has done so. Raises: JobError, StoreError.
+
+    A driver does this on a cluster that was given the request and nothing else.
+    """
+    run = Run(store, asked.run_id)
+    if store.exists(run.key(SPEC_FILE)):
+        return run
+    plan = Plan(asked.job, asked.profile, asked.workers, None, asked.best_of)
+    manifest = load_manifest(store, asked.job.dataset.name, asked.dataset_digest)
+    return _create(plan, store, manifest, asked)
+
+
 def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None) -> Run:
     """Record the run, with its code and validation rows. Raises: JobError, StoreError."""
+    return _create(plan, store, manifest, request(plan, manifest, name))
+
+
+def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> Run:
     selection = check_data(plan, store, manifest)
-    run_id = name or new_run_id(plan.job.name)
+    run_id = asked.run_id
     packed = pack_code(plan.code) if plan.code else None
     code = packed and CodeSpec(key=f"runs/{run_id}/{CODE_FILE}", sha256=code_sha256(packed))
     spec = RunSpec(
@@ -110,8 +142,8 @@ def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None
         dataset_digest=manifest.digest,
         validation_rows=len(selection.validation_row_ids),
         validation_sha256=selection.validation_sha256,
-        submitted_at=preflight.utc_now(),
-        versions=preflight.versions(),
+        submitted_at=asked.submitted_at,
+        versions=asked.versions,
         code=code or None,
         best_of=plan.best_of,
     )

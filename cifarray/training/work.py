@@ -62,6 +62,11 @@ def attempt_of(work: Work) -> str:
     return work.folder.split("/attempts/")[1].split("/")[0]
 
 
+def trial_of(work: Work) -> str:
+    """The id of the trial in whose folder the work writes; empty outside a sweep."""
+    return work.folder.partition("/trials/")[2]
+
+
 def open_session(
     work: Work, device: torch.device, threads: int, rows: RowSource | None = None
 ) -> Session:
@@ -164,6 +169,27 @@ def hardware() -> dict[str, Any]:
         "gpu": gpu,
         "python": sys.version.split()[0],
     }
+
+
+def cores() -> int:
+    """Whole CPUs that this process may use: those it may run on, within its control group's quota.
+
+    A pod's limit shows in the quota alone: https://docs.kernel.org/admin-guide/cgroup-v2.html.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    for path in ("cpu.max", "cpu/cpu.cfs_quota_us"):
+        try:
+            words = Path("/sys/fs/cgroup", path).read_text(encoding="utf-8").split()
+            quota, period = float(words[0]), float((words[1:] or [_v1_period()])[0])
+        except (OSError, ValueError, IndexError):  # "max" is no number: no limit
+            continue
+        if quota > 0:
+            return max(1, min(allowed, round(quota / period)))
+    return allowed
+
+
+def _v1_period() -> str:
+    return Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text(encoding="utf-8")
 
 
 def _processor() -> str:

@@ -3,12 +3,14 @@
 import logging
 import os
 import secrets
+import socket
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
 from ray.train import Checkpoint as RayCheckpoint
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.config import (
@@ -21,6 +23,7 @@ from ray.train.v2.api.config import (
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cifarray.errors import CheckpointError, RunFailedError
+from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.training.checkpoint import write_checkpoint
@@ -30,10 +33,12 @@ from cifarray.training.session import Session
 from cifarray.training.work import (
     Work,
     attempt_of,
+    cores,
     in_words,
     open_session,
     refuse_divergence,
     resume,
+    trial_of,
     write_outcome,
 )
 
@@ -79,6 +84,8 @@ def torch_trainer(
         function,
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
+            # A pod is made for one worker; packed, two would share what one was given.
+            placement_strategy="SPREAD" if profile.kind == "kubernetes" else "PACK",
             use_gpu=profile.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
@@ -117,20 +124,25 @@ def _train_and_evaluate(work: Work) -> None:
 
 def train_on_worker(work: Work) -> Session:
     """Train on this rank from the folder's newest whole checkpoint; Ray hears of every epoch."""
+    with live_metrics(work.run.run_id, trial_of(work), work.run.job.name, world()[0]) as live:
+        return _train(work, live)
+
+
+def _train(work: Work, live: LiveMetrics) -> Session:
     store, session = work.open_store(), _open(work)
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, work.folder, Path(scratch))
     life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
     for record in session.records():
-        state = session.state()
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
+        live.show(session.history, session.gpu_memory_bytes)
+        name = f"epoch_{record['epoch']:06d}_{life}"
+        with live.keeping_checkpoint(), tempfile.TemporaryDirectory() as folder:
+            checkpoint, state = None, session.state()
             if world()[0] == 0:
                 print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
                 write_metrics(store, work.folder, session.history)
                 write_checkpoint(Path(folder), state, record)
                 checkpoint = RayCheckpoint.from_directory(folder)
-            name = f"epoch_{record['epoch']:06d}_{life}"
             ray.train.report(record, checkpoint=checkpoint, checkpoint_dir_name=name)
     if world()[0] == 0:
         write_metrics(store, work.folder, session.history)
@@ -152,5 +164,11 @@ def _open(work: Work) -> Session:
     """The session of this Train worker, with the node's cores divided among the workers on it."""
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
     on_node = ray.train.get_context().get_local_world_size()
-    share = max(1, len(os.sched_getaffinity(0)) // on_node)
-    return open_session(work, get_device(), work.profile.threads_per_worker or share)
+    share = max(1, cores() // on_node)
+    device = get_device()
+    if work.profile.gpus_per_worker and device.type == "cpu":
+        raise RunFailedError(
+            f"the worker on {socket.gethostname()} was promised a GPU and torch {torch.__version__}"
+            " sees none; check the node's driver and device plugin, and the image's CUDA libraries"
+        )
+    return open_session(work, device, work.profile.threads_per_worker or share)

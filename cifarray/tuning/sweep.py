@@ -16,6 +16,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cifarray.errors import RunFailedError
+from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -26,6 +27,7 @@ from cifarray.training.session import RowSource
 from cifarray.training.work import (
     Work,
     attempt_of,
+    cores,
     in_words,
     open_rows,
     open_session,
@@ -202,7 +204,8 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     store = work.open_store()
     store.write_json(f"{folder}/{TRIAL_FILE}", {"id": trial_id, "params": params})
     if trial.world_size == 1:
-        _train_here(trial, spec_of(work.job).metric, threads=trial_threads(work))
+        with live_metrics(work.run.run_id, trial_id, work.job.name, rank=0) as live:
+            _train_here(trial, spec_of(work.job).metric, trial_threads(work), live)
     else:
         name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
         metric = spec_of(work.job).metric
@@ -211,9 +214,12 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
 
 
 def trial_threads(work: Work) -> int:
-    """Threads of torch in a trial: the profile's number, else this node's cores shared out."""
-    cores = len(os.sched_getaffinity(0))
-    share = max(1, cores // concurrency(work.job, work.profile))
+    """Threads of torch in a trial: the profile's number, else this node's cores shared out.
+
+    On Kubernetes a pod is made for one worker, and so for one trial.
+    """
+    here = 1 if work.profile.kind == "kubernetes" else concurrency(work.job, work.profile)
+    share = max(1, cores() // here)
     return work.profile.threads_per_worker or share
 
 
@@ -221,7 +227,7 @@ _ROWS: dict[str, RowSource] = {}
 """The rows that this process read for an earlier trial; of one run only."""
 
 
-def _train_here(trial: Work, metric: str, threads: int) -> None:
+def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> None:
     """Train in this process; Tune hears of every epoch.
 
     Its checkpoints never pass through Tune: what that restores of a search holds trials that would
@@ -237,7 +243,9 @@ def _train_here(trial: Work, metric: str, threads: int) -> None:
         resume(session, store, trial.folder, Path(scratch))
     before = len(session.history)
     for record in session.records():
-        keep(store, trial.folder, session.state(), metric)
+        live.show(session.history, session.gpu_memory_bytes)
+        with live.keeping_checkpoint():
+            keep(store, trial.folder, session.state(), metric)
         write_metrics(store, trial.folder, session.history)
         tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so

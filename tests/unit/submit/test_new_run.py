@@ -19,9 +19,17 @@ from cifarray.runs.ids import is_run_id
 from cifarray.spec.job import Job
 from cifarray.spec.load import load_job
 from cifarray.spec.profile import Profile
-from cifarray.spec.run import RunSpec
+from cifarray.spec.run import RunRequest, RunSpec
 from cifarray.store import Store
-from cifarray.submit.new_run import Plan, best_fields, check_data, create, plan
+from cifarray.submit.new_run import (
+    Plan,
+    best_fields,
+    check_data,
+    create,
+    plan,
+    record_request,
+    request,
+)
 from tests.digit_sessions import Digits, small_job
 
 PROFILE = Profile(name="two", kind="local", workers=2)
@@ -211,3 +219,34 @@ def test_a_sweep_without_a_report_has_no_best_fields_yet(store: Store):
     store.delete([run.key("report", "report.json")])
     with pytest.raises(StoreError, match="has no whole report"):
         plan(small_job(), PROFILE, best_of=run)
+
+
+def asked_for(digits: Digits, name: str, **fields: Any) -> RunRequest:
+    asked = request(plan(small_job(), PROFILE), digits.manifest, name)
+    return asked.model_copy(update=fields)
+
+
+def test_a_driver_records_a_run_that_it_was_only_asked_for(digits: Digits):
+    asked = asked_for(digits, "asked-for")
+    spec = record_request(digits.store, asked).spec()
+    assert (spec.job, spec.profile, spec.submitted_at) == (
+        asked.job,
+        asked.profile,
+        asked.submitted_at,
+    )
+    assert (spec.world_size, spec.dataset_digest) == (2, digits.manifest.digest)
+    assert digits.store.exists("runs/asked-for/validation.parquet")
+
+
+def test_a_run_that_is_recorded_already_is_left_as_it_is(digits: Digits):
+    asked = asked_for(digits, "asked-twice")
+    first = record_request(digits.store, asked)
+    first.mark_stopped("by a person")
+    again = record_request(digits.store, asked.model_copy(update={"submitted_at": "2027-01-01"}))
+    assert again.spec().submitted_at == asked.submitted_at
+    assert again.status().state == "stopped"
+
+
+def test_a_request_without_a_digest_takes_the_latest_dataset(digits: Digits):
+    run = record_request(digits.store, asked_for(digits, "of-the-latest", dataset_digest=None))
+    assert run.spec().dataset_digest == digits.manifest.digest

@@ -1,0 +1,1 @@
+"""Runs on Kubernetes: their manifests, how they are submitted, watched and ended."""

@@ -1,0 +1,151 @@
+"""A run as a RayJob with a Ray cluster of its own, built by pure functions."""
+
+import hashlib
+import re
+import shlex
+from typing import Any
+
+from cifarray.spec.load import dump_yaml, to_yaml
+from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
+from cifarray.submit.environment import run_environment
+from cifarray.submit.kubernetes.pods import (
+    head_template,
+    object_store_bytes,
+    of_kubernetes,
+    worker_template,
+)
+
+RAY_VERSION = "2.60.0"
+NAME_LENGTH = 47
+"""KubeRay adds to a RayJob's name and wants what it makes of it to be a label."""
+LABEL_LENGTH = 63
+RUN_LABEL, JOB_LABEL, SUBMISSION_LABEL = "cifarray/run", "cifarray/job", "cifarray/submission"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def rayjob(request: RunRequest, submission: int) -> dict[str, Any]:
+    """The RayJob of a run's submission, counted from 1."""
+    spec = of_kubernetes(request.profile)
+    lives = spec.retries + 1
+    labels = run_labels(request)
+    manifest: dict[str, Any] = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {
+            "name": rayjob_name(request.run_id, submission),
+            "namespace": spec.namespace,
+            "labels": {**labels, SUBMISSION_LABEL: str(submission)},
+        },
+        "spec": {
+            "submissionMode": "HTTPMode",
+            "entrypoint": entrypoint(request),
+            "runtimeEnvYAML": runtime_environment(request),
+            "metadata": {"run_id": request.run_id},
+            "shutdownAfterJobFinishes": True,
+            "backoffLimit": spec.retries,
+            # Both begin anew with every retry: the profile's figures are totals.
+            "preRunningDeadlineSeconds": max(1, spec.max_wait_s // lives),
+            "activeDeadlineSeconds": max(1, spec.max_run_s // lives),
+            "rayClusterSpec": ray_cluster_spec(request, labels),
+        },
+    }
+    if spec.queue:
+        manifest["metadata"]["labels"][QUEUE_LABEL] = spec.queue
+        manifest["spec"]["suspend"] = True
+    return manifest
+
+
+def run_policy(request: RunRequest, submission: int) -> dict[str, Any]:
+    """The NetworkPolicy that lets the pods of one run, and no others, speak to each other."""
+    pods = {"podSelector": {"matchLabels": {RUN_LABEL: run_label(request.run_id)}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": rayjob_name(request.run_id, submission),
+            "namespace": of_kubernetes(request.profile).namespace,
+            "labels": run_labels(request),
+        },
+        "spec": {
+            **pods,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [pods]}],
+            "egress": [{"to": [pods]}],
+        },
+    }
+
+
+def ray_cluster_spec(request: RunRequest, labels: dict[str, str]) -> dict[str, Any]:
+    """A head and as many worker pods as the run has workers."""
+    profile, spec = request.profile, of_kubernetes(request.profile)
+    return {
+        "rayVersion": RAY_VERSION,
+        "authOptions": {"mode": "token", "secretName": spec.store_secret},
+        "headGroupSpec": {
+            "rayStartParams": {
+                "num-cpus": "0",
+                "dashboard-host": "0.0.0.0",
+                "object-store-memory": str(object_store_bytes(spec.head_shm)),
+            },
+            "template": head_template(profile, labels),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": "workers",
+                "replicas": request.world_size,
+                "minReplicas": request.world_size,
+                "maxReplicas": request.world_size,
+                "rayStartParams": {
+                    "object-store-memory": str(object_store_bytes(spec.worker_shm)),
+                },
+                "template": worker_template(profile, labels),
+            }
+        ],
+    }
+
+
+def entrypoint(request: RunRequest) -> str:
+    """The driver's command line in the head's pod."""
+    words = ["python", "-m", "cifarray.driver", request.run_id]
+    words += ["--store", request.profile.store.uri]
+    if request.profile.store.endpoint:
+        words += ["--endpoint", request.profile.store.endpoint]
+    return f"exec {shlex.join(words)}"
+
+
+def runtime_environment(request: RunRequest) -> str:
+    """What the driver and its workers find in their environment, as YAML; no secret.
+
+    The resolved job is in it: HTTPMode carries no file.
+    """
+    variables = {**run_environment(request.profile), REQUEST_VARIABLE: to_yaml(request)}
+    return dump_yaml({"env_vars": variables})
+
+
+def run_labels(request: RunRequest) -> dict[str, str]:
+    """Labels of a run's RayJob and of its pods."""
+    return {
+        "app.kubernetes.io/part-of": "cifarray",
+        RUN_LABEL: run_label(request.run_id),
+        JOB_LABEL: label_value(request.job.name),
+    }
+
+
+def run_label(run_id: str) -> str:
+    """A run's id as the value of a label; run ids fit."""
+    return label_value(run_id)
+
+
+def rayjob_name(run_id: str, submission: int) -> str:
+    """`<run>-<submission>`, a DNS-1035 label; what has to be cut is made unique by a digest."""
+    name = f"{run_id}-{submission}"
+    if len(name) <= NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: NAME_LENGTH - 9].rstrip('-')}-{digest}"
+
+
+def label_value(text: str) -> str:
+    """Text as a label's value may be: letters, digits, '-', '_', '.'; at most 63 characters."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:LABEL_LENGTH]
+    return cleaned.strip("-._")
