@@ -30,6 +30,18 @@ test: $(INSTALLED) ## the test suite without what is marked slow
 test-all: $(INSTALLED) ## the whole test suite, before a release
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names
+	@$(BIN)/python -m pytest tests/cluster $(ARGS)
+
+.PHONY: image
+image: ## build the container image with docker, podman or buildah (BUILDER, BASE_IMAGE, BUILD_ARGS)
+	@scripts/image.sh $(IMAGE)
+
+.PHONY: manifests
+manifests: $(INSTALLED) ## render k8s/ with kubectl; IMAGE=NAME:TAG replaces cifarray's, DIGESTS=1 pins digests
+	@$(BIN)/python -m scripts.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(DIGESTS),--digests)
+
 .PHONY: check
 check: lint types contracts ## lint, types and contracts: what CI runs before the tests
 

@@ -185,7 +185,7 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(run: "Run", current: "Status") -> list[tuple[str, object]]:
     from cifarray.reporting.formats import duration
     from cifarray.submit.condition import condition
-    from cifarray.submit.news import progress_line
+    from cifarray.submit.news import failures_line, progress_line
 
     found, spent = condition(run, current), current.seconds()
     state = found.state
@@ -197,6 +197,7 @@ def _status_lines(run: "Run", current: "Status") -> list[tuple[str, object]]:
         ("job", f"{current.job} ({current.kind})"),
         ("attempts", current.attempts),
         ("progress", progress_line(current) if current.progress else None),
+        ("failures", failures_line(current.progress or {})),
         ("best", _best(current)),
         ("submitted", current.submitted_at),
         ("duration", None if spent is None else duration(spent)),

@@ -13,6 +13,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.metrics import is_better
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.training.work import FAILURES
 from cifarray.tuning.sweep import FOLDER as TRIALS
 from cifarray.tuning.trials import TrialRecord, best_trial, read_trials
 
@@ -62,7 +63,7 @@ def news_of(store: Store, prefix: str, job: Job) -> News:
         progress = {"unit": "epochs", "done": len(records), "total": job.train.epochs}
         if records:
             progress["last"] = records[-1]
-        return progress, best_record(records, metric)
+        return progress | failures_of(store, prefix), best_record(records, metric)
     trials = read_trials(store, f"{prefix}/{TRIALS}", {}, job.train.epochs)
     states = [trial.state for trial in trials]
     progress = {
@@ -74,6 +75,12 @@ def news_of(store: Store, prefix: str, job: Job) -> News:
         "epochs": sum(len(trial.history) for trial in trials),
     }
     return progress, _best_of(best_trial(trials, metric), metric)
+
+
+def failures_of(store: Store, prefix: str) -> dict[str, Any]:
+    """How often workers were replaced in this attempt, and why the last time."""
+    found = sorted(entry.key for entry in store.list(f"{prefix}/{FAILURES}"))
+    return {"failures": len(found), "last_failure": store.read_json(found[-1])} if found else {}
 
 
 def trials_of(job: Job) -> int:

@@ -33,10 +33,13 @@ class KubernetesSpec(Record):
     store_secret: str = "cifarray-store"
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for Ray, auth_token."""
     worker_cpu: str = "4"
+    worker_cpu_limit: str | None = None
+    """What a worker may use where its node has CPUs to spare; None: no more than worker_cpu."""
     worker_memory: str = "16Gi"
     worker_shm: str = "4Gi"
     """Shared memory of its pod, for gloo, NCCL and Ray's object store; part of its memory."""
     head_cpu: str = "1"
+    head_cpu_limit: str | None = None
     head_memory: str = "6Gi"
     head_shm: str = "1Gi"
     queue: str | None = None

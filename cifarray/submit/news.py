@@ -56,6 +56,17 @@ def progress_line(status: Status, remaining_s: float | None = None) -> str:
     return line if remaining_s is None else f"{line}  ETA {clock(remaining_s)}"
 
 
+def failures_line(progress: dict[str, Any]) -> str:
+    """`workers were replaced twice, last at ...: worker 1: the node died`; empty if never."""
+    count, last = _number(progress.get("failures")), _record(progress.get("last_failure"))
+    if not count:
+        return ""
+    times = "once" if count == 1 else f"{count:.0f} times"
+    workers = _record(last.get("workers"))
+    told = "; ".join(f"worker {rank}: {text}" for rank, text in workers.items())
+    return f"workers were replaced {times}, last at {last.get('at')}: {told}"
+
+
 def _epochs_line(status: Status, progress: dict[str, Any]) -> str:
     done, total = _number(progress.get("done")), _number(progress.get("total"))
     last = _record(progress.get("last"))

@@ -4,7 +4,7 @@ Shapes: N rows of a step on this rank, C channels, H and W the image's height an
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, seed_of
+from cifarray.training.data_wait import DataWait
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class TrainBatches:
     seed: int
     rank: int
     channels_last: bool = False
+    wait: DataWait = field(default_factory=DataWait)
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +73,9 @@ class TrainBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The epoch's batches; they depend only on (seed, rank, epoch)."""
+        return self.wait.timed(self._drawn(epoch), self.device)
+
+    def _drawn(self, epoch: int) -> Iterator[Batch]:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         order = seed_of(self.seed, "order", self.rank, epoch)
         draws: torch.Generator | None = None

@@ -29,7 +29,7 @@ from cifarray.training.checkpoint import build_network, restore_rng, rng_state, 
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
-from cifarray.training.ranks import gather, share_buffers, world
+from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
 from cifarray.training.schedules import build_schedule
 
 ShardReader = Callable[[str, Positions, str, int | None], Iterator[pa.Table]]
@@ -96,6 +96,12 @@ class Session:
         return self._parameters
 
     @property
+    def gpu_memory_bytes(self) -> int | None:
+        """What torch holds of this rank's GPU; None on a CPU."""
+        device = self._rows.device
+        return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+
+    @property
     def _shape(self) -> tuple[int, int, int]:
         height, width, channels = self._rows.manifest.shape
         return height, width, channels
@@ -159,8 +165,15 @@ class Session:
             history=self.history,
             average=self._average,
         ):
+            record["data_wait"] = self._data_wait(record["step_s"])
             self.history.append(record)
             yield record
+
+    def _data_wait(self, step_s: float) -> float:
+        """The share of the steps' time, 0 to 1, that went by without a batch; mean over ranks."""
+        share = min(1.0, self._batches.wait.seconds() / step_s)
+        shares = torch.tensor(share, dtype=torch.float64, device=self._rows.device)
+        return float(sum_over_ranks(shares)) / self._world_size
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds."""

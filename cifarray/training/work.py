@@ -33,6 +33,8 @@ from cifarray.training.ranks import from_rank_0, world
 from cifarray.training.session import RowSource, Session
 
 OUTCOME_FILE = "outcome.json"
+FAILURES = "failures"
+"""Folder with a record for every time that workers failed."""
 
 
 @dataclass(frozen=True)

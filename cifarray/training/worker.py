@@ -5,6 +5,8 @@ import os
 import secrets
 import socket
 import tempfile
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import Checkpoint as RayCheckpoint
+from ray.train import UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.config import (
     CheckpointConfig,
@@ -22,7 +25,7 @@ from ray.train.v2.api.config import (
 )
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from cifarray.errors import CheckpointError, RunFailedError
+from cifarray.errors import CheckpointError, RunFailedError, StoreError
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -31,6 +34,7 @@ from cifarray.training.checkpoint_store import best_good
 from cifarray.training.ranks import from_rank_0, world
 from cifarray.training.session import Session
 from cifarray.training.work import (
+    FAILURES,
     Work,
     attempt_of,
     cores,
@@ -95,18 +99,38 @@ def torch_trainer(
             storage_filesystem=store.filesystem(),
             failure_config=FailureConfig(max_failures=profile.max_failures),
             checkpoint_config=keep,
-            callbacks=callbacks,
+            callbacks=[*(callbacks or ()), FailureLog(work)],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
 
+class FailureLog(UserCallback):
+    """Leaves a record beside the run for every time that workers failed, as `status` tells it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Train's controller, which replaces the workers next."""
+        now = datetime.now(UTC)
+        workers = {str(rank): last_line(error) for rank, error in worker_exceptions.items()}
+        record = {"at": now.isoformat(timespec="seconds"), "workers": workers}
+        key = f"{self._work.folder}/{FAILURES}/{now.strftime('%Y%m%dT%H%M%S%f')}.json"
+        with suppress(StoreError):  # what the store cannot take now must not end the run
+            self._work.open_store().write_json(key, record)
+
+
+def last_line(error: Exception) -> str:
+    """What an error says in one line; a traceback's last."""
+    text = " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
+    return text.removeprefix("cifarray.errors.")[:300]
+
+
 def root_cause(error: TrainingFailedError) -> str:
     """The first worker's own error in one line."""
     failures = getattr(error, "worker_failures", {})
-    cause: BaseException = next(iter(failures.values()), error)
-    text = " ".join(str(cause).strip().splitlines()[-1:]) or type(cause).__name__
-    return text.removeprefix("cifarray.errors.")
+    return last_line(next(iter(failures.values()), error))
 
 
 def _train_and_evaluate(work: Work) -> None:

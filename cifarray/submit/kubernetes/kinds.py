@@ -21,7 +21,7 @@ KINDS: dict[str, Kind] = {
     "Event": Kind("/api/v1", "events"),
     "Job": Kind("/apis/batch/v1", "jobs"),
     "LimitRange": Kind("/api/v1", "limitranges"),
-    "LocalQueue": Kind("/apis/kueue.x-k8s.io/v1beta1", "localqueues"),
+    "LocalQueue": Kind("/apis/kueue.x-k8s.io/v1beta2", "localqueues"),
     "Namespace": Kind("/api/v1", "namespaces", False),
     "NetworkPolicy": Kind("/apis/networking.k8s.io/v1", "networkpolicies"),
     "Node": Kind("/api/v1", "nodes", False),

@@ -41,7 +41,7 @@ def head_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
     """The head's pod: the driver runs in it, workers do not."""
     spec = of_kubernetes(profile)
     resources = {"cpu": spec.head_cpu, "memory": spec.head_memory}
-    container = _container("ray-head", profile, HEAD_PORTS, resources)
+    container = _container("ray-head", profile, HEAD_PORTS, resources, spec.head_cpu_limit)
     return _template(spec, labels, container, spec.head_shm, "cifarray-head")
 
 
@@ -51,7 +51,7 @@ def worker_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
     resources = {"cpu": spec.worker_cpu, "memory": spec.worker_memory}
     if profile.gpus_per_worker:
         resources[GPU] = f"{profile.gpus_per_worker:g}"
-    container = _container("ray-worker", profile, WORKER_PORTS, resources)
+    container = _container("ray-worker", profile, WORKER_PORTS, resources, spec.worker_cpu_limit)
     template = _template(spec, labels, container, spec.worker_shm, "cifarray-worker")
     selector = {**spec.node_selector, **spec.spot}
     tolerations = [dict(each) for each in spec.tolerations]
@@ -83,16 +83,21 @@ def of_kubernetes(profile: Profile) -> KubernetesSpec:
 
 
 def _container(
-    name: str, profile: Profile, ports: dict[str, int], resources: dict[str, str]
+    name: str,
+    profile: Profile,
+    ports: dict[str, int],
+    resources: dict[str, str],
+    cpu_limit: str | None,
 ) -> dict[str, Any]:
     spec = of_kubernetes(profile)
+    limits = resources | ({"cpu": cpu_limit} if cpu_limit else {})
     return {
         "name": name,
         "image": spec.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         "env": store_environment(profile),
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": resources, "limits": limits},
         "securityContext": LOCKED,
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},

@@ -45,7 +45,7 @@ def refused(match: str, job: str) -> None:
 
 def test_the_shipped_jobs_and_profiles_are_listed():
     assert job_names() == sorted(JOBS)
-    assert profile_names() == ["local"]
+    assert profile_names() == ["kubernetes", "kubernetes-local", "local"]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -68,8 +68,9 @@ def test_a_shipped_job_says_how_to_run_it_and_what_it_cost(name: str):
     assert header[2].startswith("# Cost and result: ")
 
 
-def test_the_local_profile_resolves_to_what_is_recorded(golden: Golden):
-    golden.check_text("profiles/local.yaml", to_yaml(load_profile("local")))
+@pytest.mark.parametrize("name", profile_names())
+def test_a_shipped_profile_resolves_to_what_is_recorded(golden: Golden, name: str):
+    golden.check_text(f"profiles/{name}.yaml", to_yaml(load_profile(name)))
 
 
 def test_a_job_file_takes_its_name_from_the_file(tmp_path: Path):
@@ -98,7 +99,7 @@ def test_an_unknown_job_names_its_neighbour_and_says_how_to_give_a_file():
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(JobError, match="unknown cluster profile 'loca'; choose from: local; did"):
+    with pytest.raises(JobError, match="unknown cluster profile 'loca'; choose from: kubernetes, .*local; did"):
         load_profile("loca")
 
 
