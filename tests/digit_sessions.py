@@ -102,5 +102,5 @@ def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
 
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
     """An epoch's record without what the clock says."""
-    clock = ("step_s", "epoch_s", "images_per_s", "ended_at")
+    clock = ("step_s", "epoch_s", "images_per_s", "data_wait", "ended_at")
     return {name: value for name, value in record.items() if name not in clock}

@@ -59,6 +59,7 @@ def history(epochs: int, reach: float = 0.9, seed: int = 0) -> list[dict[str, An
                 "images_per_s": 862.0,
                 "world_size": 2,
                 "ended_at": "2026-03-01T12:00:00+00:00",
+                "data_wait": 0.07,
             }
         )
     return records

@@ -17,7 +17,7 @@ from cifarray.store import Store
 SERVE = """
 import sys
 from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
@@ -118,10 +118,10 @@ ALLOW_ALL = """{
 
 
 @contextmanager
-def serve_moto(**environment: str) -> Iterator[str]:
+def serve_moto(host: str = "127.0.0.1", **environment: str) -> Iterator[str]:
     """Run moto's server in a process of its own, which ends with this one; yields its address."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE],
+        [sys.executable, "-c", SERVE, host],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -132,7 +132,7 @@ def serve_moto(**environment: str) -> Iterator[str]:
     try:
         port = process.stdout.readline().strip()
         assert port, "moto's server did not start; is moto[server] installed?"
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
         process.stdin.close()
         try:

@@ -99,7 +99,8 @@ def test_an_unknown_job_names_its_neighbour_and_says_how_to_give_a_file():
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(JobError, match="unknown cluster profile 'loca'; choose from: kubernetes, .*local; did"):
+    match = r"unknown cluster profile 'loca'; choose from: kubernetes, .*local; did you mean local"
+    with pytest.raises(JobError, match=match):
         load_profile("loca")
 
 

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from cifarray.training.work import (
     open_session,
     refuse_divergence,
     resume,
+    trial_of,
     write_outcome,
 )
 from tests.digit_sessions import CPU, Digits, small_job, without_times
@@ -71,8 +73,12 @@ def put_checkpoint(store: Store, session: Session, name: str, scratch: Path) -> 
     return f"{FOLDER}/checkpoints/ray/{name}"
 
 
-def test_an_attempts_number_is_read_off_its_folder(work: Work):
+def test_an_attempts_number_and_its_trial_are_read_off_its_folder(work: Work):
     assert attempt_of(work) == "3"
+    assert trial_of(work) == ""
+    trial = replace(work, folder=f"{work.folder}/trials/1a2b_00003")
+    assert attempt_of(trial) == "3"
+    assert trial_of(trial) == "1a2b_00003"
 
 
 def test_an_outcome_says_what_was_evaluated_and_on_what(
