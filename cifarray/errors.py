@@ -12,6 +12,7 @@ CifarrayError                    anything below; its text is one sentence for a 
 └── WorkError           exit 1   the input was fine, the work failed
     ├── ClusterError             a node or a Jobs API that does not start, answer or have room
     ├── RunFailedError           a run that ended without a result
+    │   └── DivergedError        a training whose loss is no number any more
     └── LeaseLostError           another attempt is in charge of this run
 """
 
@@ -68,6 +69,10 @@ class ClusterError(WorkError):
 
 class RunFailedError(WorkError):
     """A run that ended without a result."""
+
+
+class DivergedError(RunFailedError):
+    """A training whose loss is no number any more; trying again gives the same."""
 
 
 class LeaseLostError(WorkError):

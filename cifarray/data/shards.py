@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from ray.data._internal.stats import get_or_create_stats_actor
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -21,6 +22,15 @@ TASK_BYTES = 32 << 20
 """About how many bytes of images one Ray task reads."""
 TASK_CPUS = 0.25
 """Reading is waiting, mostly; a fraction lets it run beside workers on a small machine."""
+
+
+def keep_statistics_here() -> None:
+    """Have Ray Data's actor of statistics live on this process' node.
+
+    It outlives its run, where whoever reads first has it: on a worker's node it would keep an
+    autoscaler from ever taking that away.
+    """
+    get_or_create_stats_actor()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import ray
 
+from cifarray.data.shards import keep_statistics_here
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
 from cifarray.driver.log import kept_log
@@ -61,6 +62,7 @@ def execute(run: Run) -> int:
 def _carry_out(run: Run, attempt: Attempt) -> None:
     spec = run.spec()
     _connect(spec.profile)
+    keep_statistics_here()
     ensure_room(spec)
     carry_over(run, attempt)
     work = Work(run.store.spec, spec, spec.job, attempt.prefix, spec.world_size)

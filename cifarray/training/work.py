@@ -8,6 +8,7 @@ import platform
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from cifarray.data.manifest import load_manifest
 from cifarray.data.selection import select_rows
 from cifarray.data.shards import read_shard
-from cifarray.errors import CheckpointError, RunFailedError
+from cifarray.errors import CheckpointError, DivergedError, KeyMissingError, RunFailedError
 from cifarray.models.code import unpack_code
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
@@ -125,13 +126,26 @@ def in_words(record: Record) -> str:
 
 
 def refuse_divergence(history: list[Record]) -> None:
-    """Raise RunFailedError if the loss of the last epoch is not a number."""
+    """Raise DivergedError if the loss of the last epoch is not a number."""
     last = history[-1]
     if last["train.running_loss"] - last["train.running_loss"] != 0.0:
-        raise RunFailedError(
+        raise DivergedError(
             f"the loss diverged in epoch {last['epoch']} at lr {last['lr']:.3g}; "
             "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm"
         )
+
+
+def write_refusal(work: Work, error: Exception) -> None:
+    """Leave in place of an outcome why there is none, though no worker has failed."""
+    work.open_store().write_json(f"{work.folder}/{OUTCOME_FILE}", {"error": str(error)})
+
+
+def raise_refusal(work: Work) -> None:
+    """Raise RunFailedError if the workers left a refusal."""
+    with suppress(KeyMissingError):
+        outcome = work.open_store().read_json(f"{work.folder}/{OUTCOME_FILE}")
+        if "error" in outcome:
+            raise RunFailedError(str(outcome["error"]))
 
 
 def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Path) -> None:

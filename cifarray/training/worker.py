@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +26,13 @@ from ray.train.v2.api.config import (
 )
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from cifarray.errors import CheckpointError, RunFailedError, StoreError
+from cifarray.errors import (
+    CheckpointError,
+    DivergedError,
+    JobError,
+    RunFailedError,
+    StoreError,
+)
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -40,10 +47,12 @@ from cifarray.training.work import (
     cores,
     in_words,
     open_session,
+    raise_refusal,
     refuse_divergence,
     resume,
     trial_of,
     write_outcome,
+    write_refusal,
 )
 
 
@@ -53,12 +62,13 @@ def train(work: Work) -> None:
     At its end every split is evaluated from the best checkpoint; see `write_outcome`.
     Raises: RunFailedError.
     """
-    _fit(work, partial(_train_and_evaluate, work), work.job.metric)
+    _fit(work, partial(on_worker, _train_and_evaluate, work), work.job.metric)
 
 
 def evaluate(work: Work, checkpoint_key: str) -> None:
     """Evaluate every split from one checkpoint of the store on `world_size` workers."""
-    _fit(work, partial(_evaluate_on_worker, work, checkpoint_key), None)
+    part = partial(_evaluate_on_worker, checkpoint_key)
+    _fit(work, partial(on_worker, part, work), None)
 
 
 def _fit(work: Work, function: Any, metric: str | None) -> None:
@@ -67,6 +77,19 @@ def _fit(work: Work, function: Any, metric: str | None) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         raise RunFailedError(f"training failed: {root_cause(error)}") from error
+    raise_refusal(work)
+
+
+def on_worker(part: Callable[[Work], None], work: Work) -> None:
+    """Carry out a worker's part; an error that all ranks meet alike is left as a refusal.
+
+    Ray would take it for the failure of a worker, and begin again to meet it again.
+    """
+    try:
+        part(work)
+    except (DivergedError, JobError) as error:
+        if world()[0] == 0:
+            write_refusal(work, error)
 
 
 def torch_trainer(
@@ -97,7 +120,10 @@ def torch_trainer(
             name=name,
             storage_path=store.path(f"{work.folder}/checkpoints"),
             storage_filesystem=store.filesystem(),
-            failure_config=FailureConfig(max_failures=profile.max_failures),
+            # The second counts workers that find no room: without a limit a run waits for ever.
+            failure_config=FailureConfig(
+                max_failures=profile.max_failures, controller_failure_limit=profile.max_failures
+            ),
             checkpoint_config=keep,
             callbacks=[*(callbacks or ()), FailureLog(work)],
             logging_config=LoggingConfig(log_level="WARNING"),
@@ -135,7 +161,6 @@ def root_cause(error: TrainingFailedError) -> str:
 
 def _train_and_evaluate(work: Work) -> None:
     session = train_on_worker(work)
-    refuse_divergence(session.history)
     store, best = work.open_store(), None
     with tempfile.TemporaryDirectory() as scratch:
         if world()[0] == 0:
@@ -159,12 +184,14 @@ def _train(work: Work, live: LiveMetrics) -> Session:
     life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
+        if world()[0] == 0:
+            write_metrics(store, work.folder, session.history)
+        refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
         name = f"epoch_{record['epoch']:06d}_{life}"
         with live.keeping_checkpoint(), tempfile.TemporaryDirectory() as folder:
             checkpoint, state = None, session.state()
             if world()[0] == 0:
                 print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
-                write_metrics(store, work.folder, session.history)
                 write_checkpoint(Path(folder), state, record)
                 checkpoint = RayCheckpoint.from_directory(folder)
             ray.train.report(record, checkpoint=checkpoint, checkpoint_dir_name=name)
@@ -175,10 +202,14 @@ def _train(work: Work, live: LiveMetrics) -> Session:
 
 def train_only(work: Work) -> None:
     """What a worker of a larger trial runs: no split but validation is evaluated."""
+    on_worker(_train_alone, work)
+
+
+def _train_alone(work: Work) -> None:
     train_on_worker(work)
 
 
-def _evaluate_on_worker(work: Work, checkpoint_key: str) -> None:
+def _evaluate_on_worker(checkpoint_key: str, work: Work) -> None:
     session = _open(work)
     with tempfile.TemporaryDirectory() as scratch:
         write_outcome(work, session, checkpoint_key, Path(scratch))

@@ -31,6 +31,8 @@ from cifarray.training.work import (
     in_words,
     open_rows,
     open_session,
+    raise_refusal,
+    refuse_divergence,
     resume,
 )
 from cifarray.training.worker import torch_trainer, train_only
@@ -203,14 +205,20 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     trial = replace(trial, world_size=spec_of(work.job).workers_per_trial)
     store = work.open_store()
     store.write_json(f"{folder}/{TRIAL_FILE}", {"id": trial_id, "params": params})
-    if trial.world_size == 1:
-        with live_metrics(work.run.run_id, trial_id, work.job.name, rank=0) as live:
-            _train_here(trial, spec_of(work.job).metric, trial_threads(work), live)
-    else:
-        name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
-        metric = spec_of(work.job).metric
-        torch_trainer(trial, partial(train_only, trial), metric, name, [TuneReportCallback()]).fit()
-    store.write_json(f"{folder}/{ENDED_FILE}", {"state": "finished"})
+    metric = spec_of(work.job).metric
+    ended: dict[str, Any] = {"state": "finished"}
+    try:
+        if trial.world_size == 1:
+            with live_metrics(work.run.run_id, trial_id, work.job.name, rank=0) as live:
+                _train_here(trial, metric, trial_threads(work), live)
+        else:
+            name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
+            callbacks = [TuneReportCallback()]
+            torch_trainer(trial, partial(train_only, trial), metric, name, callbacks).fit()
+            raise_refusal(trial)
+    except RunFailedError as error:  # for a search that is a result: a learning rate too high
+        ended = {"state": "failed", "error": str(error)}
+    store.write_json(f"{folder}/{ENDED_FILE}", ended)
 
 
 def trial_threads(work: Work) -> int:
@@ -244,9 +252,10 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     before = len(session.history)
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
+        write_metrics(store, trial.folder, session.history)
+        refuse_divergence(session.history)
         with live.keeping_checkpoint():
             keep(store, trial.folder, session.state(), metric)
-        write_metrics(store, trial.folder, session.history)
         tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
         write_metrics(store, trial.folder, session.history)

@@ -28,10 +28,11 @@ class TrialRecord:
     error: str | None = None
 
     def best(self, metric: str) -> float | None:
-        """The best value of a metric over the epochs."""
+        """The best value of a metric over the epochs; one that diverged has no checkpoint."""
         best = None
         for record in self.history:
-            value = record.get(metric)
+            diverged = record.get("train.running_loss", 0.0) is None
+            value = None if diverged else record.get(metric)
             if value is not None and (best is None or is_better(metric, value, best)):
                 best = value
         return best
@@ -71,8 +72,10 @@ def read_trials(
             continue
         history = read_metrics(store, f"{prefix}/{folder}")
         own_total = written["params"].get("train.epochs", total_epochs)
-        state = _state(store, f"{prefix}/{folder}", folder in errors, len(history), own_total)
-        trials.append(TrialRecord(folder, written["params"], history, state, errors.get(folder)))
+        ended = _ending(store, f"{prefix}/{folder}")
+        error = errors.get(folder) or ended.get("error")
+        state = _state(ended, error, len(history), own_total)
+        trials.append(TrialRecord(folder, written["params"], history, state, error))
     return sorted(trials, key=lambda trial: trial.id)
 
 
@@ -96,13 +99,18 @@ def most_epochs(job: Job) -> int | None:
     return None if None in limits else max(limits)
 
 
-def _state(store: Store, prefix: str, failed: bool, epochs: int, total: int | None) -> str:
-    if failed:
-        return "failed"
+def _ending(store: Store, prefix: str) -> dict[str, Any]:
+    """What a trial, or Tune in its place, wrote at its end; nothing of one that goes on."""
     try:
-        ended = str(store.read_json(f"{prefix}/{ENDED_FILE}")["state"])
+        ended: dict[str, Any] = store.read_json(f"{prefix}/{ENDED_FILE}")
+        return ended
     except KeyMissingError:
-        ended = ""
-    if ended == "finished" or (total is not None and epochs >= total):
+        return {}
+
+
+def _state(ended: Mapping[str, Any], error: str | None, epochs: int, total: int | None) -> str:
+    if error is not None:
+        return "failed"
+    if ended.get("state") == "finished" or (total is not None and epochs >= total):
         return "finished"
-    return ended or "unfinished"
+    return str(ended.get("state") or "unfinished")

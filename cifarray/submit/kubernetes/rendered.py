@@ -18,6 +18,8 @@ from cifarray.spec.load import unknown_name
 Manifest: TypeAlias = dict[str, Any]
 DEFAULT_OVERLAY = "gpu"
 SHIPPED_NAMESPACE = "cifarray"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where PyYAML was built with it, takes a tenth of the time."""
 NAME_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 """What a Job's name ends with: a digest of its pod template, which nobody may change."""
 
@@ -45,7 +47,7 @@ def manifests(
 
     Raises: InputError for an unknown overlay.
     """
-    found = [each for each in yaml.safe_load_all(overlay_text(overlay)) if each]
+    found = [each for each in yaml.load_all(overlay_text(overlay), LOADER) if each]
     if image:
         found = with_image(found, image)
     if namespace != SHIPPED_NAMESPACE:

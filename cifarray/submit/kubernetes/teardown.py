@@ -151,8 +151,8 @@ def end_all(
             for name, finalizers in held.items()
         )
         raise ClusterError(
-            f"{holders}; KubeRay's operator removes that and has not within {patience_s:.0f} s: start "
-            "it, or look into its log, and try again, or say --remove-finalizers"
+            f"{holders}; KubeRay's operator removes that and has not within {patience_s:.0f} s: "
+            "start it, or look into its log, and try again, or say --remove-finalizers"
         )
 
 

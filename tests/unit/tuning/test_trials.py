@@ -94,6 +94,21 @@ def test_a_trial_with_an_error_has_failed_and_tells_it(store: Store, put: Put):
     assert (trial.state, trial.error) == ("failed", "no memory")
 
 
+def test_a_trial_that_diverged_has_failed_with_what_it_said_itself(store: Store, put: Put):
+    put("t1", 0.1)
+    store.write_json(f"{FOLDER}/t1/ended.json", {"state": "failed", "error": "the loss diverged"})
+    (trial,) = read_trials(store, FOLDER, {}, 3)
+    assert (trial.state, trial.error) == ("failed", "the loss diverged")
+
+
+def test_an_epoch_that_diverged_is_no_trials_best():
+    history = [
+        {"epoch": 1, "train.running_loss": 2.0, "validation.top1": 0.2},
+        {"epoch": 2, "train.running_loss": None, "validation.top1": 0.9},
+    ]
+    assert TrialRecord("t1", {}, history, "failed").best("validation.top1") == 0.2
+
+
 def test_folders_that_are_no_trials_are_passed_over(store: Store, put: Put):
     put("t1", 0.1)
     store.write(f"{FOLDER}/t2/metrics.jsonl", b"")
