@@ -155,7 +155,7 @@ def _wait_for_end(run: "Run", job_id: str) -> "Status":
 
 def _refuse_if_alive(run: "Run") -> None:
     """Raise InputError for a run that has finished or that somebody works on."""
-    from cifarray.submit.cluster import recorded_cluster
+    from cifarray.submit.cluster import is_from_here, recorded_cluster
     from cifarray.submit.follow import ENDED, lost
 
     current = run.status()
@@ -169,9 +169,11 @@ def _refuse_if_alive(run: "Run") -> None:
     cluster = recorded_cluster(current.cluster)
     job_id = (current.cluster or {}).get("job_id")
     alive = lost(current) is None
-    if job_id:
+    if job_id and cluster is None:  # a node of ours that has ended, or another machine's
+        alive = alive and not is_from_here(current.cluster or {})
+    elif job_id and cluster:
         try:
-            job = cluster.jobs(patience_s=5.0).find(job_id) if cluster else None
+            job = cluster.jobs(patience_s=5.0).find(job_id)
             alive = job is not None and not job.ended
         except ClusterError:
             alive = lost(current) is None

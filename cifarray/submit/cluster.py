@@ -1,6 +1,7 @@
 """The cluster that a profile names or a run recorded, whether the node is ours or the user's."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Cluster:
             "dashboard": self.dashboard,
             "job_id": job_id,
             "own": self.own,
+            **(_this_place() if self.own else {}),
         }
 
 
@@ -120,6 +122,16 @@ def standard_token() -> str | None:
         return Path(path).read_text().strip() or None
     except OSError:
         return None
+
+
+def is_from_here(record: Mapping[str, Any]) -> bool:
+    """Whether a recorded node of ours was this machine's, so that we know whether it lives."""
+    place = _this_place()
+    return {name: record.get(name) for name in place} == place
+
+
+def _this_place() -> dict[str, str]:
+    return {"host": socket.gethostname(), "state_dir": str(node_state.state_folder())}
 
 
 def _own_cluster(profile: str, node: Node) -> Cluster:

@@ -105,3 +105,15 @@ def test_a_run_that_somebody_works_on_is_not_resumed(typed: Type, run: Run) -> N
     assert shown.code == 2
     assert f"cifarray stop {RUN_ID}" in shown.err
     assert run.status().state == "running"
+
+
+def test_a_run_on_another_machines_node_is_not_resumed_while_it_lives(
+    typed: Type, run: Run
+) -> None:
+    elsewhere = {"host": "another-machine", "state_dir": "/home/ana/.local/state/cifarray"}
+    record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": "a-run-1"}
+    run.set_cluster({**record, **elsewhere, "own": True})
+    show_as(run, "running")
+    shown = typed("resume", RUN_ID)
+    assert shown.code == 2
+    assert f"run {RUN_ID} is running" in shown.err
