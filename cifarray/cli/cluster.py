@@ -1,68 +1,147 @@
-"""Commands on the Ray node of this machine: cluster up, cluster down, cluster status."""
+"""Commands on clusters: the Ray node of this machine, or a namespace of a Kubernetes cluster."""
 
-import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarray.cli import output
+from cifarray.cli import kubernetes, output
 from cifarray.cli.options import ClusterOption, JsonOption, QuietOption, VerboseOption, YesOption
-from cifarray.errors import ClusterError, InputError
+from cifarray.cli.stopping import stop_jobs
+from cifarray.errors import InputError
 
 if TYPE_CHECKING:
+    from cifarray.spec.profile import Profile
     from cifarray.submit.cluster import Cluster
-    from cifarray.submit.jobs_api import RayJobs
 
-STOP_TIMEOUT_S = 75.0
+OverlayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--overlay",
+        metavar="NAME",
+        help="Which of the manifests that come with cifarray: gpu, local or external-s3.",
+        show_default="gpu",
+    ),
+]
+ImageOption = Annotated[
+    str | None,
+    typer.Option("--image", help="Image to run instead of the one rendered.", show_default=False),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force-conflicts", help="Kubernetes: take over fields that somebody else manages."
+    ),
+]
+DeleteStoreOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--delete-store/--keep-store",
+        help="Kubernetes: delete the store's volume claim too, with every dataset and run.",
+        show_default="ask; keep it with --yes",
+    ),
+]
+FinalizersOption = Annotated[
+    bool,
+    typer.Option(
+        "--remove-finalizers",
+        help="Kubernetes: free RayJobs that wait for an operator which does not answer.",
+    ),
+]
 
 app = typer.Typer(
-    help="Start, end and look at the Ray node of this machine.", rich_markup_mode=None
+    help="Start, end and look at this machine's Ray node, or a namespace on Kubernetes.",
+    rich_markup_mode=None,
 )
+
+
+@app.command()
+def render(overlay: OverlayOption = None, image: ImageOption = None) -> None:
+    """Print the Kubernetes manifests that `cluster up` applies.
+
+    \b
+    Example:  cifarray cluster render --overlay local | kubectl apply -f -
+    """
+    from cifarray.submit.kubernetes.rendered import (
+        DEFAULT_OVERLAY,
+        as_yaml,
+        manifests,
+        overlay_text,
+    )
+
+    chosen = overlay or DEFAULT_OVERLAY
+    text = as_yaml(manifests(chosen, image)) if image else overlay_text(chosen)
+    print(text, end="")
 
 
 @app.command()
 def up(
     cluster: ClusterOption = "local",
+    overlay: OverlayOption = None,
+    force_conflicts: ForceOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Start a Ray node on this machine, if it has none of ours yet.
+    """Start a Ray node on this machine, or set up a namespace on Kubernetes; waits until ready.
 
     \b
     Example:  cifarray cluster up
+              cifarray cluster up --cluster kubernetes --overlay local
     """
     from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import given_cluster, reach
+    from cifarray.submit.cluster import Cluster, given_cluster, reach
 
     profile = load_profile(cluster)
+    if profile.kind == "kubernetes":
+        kubernetes.up(profile, cluster, overlay, force_conflicts, json)
+        return
+    _refuse_for_local(profile, {"--overlay": overlay, "--force-conflicts": force_conflicts})
     given = given_cluster(profile)
     if given is not None:
         raise InputError(
             f"cluster profile {profile.name} names the node {given.address}, which you start "
             "and end yourself"
         )
-    _show(reach(profile, output.say), json)
+    reached = reach(profile, output.say)
+    assert isinstance(reached, Cluster)
+    _show(reached, json)
 
 
 @app.command()
-def down(yes: YesOption = False, json: JsonOption = False, quiet: QuietOption = False) -> None:
-    """End the Ray node that cifarray started, and nothing else.
+def down(
+    cluster: ClusterOption = "local",
+    yes: YesOption = False,
+    delete_store: DeleteStoreOption = None,
+    remove_finalizers: FinalizersOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """End the Ray node that cifarray started, or what it set up on Kubernetes, and nothing else.
 
     \b
     Example:  cifarray cluster down
+              cifarray cluster down --cluster kubernetes --keep-store
     """
+    from cifarray.spec.load import load_profile
     from cifarray.submit.cluster import find_own
     from cifarray.submit.local_node import end_node
 
-    cluster = find_own("local")
-    jobs = cluster.jobs() if cluster else None
+    profile = load_profile(cluster)
+    if profile.kind == "kubernetes":
+        kubernetes.down(profile, yes, delete_store, remove_finalizers, json)
+        return
+    own_options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
+    _refuse_for_local(profile, own_options)
+    found = find_own(profile.name)
+    jobs = found.jobs() if found else None
     live = [job.id for job in jobs.live_jobs()] if jobs else []
     programs = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
     if (live or programs) and not _agreed([*live, *programs], yes):
         return
     if jobs:
-        _stop_jobs(jobs, live)
+        stop_jobs(jobs, live)
     ended = end_node()
     if json:
         output.print_json({"ended": ended is not None, "stopped_jobs": live})
@@ -80,11 +159,15 @@ def status(
 
     \b
     Example:  cifarray cluster status
+              cifarray cluster status --cluster kubernetes
     """
     from cifarray.spec.load import load_profile
     from cifarray.submit.cluster import find_own, given_cluster
 
     profile = load_profile(cluster)
+    if profile.kind == "kubernetes":
+        kubernetes.status(profile, json)
+        return
     found = given_cluster(profile) or find_own(profile.name)
     if found is not None:
         _show(found, json)
@@ -92,6 +175,15 @@ def status(
         output.print_json(None)
     else:
         output.print_line("no Ray node of ours runs on this machine; `submit` starts one by itself")
+
+
+def _refuse_for_local(profile: "Profile", options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value not in (None, False):
+            raise InputError(
+                f"{option} is for profiles of kind kubernetes, and {profile.name} is of kind "
+                f"{profile.kind}; name one with --cluster"
+            )
 
 
 def _show(cluster: "Cluster", as_json: bool) -> None:
@@ -128,16 +220,3 @@ def _agreed(live: list[str], yes: bool) -> bool:
     if not output.can_ask():
         raise InputError(f"the node is at work: {', '.join(live)}; say --yes to stop that")
     return typer.confirm(question, default=False, err=True)
-
-
-def _stop_jobs(jobs: "RayJobs", live: list[str]) -> None:
-    """Let drivers close their runs before the node goes."""
-    for job_id in live:
-        output.say(f"stopping {job_id} ...")
-        jobs.stop(job_id)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    try:
-        while live and jobs.live_jobs() and time.monotonic() < deadline:
-            time.sleep(0.5)
-    except ClusterError as error:
-        output.warn(str(error))

@@ -29,9 +29,11 @@ COMMANDS = {
     "export": "inference:export",
     "delete": "store_commands:delete",
     "prune": "store_commands:prune",
+    "exporter": "exporter:exporter",
     "jobs": "catalogs:jobs",
     "models": "inference:models",
     "datasets": "data:datasets",
+    "doctor": "doctor:doctor",
 }
 """Command, and the module:function below cifarray.cli; the order is that of the help."""
 

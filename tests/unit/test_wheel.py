@@ -81,3 +81,8 @@ def test_the_wheel_resolves_a_sweep(cifarray: Path, tmp_path: Path) -> None:
     assert "tune-digits" in resolved
     assert "loguniform" in resolved
     assert not list(tmp_path.iterdir())
+
+
+def test_the_wheel_renders_the_manifests_of_the_checkout(cifarray: Path, tmp_path: Path) -> None:
+    rendered = run(cifarray, "cluster", "render", "--overlay", "local", cwd=tmp_path)
+    assert rendered == (REPOSITORY / "k8s" / "rendered" / "local.yaml").read_text()

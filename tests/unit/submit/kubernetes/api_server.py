@@ -172,6 +172,7 @@ def serve_api() -> Iterator[ApiServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
