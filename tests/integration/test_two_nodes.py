@@ -105,6 +105,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         server = S3Server(stack.enter_context(serve_moto(HERE)), "tests", "tests")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment = kept | NODE | server.environment | {"RAY_AUTH_TOKEN_PATH": str(token)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         environment["CIFARRAY_STORE"] = server.new_store().uri
         environment["CIFARRAY_STATE_DIR"] = str(tmp_path / "state")
         head = network.add()
