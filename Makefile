@@ -40,6 +40,7 @@ image: ## build the container image with docker, podman or buildah (BUILDER, BAS
 
 .PHONY: manifests
 manifests: $(INSTALLED) ## render k8s/ with kubectl; IMAGE=NAME:TAG replaces cifarray's, DIGESTS=1 pins digests
+	@$(BIN)/python -m scripts.dashboard
 	@$(BIN)/python -m scripts.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(DIGESTS),--digests)
 
 .PHONY: check
