@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the image $1 (default cifarray:VERSION) with docker, podman or buildah, whichever is there first.
+# BUILDER names one of them, BASE_IMAGE another base, BUILD_ARGS passes further options to the builder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' cifarray/__init__.py)
+image=${1:-cifarray:$version}
+
+find_builder() {
+  local candidate
+  for candidate in ${BUILDER:-docker podman buildah}; do
+    # A docker client without its daemon builds nothing.
+    if command -v "$candidate" >/dev/null && "$candidate" info >/dev/null 2>&1; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "error: none of ${BUILDER:-docker, podman and buildah} works here; install one, as in: apt-get install buildah" >&2
+  return 1
+}
+
+builder=$(find_builder)
+command=("$builder" build)
+# buildah keeps no layers unless told to, and inside a container it has to do without namespaces of its own.
+[ "$builder" != buildah ] || command=(buildah build --isolation chroot --layers --format docker)
+read -ra more <<<"${BUILD_ARGS:-}"
+[ -z "${BASE_IMAGE:-}" ] || more+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
+"${command[@]}" "${more[@]}" \
+  --build-arg "VERSION=$version" \
+  --build-arg "REVISION=$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)" \
+  --tag "$image" .
+echo "built $image with $builder"
