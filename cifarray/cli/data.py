@@ -1,5 +1,7 @@
 """Commands on datasets: data prepare, data inspect, data verify, and the list of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,16 +99,16 @@ def inspect(
     from cifarray.data.audit import inspect_dataset
     from cifarray.data.sample_grid import sample_grid
 
-    if grid is not None and (grid.suffix.lower() != ".png" or not grid.parent.is_dir()):
-        raise InputError(f"--grid {grid} is no .png file in an existing folder; give one")
+    if grid is not None:
+        with _writing(grid):
+            if grid.suffix.lower() != ".png" or not grid.parent.is_dir():
+                raise InputError(f"--grid {grid} is no .png file in an existing folder; give one")
     opened = open_store(store, endpoint, cluster)
     findings = inspect_dataset(opened, name)
     if grid is not None:
         picture = sample_grid(opened, name)
-        try:
+        with _writing(grid):
             grid.write_bytes(picture)
-        except OSError as error:
-            raise InputError(f"--grid {grid} cannot be written: {error.strerror}") from error
         findings["grid"] = str(grid)
     if json:
         output.print_json(findings)
@@ -186,6 +188,16 @@ def datasets(
         return
     columns = ("name", "images", "classes", "train", "test", "download", "prepared")
     output.print_table(columns, [_listed(known) for known in found])
+
+
+@contextmanager
+def _writing(grid: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--grid {grid} cannot be written: {error.strerror}; give another path"
+        ) from error
 
 
 def _listed(known: dict[str, Any]) -> list[object]:

@@ -1,14 +1,25 @@
 """Commands that use trained networks: evaluate, predict, export; and `models`, which lists them."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarray.cli.options import EndpointOption, JsonOption, StoreOption, open_store
-from cifarray.cli.output import print_json, print_line, print_table, say
+from cifarray.cli.options import (
+    ClusterOption,
+    EndpointOption,
+    JsonOption,
+    QuietOption,
+    StoreOption,
+    VerboseOption,
+    open_store,
+)
+from cifarray.cli.output import detail, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
+    from cifarray.store import Store
     from cifarray.training.checkpoint import Checkpoint
 
 TargetArgument = Annotated[
@@ -43,7 +54,10 @@ def evaluate(
     code: CodeOption = None,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Evaluate a checkpoint on every row of a split, in this process.
 
@@ -53,9 +67,10 @@ def evaluate(
     """
     from cifarray.inference.evaluate import evaluate
 
-    checkpoint, origin = _open(target, store, endpoint, code)
+    opened = _opener(store, endpoint, cluster)
+    checkpoint, origin = _open(target, opened, code)
     say(f"evaluating {origin}, epoch {checkpoint.epoch} ...")
-    evaluation = evaluate(checkpoint, open_store(store, endpoint), dataset, split)
+    evaluation = evaluate(checkpoint, opened(), dataset, split)
     if as_json:
         print_json({"checkpoint": origin, **evaluation.to_json()})
         return
@@ -75,7 +90,10 @@ def predict(
     code: CodeOption = None,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Classify image files: the five most probable classes of each.
 
@@ -87,7 +105,7 @@ def predict(
     """
     from cifarray.inference.predict import predict
 
-    checkpoint, origin = _open(target, store, endpoint, code)
+    checkpoint, origin = _open(target, _opener(store, endpoint, cluster), code)
     predictions = predict(checkpoint, images)
     if as_json:
         print_json([prediction.to_json() for prediction in predictions])
@@ -119,7 +137,10 @@ def export(
     code: CodeOption = None,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a network with its preprocessing and class names as one file.
 
@@ -133,7 +154,7 @@ def export(
     from cifarray.inference.export import check_format, default_output, export
 
     check_format(form)
-    checkpoint, _ = _open(target, store, endpoint, code)
+    checkpoint, _ = _open(target, _opener(store, endpoint, cluster), code)
     path = output or default_output(checkpoint, form)
     say(f"exporting {checkpoint.job.model.name} as {form} ...")
     export(checkpoint, form, path, replace=force)
@@ -153,7 +174,8 @@ def models(
         ),
     ] = None,
     classes: Annotated[
-        int, typer.Option("--classes", min=1, help="Number of classes to count with.")
+        int,
+        typer.Option("--classes", min=1, max=1_000_000, help="Number of classes to count with."),
     ] = 100,
     code: CodeOption = None,
     as_json: JsonOption = False,
@@ -183,9 +205,18 @@ def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
     return record["name"], f"{record['parameters']['total']:,}", *about
 
 
+def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[[], Store]":
+    """Opens the store at the first call, and gives the same one at the next."""
+    return cache(lambda: open_store(store, endpoint, cluster))
+
+
 def _open(
-    target: str, store: str | None, endpoint: str | None, code: Path | None
+    target: str, opened: "Callable[[], Store]", code: Path | None
 ) -> tuple["Checkpoint", str]:
     from cifarray.inference.sources import open_checkpoint
 
-    return open_checkpoint(target, lambda: open_store(store, endpoint), code)
+    checkpoint, origin = open_checkpoint(target, opened, code)
+    dataset = checkpoint.dataset
+    trained = f"{checkpoint.job.model.name} of {dataset['name']} {dataset['digest'][:12]}"
+    detail(f"{origin}: {trained}, {checkpoint.step} steps")
+    return checkpoint, origin

@@ -1,17 +1,20 @@
 """`cifarray`: the commands, their order in the help, and what an error looks like."""
 
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from cifarray import __version__
 from cifarray.cli import output
 from cifarray.cli.options import QuietOption, VerboseOption
-from cifarray.errors import CifarrayError
+from cifarray.errors import CifarrayError, InputError
 
 COMMANDS = {
     "submit": "submit:submit",
@@ -83,16 +86,44 @@ def build_app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; ends the process with 0, 1 (the work failed) or 2 (bad input)."""
     output.set_level(output.NORMAL)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         build_app()(args=arguments, prog_name="cifarray")
     except CifarrayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except BrokenPipeError:  # who reads our output has seen enough, as in `cifarray runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _end(_in_words(error), InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end(sentence: str, exit_code: int) -> NoReturn:
+    print(f"error: {output.plain(sentence)}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is unset: it would name the current folder."""
+    for before, word in pairwise(["cifarray", *words]):
+        if re.fullmatch(r"\s*|--[\w-]+=\s*", word):
+            option = word.partition("=")[0].strip() or before
+            raise InputError(
+                f"the value after {option} is empty, as when a shell variable is unset; give one, "
+                "or leave it out"
+            )
+
+
+def _in_words(error: OSError) -> str:
+    """What the system refused, where no command has a better sentence for it."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.filename is None:
+        return f"the system refused it: {reason}"
+    return f"cannot use {error.filename}: {reason}; give another path, or mend this one"
 
 
 def _find(place: str) -> Any:

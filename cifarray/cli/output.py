@@ -72,8 +72,9 @@ def print_line(text: str = "") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Data for a program: JSON on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_as_json))
+    """Data for a program: JSON on standard output; NaN and infinities become null."""
+    finite = json.loads(json.dumps(value, default=_as_json), parse_constant=lambda _: None)
+    print(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

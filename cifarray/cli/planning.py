@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,72 +15,6 @@ if TYPE_CHECKING:
     from cifarray.spec.profile import Profile
     from cifarray.store import Store
     from cifarray.submit.new_run import Plan
-
-JobArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="JOB", help="A job's name (`cifarray jobs` lists them), or a path to a YAML file."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Another value for a field of the job, as train.epochs=3; repeatable.",
-        show_default=False,
-    ),
-]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="The run's id  [default: job, date, time]", show_default=False),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check and print the resolved job; start nothing.")
-]
-PrepareOption = Annotated[
-    bool, typer.Option("--prepare", help="Prepare the dataset first if the store lacks it.")
-]
-ArchiveOption = Annotated[
-    str | None,
-    typer.Option(
-        "--archive",
-        metavar="PATH|URL",
-        help="Prepare the dataset from this archive (implies --prepare).",
-        show_default=False,
-    ),
-]
-CodeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--code",
-        metavar="DIR",
-        help="Folder with a network of your own; it travels with the run.",
-        show_default=False,
-    ),
-]
-BestOfOption = Annotated[
-    str | None,
-    typer.Option(
-        "--best-of",
-        metavar="RUN",
-        help="Take the fields that this sweep's best trial had.",
-        show_default=False,
-    ),
-]
-SeedsOption = Annotated[
-    int, typer.Option("--seeds", metavar="N", min=1, help="So many runs, each with the next seed.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=1,
-        help="Workers of a training  [default: the profile's]",
-        show_default=False,
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -133,6 +67,7 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
     from cifarray.spec.profile import StoreSpec
     from cifarray.submit.cluster import given_cluster
     from cifarray.submit.new_run import plan
+    from cifarray.submit.preflight_of_sweeps import remarks
 
     for name in _names(wish):
         if name is not None and not is_run_id(name):
@@ -150,12 +85,25 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
         inside = StoreSpec(uri=wish.store or profile.store.uri, endpoint=endpoint)
         profile = profile.model_copy(update={"store": inside})
     best_of = Run.open(store, wish.best_of) if wish.best_of and store else None
-    if wish.code is not None and not wish.code.is_dir():
-        raise InputError(f"--code {wish.code} is no folder; give one that holds your network")
+    if wish.code is not None:
+        _refuse_no_folder(wish.code)
     planned = plan(
         job, profile, workers=wish.workers, code=wish.code, best_of=best_of, sets=wish.sets
     )
+    for remark in remarks(planned.job):
+        output.say(remark)
     return Planned(planned, store, wish)
+
+
+def _refuse_no_folder(code: Path) -> None:
+    try:
+        found = code.is_dir()
+    except OSError as error:
+        raise InputError(
+            f"--code {code} cannot be read: {error.strerror}; give another folder"
+        ) from error
+    if not found:
+        raise InputError(f"--code {code} is no folder; give one that holds your network")
 
 
 def _store(wish: Wish, profile: "Profile", dry_run: bool) -> "Store | None":
@@ -183,6 +131,7 @@ def show_plan(planned: Planned, as_json: bool) -> None:
     plan = planned.plan
     try:
         if planned.store is not None:
+            _refuse_taken(planned)
             check_data(plan, planned.store, _manifest(planned))
     except DatasetError as error:
         output.say(f"not checked against its rows: {error}")
@@ -240,17 +189,34 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
 def record(planned: Planned) -> "list[Run]":
     """Make sure of the dataset and write the runs, one per seed.
 
-    Raises: DatasetError if the dataset is missing and nobody says to prepare it.
+    Raises: DatasetError if the dataset is missing and nobody says to prepare it; InputError if a
+    name is taken.
     """
+    from cifarray.submit.launch import give_up
     from cifarray.submit.new_run import create
 
     store = _reached(planned)
     store.check()
+    _refuse_taken(planned)
     manifest = _prepared(planned)
-    names = _names(planned.wish)
-    return [
-        create(plan, store, manifest, name) for plan, name in zip(planned.plans, names, strict=True)
-    ]
+    runs: list[Run] = []
+    try:
+        for plan, name in zip(planned.plans, _names(planned.wish), strict=True):
+            runs.append(create(plan, store, manifest, name))
+    except BaseException as error:
+        give_up(runs, error)
+        raise
+    return runs
+
+
+def _refuse_taken(planned: Planned) -> None:
+    from cifarray.runs import Run
+    from cifarray.runs.run import SPEC_FILE
+
+    store = _reached(planned)
+    for name in _names(planned.wish):
+        if name is not None and store.exists(Run(store, name).key(SPEC_FILE)):
+            raise InputError(f"run {name} is in {store.uri} already; give another --name")
 
 
 def _reached(planned: Planned) -> "Store":

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarray.cli import output
-from cifarray.cli.options import (
-    ClusterOption,
-    EndpointOption,
-    JsonOption,
-    QuietOption,
-    StoreOption,
-    VerboseOption,
-)
-from cifarray.cli.planning import (
+from cifarray.cli.job_options import (
     ArchiveOption,
     BestOfOption,
     CodeOption,
@@ -27,12 +19,17 @@ from cifarray.cli.planning import (
     PrepareOption,
     SeedsOption,
     SetOption,
-    Wish,
     WorkersOption,
-    record,
-    resolve,
-    show_plan,
 )
+from cifarray.cli.options import (
+    ClusterOption,
+    EndpointOption,
+    JsonOption,
+    QuietOption,
+    StoreOption,
+    VerboseOption,
+)
+from cifarray.cli.planning import Wish, record, resolve, show_plan
 from cifarray.errors import InputError
 
 if TYPE_CHECKING:

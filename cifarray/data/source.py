@@ -1,6 +1,7 @@
 """Which archive a dataset is made from, where it lies, and its checksum."""
 
 import hashlib
+import os
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,11 +39,21 @@ def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) ->
     elif is_address(archive):
         path = _fetch_from(entry, archive, progress)
     else:
-        path = Path(archive).expanduser()
-        if not path.exists():
-            raise ArchiveError(
-                f"no archive at {archive}; give a path or an http(s) address that exists"
-            )
+        path = Path(os.path.expanduser(archive))
+    try:
+        return _source(entry, path, archive, progress)
+    except OSError as error:
+        raise ArchiveError(
+            f"{path} cannot be read: {error.strerror}; give another path or address"
+        ) from error
+
+
+def _source(entry: DatasetEntry, path: Path, archive: str | None, progress: Progress) -> Source:
+    """The checked archive at a path. Raises: ArchiveError; OSError where it cannot be looked at."""
+    if not path.exists():
+        raise ArchiveError(
+            f"no archive at {archive}; give a path or an http(s) address that exists"
+        )
     name = path.name if archive is None else _last_name(archive)
     if path.is_dir():
         return _folder_source(entry, path, name)
@@ -110,13 +121,10 @@ def _sums(path: Path, progress: Progress | None) -> tuple[str, str]:
     """sha256 and md5 in one pass."""
     sha256: Any = hashlib.sha256()
     md5: Any = hashlib.md5(usedforsecurity=False)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(READ_BYTES):
-                sha256.update(chunk)
-                md5.update(chunk)
-                if progress:
-                    progress.advance(len(chunk))
-    except OSError as error:
-        raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            sha256.update(chunk)
+            md5.update(chunk)
+            if progress:
+                progress.advance(len(chunk))
     return sha256.hexdigest(), md5.hexdigest()

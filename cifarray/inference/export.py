@@ -90,16 +90,18 @@ def export(checkpoint: Checkpoint, form: str, output: Path, *, replace: bool = F
     Raises: InputError; WorkError for a network that the format cannot hold.
     """
     check_format(form)
-    if output.is_dir() or (output.exists() and not replace):
-        raise InputError(f"{output} is there already; give another --output or --force")
     try:
+        if output.is_dir() or (output.exists() and not replace):
+            raise InputError(f"{output} is there already; give another --output or --force")
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
             part = Path(folder) / output.name
             FORMATS[form].write(checkpoint, part)
             os.replace(part, output)
     except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot write {output}: {error.strerror or error}; give another --output"
+        ) from error
 
 
 def _to_onnx(checkpoint: Checkpoint, path: Path) -> None:

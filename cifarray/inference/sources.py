@@ -16,10 +16,16 @@ from cifarray.training.checkpoint import (
     load_checkpoint,
     read_state,
 )
-from cifarray.training.checkpoint_store import best_good, by_metric, fetch, stored_checkpoints
+from cifarray.training.checkpoint_store import (
+    best_good,
+    by_metric,
+    fetch,
+    stored_checkpoints,
+)
 
 UNFINISHED_METRIC = "validation.top1"
 """By what the best checkpoint is chosen of a run that has not yet chosen one itself."""
+SHOWN_RUNS = 5
 
 
 def open_checkpoint(
@@ -40,7 +46,17 @@ def open_checkpoint(
 
 
 def _find(target: str, open_store: Callable[[], Store], scratch: Path) -> tuple[Path, str]:
-    path = Path(target)
+    try:
+        found = _in_folder(Path(target))
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} cannot be read: {error.strerror}; give another path"
+        ) from error
+    return found or _in_stored_run(Run.open(open_store(), target), scratch)
+
+
+def _in_folder(path: Path) -> tuple[Path, str] | None:
+    """The checkpoint at a path of this machine; None where the path may be a run's id instead."""
     if path.is_file() and (path.parent / PROOF_FILE).is_file():
         path = path.parent
     if (path / PROOF_FILE).is_file():
@@ -49,22 +65,38 @@ def _find(target: str, open_store: Callable[[], Store], scratch: Path) -> tuple[
         return _in_pulled_run(path)
     if path.exists() or path.is_absolute() or len(path.parts) != 1:
         raise CheckpointError(
-            f"no checkpoint at {target}; give a checkpoint's folder (it holds {PROOF_FILE}), the "
+            f"no checkpoint at {path}; give a checkpoint's folder (it holds {PROOF_FILE}), the "
             "folder of a pulled run, or a run's id"
         )
-    return _in_stored_run(Run.open(open_store(), target), scratch)
+    return None
 
 
 def _in_pulled_run(path: Path) -> tuple[Path, str]:
     store = Store.open(str(path))
     key = _chosen(store, "", str(path))
-    if key is None:
-        for found in by_metric(stored_checkpoints(store, ""), UNFINISHED_METRIC):
-            with suppress(CheckpointError):
-                check_folder(path / found.key)
-                return path / found.key, str(path / found.key)
-        raise CheckpointError(f"{path} holds no whole checkpoint; pull the run again")
-    return path / key, str(path / key)
+    if key is not None:
+        return path / key, str(path / key)
+    stored = stored_checkpoints(store, "")
+    runs = sorted({_run_folder(found.key) for found in stored})
+    if len(runs) > 1:  # which one is meant is not for their figures to say
+        more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
+        raise CheckpointError(
+            f"{path} holds several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give the folder of "
+            "one"
+        )
+    if runs and runs != ["."]:
+        return _in_pulled_run(path / runs[0])
+    for found in by_metric(stored, UNFINISHED_METRIC):
+        with suppress(CheckpointError):
+            check_folder(path / found.key)
+            return path / found.key, str(path / found.key)
+    raise CheckpointError(f"{path} holds no whole checkpoint; pull the run again")
+
+
+def _run_folder(key: str) -> str:
+    """The folder of the run that a checkpoint lies in; '.' for the folder that is looked into."""
+    before, attempts, _ = f"/{key}".partition("/attempts/")
+    return (before.strip("/") if attempts else "") or "."
 
 
 def _in_stored_run(run: Run, scratch: Path) -> tuple[Path, str]:

@@ -33,8 +33,17 @@ _FOLDER_OF: dict[str, Path] = {}
 def pack_code(folder: Path) -> bytes:
     """A zip of the folder's files; hidden files, caches and virtual environments stay behind.
 
-    Raises: JobError for a folder that is not there, is too large, or holds a link.
+    Raises: JobError for a folder that cannot be read, is too large, or holds a link.
     """
+    try:
+        return _zipped(folder, _code_files(folder))
+    except OSError as error:
+        raise JobError(
+            f"code folder {folder} cannot be read: {error.filename or folder}: {error.strerror}"
+        ) from error
+
+
+def _code_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise JobError(f"no code folder at {folder}; --code wants a folder of Python files")
     found = islice(_files(folder, folder), MAX_CODE_FILES + 1)
@@ -42,6 +51,10 @@ def pack_code(folder: Path) -> bytes:
     _refuse_too_much(folder, files)
     if not any(path.suffix == ".py" for path in files):
         raise JobError(f"code folder {folder} holds no Python file; --code wants the folder above")
+    return files
+
+
+def _zipped(folder: Path, files: list[Path]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in files:

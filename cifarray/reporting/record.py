@@ -1,18 +1,20 @@
 """What report.json says, and reading it back from a run; docs/report.md defines every field."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifarray.errors import StoreError
+from cifarray.errors import InputError, StoreError
 from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Run, check_index
 from cifarray.runs.folders import INDEX_FILE, read_index
+from cifarray.runs.run import REPORT_FILE
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Store
 
@@ -80,15 +82,43 @@ def _check(run: Run, record: Any, required: Mapping[str, type | tuple[type, ...]
 def fetch_report(run: Run, folder: Path) -> Path:
     """Bring every file of a run's report into the folder, the index last; return the page.
 
-    Raises: StoreError if a file arrives with other bytes than the index says.
+    Raises: StoreError if a file arrives with other bytes than the index says; InputError if the
+    folder holds files of these names that are not an earlier copy of this report.
     """
     prefix = run.report_prefix()
-    for name in (*read_index(run.store, prefix), INDEX_FILE):
+    listed = read_index(run.store, prefix)
+    # report.json, which tells whose report this is, comes first: a fetch that is cut can go on.
+    names = [*sorted(listed, key=lambda name: name != REPORT_FILE), INDEX_FILE]
+    _refuse_other_content(run, folder, names)
+    for name in names:
         run.store.download(f"{prefix}/{name}", folder / name)
     problems = check_index(Store.open(str(folder.absolute())), "")
     if problems:
         raise StoreError(f"the report of run {run.id} did not arrive whole: {problems[0]}")
     return folder / PAGE_FILE
+
+
+def _refuse_other_content(run: Run, folder: Path, names: Sequence[str]) -> None:
+    try:
+        taken = [name for name in names if (folder / name).exists()]
+        if not taken or _reported_run(folder) == run.id:
+            return
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {folder}: {error.strerror}; give another folder with --output"
+        ) from error
+    raise InputError(
+        f"{folder} holds {taken[0]} of something other than run {run.id}'s report; give a new "
+        "folder with --output"
+    )
+
+
+def _reported_run(folder: Path) -> Any:
+    """Whose report a folder holds; None where it holds none."""
+    try:
+        return field_at(json.loads((folder / REPORT_FILE).read_bytes()), "run_id")
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def field_at(record: Any, path: str) -> Any:

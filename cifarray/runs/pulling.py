@@ -15,6 +15,7 @@ from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import INDEX_FILE, METRICS_FILE, PROOF_FILE, Listed, read_index
 from cifarray.runs.lease import LEASE_FILE
 from cifarray.runs.run import REPORT, SPEC_FILE, Run
+from cifarray.spec.bounded_yaml import BoundedLoader
 from cifarray.store import index_last, is_index, to_json
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
@@ -198,8 +199,8 @@ def _is_of(run: Run, target: Path) -> bool:
     if all(PART.search(path.name) for path in target.iterdir()):
         return True
     try:
-        owner: Any = yaml.safe_load((target / SPEC_FILE).read_bytes())["run_id"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
+        owner: Any = yaml.load((target / SPEC_FILE).read_bytes(), BoundedLoader)["run_id"]
+    except (OSError, yaml.YAMLError, RecursionError, TypeError, KeyError, ValueError):
         return False
     return bool(owner == run.id)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from cifarray.errors import KeyMissingError, LeaseLostError, RunNotFoundError, StoreError
 from cifarray.runs import lease
@@ -13,6 +12,7 @@ from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import INDEX_FILE, check_index, read_metrics
 from cifarray.runs.ids import is_run_id, submitted_order
 from cifarray.runs.status import STATUS_FILE, RunState, Status, now, read_status
+from cifarray.spec.bounded_yaml import BoundedLoader
 from cifarray.spec.load import nearest, to_yaml
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store, to_json
@@ -70,8 +70,8 @@ class Run:
         """The recorded job.yaml. Raises: StoreError if it is missing or damaged."""
         data = self.store.read(self.key(SPEC_FILE))
         try:
-            return RunSpec.model_validate(yaml.safe_load(data))
-        except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+            return RunSpec.model_validate(yaml.load(data, BoundedLoader))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise StoreError(f"{SPEC_FILE} of run {self.id} is damaged: {reason}") from error
 

@@ -8,6 +8,8 @@ from cifarray.spec.record import Record
 from cifarray.spec.space import SweepSpec
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+LONGEST = 1_000_000_000
+"""Of every duration, in epochs or steps: far above what anybody waits for, and safe to count in."""
 
 
 class DatasetSpec(Record):
@@ -64,11 +66,11 @@ class ScheduleSpec(Record):
     """How the learning rate changes, step by step, after a linear warm-up."""
 
     name: str = "constant"
-    warmup_epochs: float | None = Field(default=None, ge=0.0)
-    warmup_steps: int | None = Field(default=None, ge=0)
-    every_epochs: float | None = Field(default=None, gt=0.0)
+    warmup_epochs: float | None = Field(default=None, ge=0.0, le=LONGEST)
+    warmup_steps: int | None = Field(default=None, ge=0, le=LONGEST)
+    every_epochs: float | None = Field(default=None, gt=0.0, le=LONGEST)
     """`step`: multiply by `gamma` each time so many epochs have passed."""
-    every_steps: int | None = Field(default=None, ge=1)
+    every_steps: int | None = Field(default=None, ge=1, le=LONGEST)
     gamma: float | None = Field(default=None, gt=0.0, le=1.0)
     """`step`: factor per interval; `exponential`: factor per epoch."""
     final_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -93,8 +95,8 @@ class EarlyStoppingSpec(Record):
 class TrainSpec(Record):
     """How long and in which way the loop runs: to `epochs` or `steps`, whichever is first."""
 
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=LONGEST)
+    steps: int | None = Field(default=None, ge=1, le=LONGEST)
     global_batch_size: int = Field(default=256, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True

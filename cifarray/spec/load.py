@@ -12,14 +12,21 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cifarray.errors import JobError
+from cifarray.spec.bounded_yaml import BoundedLoader
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
-from cifarray.spec.record import Record
+from cifarray.spec.record import Record, plain_types
 
 R = TypeVar("R", bound=Record)
+MOST_CHARACTERS = 1 << 20
+"""Of a job or profile file; those that come with cifarray have about a thousand."""
+SHOWN_CHARACTERS = 200
+"""Of a value that is refused."""
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises; ValueError for a date such as 2026-99-99, and for bytes that are no UTF-8."""
 
 
-class _Yaml(yaml.SafeLoader):
+class _Yaml(BoundedLoader):
     """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML's own 1.1 takes it for text."""
 
 
@@ -78,7 +85,7 @@ def load_job(name_or_path: str, sets: Sequence[str] = ()) -> Job:
             raise JobError(f"--set {item} is not of the form field=value, as in train.epochs=3")
         check_field(Job, path)
         parts = path.split(".")
-        _assign(values, parts, text if _is_text(Job, parts) else _parse(text, item))
+        _assign(values, parts, text if _is_text(Job, parts) else _parse(path, text))
     return _validate(Job, {"name": name, **values}, f"job {name}")
 
 
@@ -121,6 +128,16 @@ def check_field(root: type[BaseModel], path: str) -> None:
         raise JobError(f"unknown field '{path}'; {nearest(path, sorted(fields_of(root)))}")
 
 
+def types_of(root: type[BaseModel], path: str) -> set[Any]:
+    """The types that the field at a dotted path takes; none for a path into a mapping."""
+    name, _, rest = path.partition(".")
+    field = root.model_fields.get(name)
+    if field is None or not rest:
+        return set() if field is None else plain_types(field.annotation)
+    inner = _record_in(field.annotation)
+    return types_of(inner, rest) if inner else set()
+
+
 def fields_of(root: type[BaseModel], prefix: str = "") -> list[str]:
     """Every dotted path of a record type down to its single values."""
     paths = []
@@ -151,36 +168,58 @@ def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any
     source: Traversable
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         source = Path(name_or_path)
-        if not source.is_file():
-            raise JobError(f"no {kind} file at {name_or_path}")
     else:
         if name_or_path not in _names(folder):
             raise JobError(
                 unknown_name(kind, name_or_path, _names(folder)) + "; or give a path to a YAML file"
             )
         source = _shipped(folder) / f"{name_or_path}.yaml"
+    what = f"{kind} file {name_or_path}"
     try:
-        values = yaml.load(source.read_text(encoding="utf-8"), _Yaml)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        text = " ".join(str(error).split())
-        raise JobError(f"{kind} file {name_or_path} is not YAML: {text}") from error
+        values = yaml.load(_text(source, kind, name_or_path), _Yaml)
+    except NOT_YAML as error:
+        raise JobError(f"{what} is not YAML: {_reason(error)}") from error
     if not isinstance(values, dict):
-        raise JobError(f"{kind} file {name_or_path} holds no fields; see jobs/ for examples")
+        raise JobError(f"{what} holds no fields; see jobs/ for examples")
     return str(values.pop("name", Path(source.name).stem)), values
 
 
-def _parse(text: str, item: str) -> Any:
+def _text(source: Traversable, kind: str, name: str) -> str:
+    try:
+        if not source.is_file():
+            raise JobError(f"no {kind} file at {name}")
+        with source.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
+    except OSError as error:
+        raise JobError(
+            f"{kind} file {name} cannot be read: {error.strerror}; give another path"
+        ) from error
+    if len(text) > MOST_CHARACTERS:
+        raise JobError(f"{kind} file {name} is too long: at most {MOST_CHARACTERS} characters")
+    return text
+
+
+def _parse(path: str, text: str) -> Any:
+    if not text.strip():
+        raise JobError(f"--set {path}= gives no value; say {path}=null for a field without one")
     try:
         return yaml.load(text, _Yaml)
-    except yaml.YAMLError as error:
-        raise JobError(f"--set {item}: {text!r} is not a YAML value") from error
+    except NOT_YAML as error:
+        problem = getattr(error, "problem", None) or _reason(error)
+        raise JobError(f"--set {path}: {_shown(text)} is not a YAML value: {problem}") from error
+
+
+def _reason(error: Exception) -> str:
+    nested = isinstance(error, RecursionError)
+    return "it is nested too deeply" if nested else " ".join(str(error).split())
 
 
 def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:
     if parts[:2] == ["sweep", "space"] and len(parts) > 3:  # its keys are dotted paths themselves
-        *dotted, kind = parts[2:]
-        parts = ["sweep", "space", ".".join(dotted), kind]
-        values.setdefault("sweep", {}).setdefault("space", {})[parts[2]] = {}
+        dotted = parts[2:]
+        if not isinstance(value, dict):  # of one kind; a mapping is a whole domain
+            value = {dotted.pop(): value}
+        parts = ["sweep", "space", ".".join(dotted)]
     *way, last = parts
     for part in way:
         if not isinstance(values.get(part), dict):
@@ -234,5 +273,10 @@ def _sentence(kind: type[BaseModel], error: Any) -> str:
     text = error["msg"].removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     given = error["input"]
-    shown = "" if isinstance(given, dict) else f" (given {given!r})"
+    shown = "" if isinstance(given, dict) else f" (given {_shown(given)})"
     return f"{path}: {text}{shown}" if path else text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -32,6 +32,12 @@ class LocalStore(Store):
             raise StoreError(f"cannot open a store in {directory!r}; give a directory")
         self._root = Path(os.path.abspath(os.path.expanduser(directory)))
         self.uri = str(self._root)
+        try:
+            self.uri.encode()
+        except UnicodeEncodeError as error:
+            raise StoreError(
+                f"cannot open a store in {self.uri!r}, a path that is not UTF-8; give another"
+            ) from error
         self.endpoint = None
 
     def check(self) -> None:
@@ -114,11 +120,13 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> Entries:
         """Every file below `prefix`, sorted by key."""
         with self._errors(prefix):
+            self._refuse_file()
             return sorted(self._walk(checked_prefix(prefix)), key=lambda entry: entry.key)
 
     def folders(self, prefix: str = "") -> Keys:
         """Names of the sub-directories that hold a file at some depth."""
         with self._errors(prefix):
+            self._refuse_file()
             try:
                 found = [entry.name for entry in os.scandir(self.path(prefix)) if entry.is_dir()]
             except (FileNotFoundError, NotADirectoryError):
@@ -225,6 +233,10 @@ class LocalStore(Store):
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _refuse_file(self) -> None:
+        if self._root.is_file():
+            raise StoreError(f"{self.uri} is a file, not a store; give a directory with --store")
+
     def _drop_empty(self, folder: Path) -> None:
         with suppress(OSError):  # the first one that is not empty ends it
             while folder != self._root:
@@ -236,6 +248,7 @@ class LocalStore(Store):
         try:
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            self._refuse_file()
             raise KeyMissingError(f"no {key or 'such directory'} in {self.uri}") from error
         except OSError as error:
             reason = error.strerror or error

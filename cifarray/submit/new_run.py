@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.selection import Selection
-from cifarray.errors import JobError
+from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.runs import Run, new_run_id
 from cifarray.runs.run import SPEC_FILE
@@ -148,9 +149,14 @@ def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> 
         best_of=plan.best_of,
     )
     run = Run.create(store, spec)
-    if packed:
-        store.write(run.key(CODE_FILE), packed)
-    store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
+    try:
+        if packed:
+            store.write(run.key(CODE_FILE), packed)
+        store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
+    except StoreError as error:
+        with suppress(StoreError):  # the same that failed just now
+            run.mark_failed(f"it could not be recorded: {error}")
+        raise
     return run
 
 

@@ -3,38 +3,24 @@
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Selection, select_rows
 from cifarray.errors import JobError
-from cifarray.models.registry import check_model
+from cifarray.models.registry import check_model, is_own
 from cifarray.spec.job import Job
-from cifarray.spec.load import check_field, nearest, unknown_name, with_fields
+from cifarray.spec.load import nearest, unknown_name
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
+from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.training.optimizers import check_optimizer
-from cifarray.training.reads import unread_fields
 from cifarray.training.schedules import build_schedule, check_schedule
-from cifarray.tuning.trials import most_epochs, trial_job
 
-NOT_SWEEPABLE = {
-    "name": "it only names the job",
-    "kind": "a trial is a train job",
-    "description": "it changes nothing",
-    "dataset": "trials on different rows cannot be compared",
-    "validation": "trials judged by different rows cannot be compared",
-    "sweep": "a sweep does not vary itself",
-    "train.compile": "it changes the speed, not the result",
-    "train.channels_last": "it changes the speed, not the result",
-}
 VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "optuna")
 
 
@@ -51,21 +37,19 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
     shape = (entry.shape[0], entry.shape[1], entry.shape[2])
     world_size = check_workers(job, profile, workers)
     _check_metrics(job)
-    for candidate in _candidates(job):
+    tried = list(candidates(job))
+    for candidate in tried:
         _check_metrics(candidate)
         check_model(candidate.model, shape, code)
         check_optimizer(candidate.optimizer)
         check_schedule(candidate.schedule)
-        if candidate.train.global_batch_size < world_size:
-            raise JobError(
-                f"train.global_batch_size {candidate.train.global_batch_size} is below the "
-                f"{world_size} workers that share it; raise it or take fewer workers"
-            )
-        if candidate.train.sync_batchnorm and not profile.gpus_per_worker:
-            raise JobError(
-                "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; "
-                f"profile {profile.name} has none: set it to false"
-            )
+        _check_crop(candidate, shape)
+        _check_workers_share(candidate, profile, world_size)
+    if code is not None and not any(is_own(candidate.model.name) for candidate in tried):
+        raise JobError(
+            f"the network {job.model.name} needs no code; leave --code out, or name yours with "
+            "--set model.name=package.module:factory"
+        )
 
 
 def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
@@ -73,7 +57,7 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
     if job.dataset.labels == "coarse" and not manifest.coarse_classes:
         raise JobError(f"dataset {manifest.name} was prepared without coarse labels; use fine")
     rows = len(selection.positions["train"])
-    for candidate in _candidates(job):
+    for candidate in candidates(job):
         batch = candidate.train.global_batch_size
         if batch > rows:
             raise JobError(
@@ -134,58 +118,25 @@ def _check_metrics(job: Job) -> None:
             raise JobError(f"no epoch reports {field} '{metric}'; {nearest(metric, EPOCH_METRICS)}")
 
 
-def _candidates(job: Job) -> Iterable[Job]:
-    """The job itself, or train jobs that between them hold every value that a sweep may try."""
-    if job.sweep is None:
-        return [job]
-    _check_space(job)
-    names = [
-        [(path, value) for value in domain.examples]
-        for path, domain in job.sweep.space.items()
-        if path.endswith(".name")
-    ] or [[("", None)]]
-    combined = [{p: v for p, v in values if p} for values in product(*names)]
-    candidates = []
-    for chosen in combined:
-        first = {path: domain.examples[0] for path, domain in job.sweep.space.items()}
-        candidates.append(trial_job(job, first | chosen))
-        for path, domain in job.sweep.space.items():
-            candidates += [trial_job(job, first | {path: v} | chosen) for v in domain.examples[1:]]
-    _refuse_unread(job, combined)
-    return candidates
-
-
-def _check_space(job: Job) -> None:
-    assert job.sweep is not None
-    kinds = [domain.kind for domain in job.sweep.space.values()]
-    if job.sweep.search == "grid" and "grid" not in kinds:
-        raise JobError("sweep.search grid wants at least one field of kind grid in sweep.space")
-    if job.sweep.search != "grid" and "grid" in kinds:
+def _check_crop(job: Job, shape: tuple[int, int, int]) -> None:
+    crop, side = job.augment.padded_crop, min(shape[:2])
+    if crop is not None and crop.padding >= side:
         raise JobError(
-            f"sweep.search {job.sweep.search} takes no grid field; use choice, or search=grid"
+            f"augment.padded_crop.padding {crop.padding} would leave nothing of some images of "
+            f"{shape[0]}x{shape[1]} pixels; give at most {side - 1}"
         )
-    if job.sweep.scheduler.name == "asha" and most_epochs(job) is None:
+
+
+def _check_workers_share(job: Job, profile: Profile, world_size: int) -> None:
+    if job.train.global_batch_size < world_size:
         raise JobError(
-            "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
-            "train.steps, if you like), or choose median or none"
+            f"train.global_batch_size {job.train.global_batch_size} is below the {world_size} "
+            "workers that share it; raise it or take fewer workers"
         )
-    for path in job.sweep.space:
-        check_field(Job, path)
-        for prefix, reason in NOT_SWEEPABLE.items():
-            if path == prefix or path.startswith(f"{prefix}."):
-                raise JobError(f"{path} cannot be swept: {reason}")
-
-
-def _refuse_unread(job: Job, combined: list[dict[str, Any]]) -> None:
-    """Refuse a field that is set or swept though no trial could ever read it."""
-    assert job.sweep is not None
-    first = {path: domain.examples[0] for path, domain in job.sweep.space.items()}
-    base = job.model_copy(update={"kind": "train", "sweep": None})
-    unread = [set(unread_fields(with_fields(base, first | chosen))) for chosen in combined]
-    never = sorted(set.intersection(*unread))
-    if never:
+    if job.train.sync_batchnorm and not profile.gpus_per_worker:
         raise JobError(
-            f"no trial uses {never[0]}: neither the network, optimizer nor schedule of any reads it"
+            "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; "
+            f"profile {profile.name} has none: set it to false"
         )
 
 

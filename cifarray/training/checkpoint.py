@@ -94,10 +94,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     check_folder(folder)
     try:
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        path = folder / STATE_FILE
-        raise CheckpointError(f"{path} is not a state of cifarray: {reason}") from error
+    except Exception as error:  # torch's own words advise to let the file run code
+        raise CheckpointError(
+            f"{folder / STATE_FILE} is not a state of cifarray: it is damaged, or holds more than "
+            "numbers and texts; use another checkpoint"
+        ) from error
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder / STATE_FILE} is not of schema version {SCHEMA_VERSION}; "

@@ -76,3 +76,15 @@ def test_a_line_covers_a_skip_by_its_name_and_its_reason(
 ) -> None:
     line = AllowedSkip("tests/*", "no chromium here", "apt-get install chromium")
     assert line.covers(test, reason) is covered
+
+
+def test_every_line_of_the_committed_list_has_a_reason_that_a_test_gives() -> None:
+    files = [*(REPOSITORY / "tests").rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")]
+    files.remove(Path(__file__))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    reasons = [line.reason for line in parse_allowed(ALLOWED_SKIPS.read_text(encoding="utf-8"))]
+    assert [reason for reason in reasons if " ".join(reason.split()[:3]) not in source] == []
+
+
+def test_ci_says_that_it_is_ci() -> None:
+    assert "export CI=true" in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")

@@ -186,7 +186,7 @@ def token(kube: Kube, spec: KubernetesSpec) -> str | None:
 def as_job(found: Mapping[str, Any]) -> RayJob:
     """A RayJob object in the words of the Jobs API."""
     status = found.get("status") or {}
-    stage, message = status.get("jobDeploymentStatus", ""), str(status.get("message") or "")
+    stage, message = status.get("jobDeploymentStatus", ""), _told(str(status.get("message") or ""))
     if stage in ENDED:
         state = STATES.get(status.get("jobStatus", ""), "FAILED")
         if stage != "Complete" and state == "SUCCEEDED":
@@ -198,6 +198,14 @@ def as_job(found: Mapping[str, Any]) -> RayJob:
     reason = status.get("reason")
     told = f"{reason}: {message}" if reason and message else str(reason or message)
     return RayJob(str(found["metadata"]["name"]), state, told, None)
+
+
+def _told(message: str) -> str:
+    """One line of a message: Ray puts the end of a failed job's log behind its first one."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return "".join(lines)
+    return f"{lines[0].partition(', last available logs')[0]}: {lines[-1]}"
 
 
 def ended_before(found: Mapping[str, Any], moment: str) -> bool:

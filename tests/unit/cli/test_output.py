@@ -34,6 +34,14 @@ def test_quiet_silences_remarks_and_not_warnings_or_data(
     assert err == "warning: something\n"
 
 
+def test_json_holds_null_where_a_figure_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json({"loss": float("nan"), "all": [float("inf"), -float("inf"), 1.5]})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "loss": None,
+        "all": [None, None, 1.5],
+    }
+
+
 def test_details_are_for_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     output.detail("one")
     output.set_level(output.VERBOSE)

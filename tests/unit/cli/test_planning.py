@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from cifarray.cli.planning import Wish, record, resolve
-from cifarray.errors import JobError
+from cifarray.errors import JobError, StoreError
+from cifarray.runs import Run
 from cifarray.store import Store
 from tests.unit.cli.conftest import Type
 
@@ -53,6 +54,34 @@ def test_each_seed_becomes_a_run_of_its_own(cifarray_home: Path, home_store: Sto
     assert all(run.status().state == "pending" for run in runs)
     unnamed = record(resolve(Wish("train-digits")))
     assert unnamed[0].id.startswith("train-digits-")
+
+
+def test_a_name_that_is_taken_is_refused_before_any_run_is_written(
+    typed: Type, home_store: Store
+) -> None:
+    record(resolve(Wish("train-digits", prepare=True, name="mine-2")))
+    for words in (["--dry-run"], []):
+        shown = typed("submit", "train-digits", "--name", "mine", "--seeds", "3", *words)
+        assert shown.code == 2
+        assert "run mine-2 is in" in shown.err
+        assert "already; give another --name" in shown.err
+    assert home_store.folders("runs") == ["mine-2"]
+
+
+def test_runs_of_a_submission_that_fails_half_way_do_not_stay_pending(home_store: Store) -> None:
+    record(resolve(Wish("train-digits", prepare=True, name="first")))
+    Path(home_store.path("runs"), "mine-2").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write runs/mine-2"):
+        record(resolve(Wish("train-digits", name="mine", seeds=2)))
+    status = Run(home_store, "mine-1").status()
+    assert status.state == "failed"
+    assert "it could not be submitted" in (status.error or "")
+
+
+def test_a_sweep_whose_trials_asha_cannot_stop_is_remarked_on(typed: Type) -> None:
+    words = ("submit", "tune-digits", "--dry-run", "--set")
+    assert "asha will stop none early" in typed(*words, "train.epochs=3").err
+    assert "asha" not in typed(*words, "train.epochs=4").err
 
 
 def test_a_store_of_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist
     ("archive", "reason"),
     [
         ("missing.tar.gz", "no archive at missing.tar.gz"),
+        ("~nosuchuser/x", "no archive at ~nosuchuser/x"),
+        ("text.tar.gz/x", "no archive at text.tar.gz/x"),
+        ("a" * 300, "cannot be read: File name too long; give another path or address"),
         ("empty", "holds none of the files of CIFAR-100"),
         ("text.tar.gz", "cut short or no tar archive"),
         ("cifar10.tar.gz", "lacks cifar-100-python/train"),

@@ -57,6 +57,23 @@ def test_evaluate_as_json_names_the_split_and_the_checkpoint(typed: Typed, train
     assert figures["checkpoint"] == str(trained.checkpoint)
 
 
+def test_the_store_may_be_that_of_a_cluster_profile(
+    typed: Typed, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("CIFARRAY_STORE")
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(f"kind: local\nstore: {{uri: {trained.store.uri}}}\n")
+    code, out, _ = typed("evaluate", trained.run.id, "--cluster", profile, "--json")
+    assert code == 0
+    assert json.loads(out)["top1"] == trained.predictions["test"].top1
+
+
+def test_quiet_silences_remarks_and_verbose_says_what_was_opened(typed: Typed, trained: Trained):
+    words = ("export", trained.folder, "--format", "safetensors", "--force")
+    assert typed(*words, "-q")[2] == ""
+    assert f"cnn3 of digits {trained.manifest.digest[:12]}" in typed(*words, "-v")[2]
+
+
 def test_evaluate_refuses_an_unknown_run_and_an_unknown_dataset(typed: Typed, trained: Trained):
     code, out, err = typed("evaluate", "digits-tset", "--store", trained.store.uri)
     assert (code, out) == (2, "")
@@ -127,6 +144,11 @@ def test_export_refuses_an_unknown_format_and_a_file_that_is_there(
     code, _, err = typed("export", trained.folder, "--format", "safetensors", "-o", picture)
     assert code == 2
     assert "is there already" in err
+    output = ("--format", "safetensors", "-o")
+    for path, reason in (("a" * 300, "File name too long"), (picture / "x", "File exists")):
+        code, _, err = typed("export", trained.folder, *output, path)
+        assert code == 2
+        assert f"cannot write {path}: {reason}; give another --output" in err
 
 
 def test_models_lists_every_network_with_its_parameters(typed: Typed):

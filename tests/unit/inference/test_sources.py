@@ -145,3 +145,23 @@ def test_a_checkpoint_that_names_a_function_of_an_installed_package_is_refused(
         with pytest.raises(CheckpointError, match="subprocess:run is code outside cifarray"):
             open_checkpoint(str(tmp_path / "evil"), no_store, given)
     assert not Path("ran").exists()
+
+
+def test_a_folder_of_several_pulled_runs_is_refused_with_their_names(pulled: Path):
+    shutil.copytree(pulled, pulled.parent / "again")
+    with pytest.raises(CheckpointError, match=r"holds several runs: again, pulled; give the fol"):
+        open_checkpoint(str(pulled.parent), no_store)
+
+
+def test_a_folder_of_one_pulled_run_gives_what_that_run_chose(trained: Trained, pulled: Path):
+    better = pulled / CHECKPOINT.replace("000002", "000001")
+    shutil.copytree(pulled / CHECKPOINT, better)
+    proof = json.loads((better / "checkpoint.json").read_text())
+    proof["metrics"]["validation.top1"] = 1.0
+    (better / "checkpoint.json").write_text(json.dumps(proof))
+    assert open_checkpoint(str(pulled.parent), no_store)[1] == str(pulled / CHECKPOINT)
+
+
+def test_a_target_that_cannot_be_looked_at_says_why():
+    with pytest.raises(CheckpointError, match="cannot be read: File name too long; give another"):
+        open_checkpoint("a" * 300, no_store)

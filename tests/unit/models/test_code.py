@@ -242,3 +242,8 @@ def test_the_documented_example_is_found_and_takes_its_swept_fields():
         assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
         assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] == [0.3]
         assert model[0].out_channels == width
+
+
+def test_a_code_folder_that_cannot_be_looked_at_says_why():
+    with pytest.raises(JobError, match=r"code folder a+ cannot be read: a+: File name too long"):
+        pack_code(Path("a" * 300))

@@ -13,7 +13,7 @@ import pytest
 
 from cifarray.cli.main import main
 from cifarray.reporting.report import FILES
-from cifarray.runs import Run, write_index
+from cifarray.runs import Run, check_index, write_index
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from tests import report_samples
@@ -89,6 +89,43 @@ def test_report_writes_its_files_where_it_is_told(
     assert out.splitlines()[-1].endswith(str(target / "report.html"))
     assert {path.name for path in target.iterdir()} == {*FILES, "files.json"}
     assert (target / "report.html").read_bytes() == (trained.folder / "report.html").read_bytes()
+
+
+def test_report_replaces_its_own_files_and_no_others(
+    typed: Typed, local: Store, trained: Written, swept: Written, tmp_path: Path
+):
+    first, second = record(local, trained), record(local, swept)
+    target = tmp_path / "here"
+    for _ in range(2):
+        assert typed("report", first.id, "-o", target, "--store", local.uri)[0] == 0
+    kept = {path.name: path.read_bytes() for path in target.iterdir()}
+    code, out, err = typed("report", second.id, "-o", target, "--store", local.uri)
+    assert (code, out) == (2, "")
+    assert f"{target} holds report.json of something other than run {second.id}'s report" in err
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == kept
+
+
+def test_report_does_not_write_into_a_pulled_run(
+    typed: Typed, local: Store, trained: Written, tmp_path: Path
+):
+    run, pulled = record(local, trained), tmp_path / "pulled"
+    assert typed("pull", run.id, pulled, "--store", local.uri)[0] == 0
+    code, _, err = typed("report", run.id, "-o", pulled, "--store", local.uri)
+    assert code == 2
+    assert f"{pulled} holds files.json of something other" in err
+    assert check_index(Store.open(str(pulled)), "") == []
+    assert typed("report", run.id, "-o", pulled / "report", "--store", local.uri)[0] == 0
+
+
+def test_report_goes_on_where_it_was_cut(
+    typed: Typed, local: Store, trained: Written, tmp_path: Path
+):
+    run, target = record(local, trained), tmp_path / "here"
+    target.mkdir()
+    (target / "report.json").write_bytes(local.read(run.key("report", "report.json")))
+    (target / "report.html").write_text("old")
+    assert typed("report", run.id, "-o", target, "--store", local.uri)[0] == 0
+    assert (target / "report.html").read_text(encoding="utf-8") == trained.page
 
 
 def test_report_names_the_pages_address_in_a_bucket(typed: Typed, s3: Any, trained: Written):

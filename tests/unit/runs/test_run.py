@@ -101,6 +101,16 @@ def test_a_damaged_job_is_one_sentence(run: Run) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_job_yaml_that_would_fill_the_memory_is_refused(run: Run) -> None:
+    levels = ["l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 9)]
+    run.store.write(run.key("job.yaml"), "\n".join(levels).encode())
+    with pytest.raises(
+        StoreError, match=r"job\.yaml of run .* is damaged: it stands for more than"
+    ):
+        run.spec()
+
+
 def test_a_damaged_status_does_not_hide_the_run_and_an_attempt_mends_it(run: Run) -> None:
     run.store.write(run.key("status.json"), b"{torn")
     assert "damaged" in (run.status().error or "")

@@ -115,6 +115,10 @@ def test_a_job_file_that_is_not_there_is_named(job: str):
     [
         (b"kind: [train", "is not YAML: "),
         (b"a: b: c", "is not YAML: "),
+        (b"a: 2026-99-99", "is not YAML: month must be in 1..12"),
+        (b"a: &a {b: *a}", "is not YAML: an alias stands inside itself"),
+        (b"[" * 9000, "is not YAML: it is nested too deeply"),
+        (b"a" * (1 << 21), "is too long: at most 1048576 characters"),
         (b"\xff\xfe\x00", "is not YAML: "),
         (b"!!python/object/apply:os.getcwd []", "is not YAML: "),
         (b"", "holds no fields"),
@@ -126,6 +130,24 @@ def test_a_file_that_is_no_job_is_refused(tmp_path: Path, content: bytes, senten
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     refused(sentence, job=str(path))
+
+
+def test_aliases_of_aliases_do_not_fill_the_memory(tmp_path: Path):
+    levels = ["l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 9)]
+    path = tmp_path / "job.yaml"
+    path.write_text("\n".join(levels))
+    refused("is not YAML: it stands for more than 100000 values; write fewer", job=str(path))
+
+
+def test_a_value_may_be_written_once_and_used_twice(tmp_path: Path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "kind: train\ndataset: {name: &name digits}\nmodel: {name: cnn3}\ntrain: {steps: &n 3}\n"
+        "schedule: {warmup_steps: *n}\ndescription: *name\n"
+    )
+    job = load_job(str(path))
+    assert (job.schedule.warmup_steps, job.description) == (3, "digits")
 
 
 def test_an_unknown_field_in_a_file_names_its_neighbours(tmp_path: Path):

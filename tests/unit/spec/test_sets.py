@@ -79,6 +79,28 @@ def test_a_set_reaches_into_the_space_of_a_sweep():
     assert space["model.dropout"].uniform == (0.0, 0.7)
 
 
+@pytest.mark.parametrize(
+    ("item", "field_path"),
+    [
+        ("sweep.space.optimizer.lr={uniform: [1e-4, 1e-1]}", "optimizer.lr"),
+        ("sweep.space.seed={uniform: [1e-4, 1e-1]}", "seed"),
+        ("sweep.space.model.args.width={uniform: [1e-4, 1e-1]}", "model.args.width"),
+    ],
+)
+def test_a_set_may_give_a_fields_whole_domain(item: str, field_path: str):
+    assert field(item, path="sweep.space")[field_path].uniform == (1e-4, 1e-1)
+
+
+def test_a_set_may_give_a_domain_of_mappings():
+    space = field("sweep.space.model.args={choice: [{width: 1}, {width: 2}]}", path="sweep.space")
+    assert space["model.args"].choice == ({"width": 1}, {"width": 2})
+
+
+def test_a_sweep_that_is_off_can_be_given_a_space():
+    space = field("sweep=null", "sweep.space.seed.choice=[1]", path="sweep.space")
+    assert list(space) == ["seed"]
+
+
 @pytest.mark.parametrize("kind", ["choice", "grid"])
 def test_numbers_among_choices_are_numbers(kind: str, tmp_path: Path):
     typed = field(f"sweep.space.optimizer.lr.{kind}=[1e-3, .5e-2, 1, 1e3x]", path="sweep.space")
@@ -156,6 +178,17 @@ def test_what_is_no_assignment_is_refused(item: str):
         ("train=3", r"train: .*\(given 3\)"),
         ("train.epochs=null", "give epochs or steps"),
         ("train.epochs={a: [", r"'{a: \[' is not a YAML value"),
+        ("train.epochs=2026-99-99", "is not a YAML value: month must be in 1..12"),
+        ("train.epochs=", r"--set train\.epochs= gives no value; say train\.epochs=null"),
+        ("train.epochs=true", r"train\.epochs: input should be a number \(given True\)"),
+        ("optimizer.lr=true", r"optimizer\.lr: input should be a number \(given True\)"),
+        ("schedule.warmup_epochs=1e308", r"less than or equal to 1000000000 \(given 1e\+308\)"),
+        ("schedule.every_epochs=1e308", r"less than or equal to 1000000000 \(given 1e\+308\)"),
+        (f"train.steps={10**30}", "less than or equal to 1000000000"),
+        ("model.args={a: &a [*a]}", "is not a YAML value: an alias stands inside itself"),
+        (f"model.args={'[' * 300}{']' * 300}", "is nested more than 100 levels deep"),
+        (f"model.args={'[' * 9000}", "is nested too deeply"),
+        (f"train.epochs={list(range(1000))}", r"\(given \[0, 1, .{180,199}\.\.\.\)"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_what_is_allowed(item: str, sentence: str):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_a_directory_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path)
         store.check()
     with pytest.raises(StoreError, match="cannot write a in"):
         store.write("a", b"")
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    store = Store.open(str(file))
+    for ask in (store.list, store.folders, partial(store.read, "a"), partial(store.size, "a")):
+        with pytest.raises(StoreError, match="is a file, not a store; give a directory with --st"):
+            ask()
+
+
+def test_a_path_that_is_not_utf_8_is_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError, match="a path that is not UTF-8"):
+        Store.open(str(tmp_path / "\udcff"))
+    (tmp_path / "\udcff").mkdir()
+    monkeypatch.chdir(tmp_path / "\udcff")
+    with pytest.raises(StoreError, match="a path that is not UTF-8"):
+        Store.open("store")
 
 
 def test_a_key_below_another_key_is_refused(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_a_run_takes_the_name_it_is_given_once(digits: Digits):
         create(given, digits.store, digits.manifest, "My run")
 
 
+def test_a_run_that_cannot_be_written_whole_does_not_stay_pending(digits: Digits):
+    run = Run(digits.store, "cut-short")
+    Path(digits.store.path(run.key("validation.parquet"))).mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"cannot write runs/cut-short/validation\.parquet"):
+        create(plan(small_job(), PROFILE), digits.store, digits.manifest, run.id)
+    assert run.status().state == "failed"
+    assert "it could not be recorded: cannot write" in (run.status().error or "")
+
+
 def test_own_code_travels_with_the_run(digits: Digits, code: Path):
     job = small_job(model={"name": "net_of_new_run:small"})
     run = create(plan(job, PROFILE, code=code), digits.store, digits.manifest)

@@ -1,10 +1,14 @@
 """A sweep that no trial could carry out is refused before any node starts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cifarray.submit.preflight import NOT_SWEEPABLE, check
+from cifarray.errors import JobError
+from cifarray.submit.preflight import check, select
+from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
+from tests.digit_sessions import Digits, small_job
 from tests.unit.submit.refusals import LR, profile, refused, sweep
 
 NAMES = {"optimizer.name": {"choice": ["sgd", "adam", "rmsprop"]}}
@@ -91,3 +95,95 @@ def test_asha_has_to_know_the_most_epochs_of_a_trial():
     steps_alone = {"epochs": None, "steps": 40}
     refused(sweep(train=steps_alone), r"asha has to know the most epochs of a trial; set train\.ep")
     check(sweep(train=steps_alone, sweep={"scheduler": {"name": "none"}}), profile())
+
+
+@pytest.mark.parametrize("kind", ["uniform", "loguniform"])
+@pytest.mark.parametrize("path", ["train.epochs", "schedule.warmup_steps", "optimizer.nesterov"])
+def test_a_field_without_fractions_is_not_drawn_from_a_range_of_them(path: str, kind: str):
+    sentence = rf"{path} takes no fractions, and {kind} draws them; use randint or choice"
+    refused(sweep({path: {kind: [1, 5]}}), sentence)
+    if path == "train.epochs":
+        check(sweep({path: {"randint": [3, 5]}}), profile())
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        (
+            {
+                "optimizer.momentum": {"choice": [0.9, 0.0]},
+                "optimizer.nesterov": {"choice": [False, True]},
+            },
+            r"optimizer\.nesterov wants a momentum above 0, not 0\.0",
+        ),
+        (
+            {
+                "optimizer.nesterov": {"choice": [False, True]},
+                "optimizer.momentum": {"uniform": [0.0, 0.9]},
+            },
+            r"optimizer\.nesterov wants a momentum above 0, not 0\.0",
+        ),
+        (
+            {
+                "schedule.warmup_epochs": {"choice": [None, 1]},
+                "schedule.warmup_steps": {"choice": [None, 1]},
+            },
+            "give warmup_epochs or warmup_steps, not both",
+        ),
+        (
+            {
+                "model.dropout": {"choice": [None, 0.1]},
+                "model.dropouts": {"choice": [None, [0.1, 0.1, 0.1]]},
+            },
+            "give dropout .* or dropouts .*, not both",
+        ),
+        (
+            {"train.epochs": {"choice": [3, None]}, "train.steps": {"choice": [9, None]}},
+            "give epochs or steps",
+        ),
+    ],
+)
+def test_values_that_fit_alone_and_not_together_are_found(space: dict[str, Any], sentence: str):
+    refused(sweep(space, sweep={"scheduler": {"name": "none"}}), sentence)
+
+
+def test_a_longer_warm_up_than_the_shortest_trial_is_found_against_the_rows(
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    digits = Digits.prepared_in(tmp_path_factory.mktemp("digits"))
+    space = {
+        "schedule.warmup_epochs": {"choice": [0, 4]},
+        "train.epochs": {"choice": [9, 3]},
+    }
+    job = sweep(space)
+    with pytest.raises(JobError, match="the schedule's warm-up takes 8 steps, but the training"):
+        select(digits.store, digits.manifest, job, 1)
+
+
+def test_a_space_of_too_many_combinations_still_has_every_value_tried():
+    values = [0.01 * number for number in range(1, 40)]
+    space = {f"optimizer.{name}": {"choice": values} for name in ("lr", "weight_decay", "momentum")}
+    check(sweep(space), profile())
+    bad = {**space, "optimizer.momentum": {"choice": [*values, 1.5]}}
+    refused(sweep(bad), r"optimizer\.momentum: .*less than 1 \(given 1\.5\)")
+
+
+def test_a_seed_that_optuna_does_not_take_is_refused():
+    too_large = {"seed": 2**32, "search": "optuna"}
+    refused(sweep(sweep=too_large), "sweep.seed 4294967296 is too large for optuna; give one below")
+    check(sweep(sweep={**too_large, "seed": 2**32 - 1}), profile())
+    check(sweep(sweep={**too_large, "search": "random"}), profile())
+
+
+def test_a_crop_that_may_leave_nothing_of_an_image_is_refused():
+    sentence = r"padded_crop\.padding 8 would leave nothing of some images of 8x8 pixels; .* most 7"
+    refused(small_job(augment={"padded_crop": {"padding": 8}}), sentence)
+    refused(sweep({"augment.padded_crop.padding": {"randint": [1, 9]}}), sentence)
+    check(sweep({"augment.padded_crop.padding": {"randint": [1, 8]}}), profile())
+
+
+def test_code_for_a_network_that_needs_none_is_refused(tmp_path: Path):
+    (tmp_path / "net_of_sweeps.py").write_text("def small(**options): ...\n")
+    refused(small_job(), "the network cnn3 needs no code; leave --code out", code=tmp_path)
+    own = sweep({"model.name": {"choice": ["cnn3", "net_of_sweeps:small"]}})
+    check(own, profile(), code=tmp_path)

@@ -43,6 +43,17 @@ def test_the_reason_of_a_failure_is_told_with_its_message():
     assert as_job(failed).message == "DeadlineExceeded: longer than 60 s"
 
 
+def test_of_a_failed_jobs_log_its_last_line_is_told():
+    log = "Job entrypoint failed with exit code 1, last available logs (truncated to 20 chars):\n"
+    failed = found(
+        "Failed", "FAILED", reason="AppFailed", message=f"{log}  at x\nerror: no room\n\n"
+    )
+    assert (
+        as_job(failed).message
+        == "AppFailed: Job entrypoint failed with exit code 1: error: no room"
+    )
+
+
 def test_only_a_rayjob_that_ended_long_ago_is_old():
     ended = found("Complete", "SUCCEEDED", endTime="2026-11-20T10:00:00Z")
     assert ended_before(ended, "2026-11-21T00:00:00Z")
