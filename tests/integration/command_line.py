@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -54,20 +53,15 @@ class CommandLine:
 
     def start(self, *words: str | Path) -> "subprocess.Popen[str]":
         """Begin a command; its output waits in pipes."""
-        # A suite that runs in the background ignores Ctrl-C, and would hand that down.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return subprocess.Popen(
-                [CIFARRAY, *words],
-                cwd=self.folder,
-                env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
+        return subprocess.Popen(
+            [CIFARRAY, *words],
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def type(self, *words: str | Path) -> Ended:
         """Run a command to its end, whatever that is."""

@@ -73,6 +73,7 @@ def exported(node: Node, run: Run) -> dict[tuple[str, str], dict[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_training_shows_every_registered_metric_on_its_node(
     cifarray: CommandLine, ray_node: Node
 ) -> None:
