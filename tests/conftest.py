@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.golden_files", "tests.skip_report"]
 
-# A suite that was started in the background ignores Ctrl-C, and would hand that on to what it tests.
+# A suite that was started in the background ignores Ctrl-C, and would hand that on to its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
