@@ -5,9 +5,11 @@ import os
 import sys
 
 import yaml
+from pydantic import ValidationError
 
+from cifarray import __version__
 from cifarray.driver.execute import execute
-from cifarray.errors import CifarrayError
+from cifarray.errors import CifarrayError, JobError
 from cifarray.runs import Run
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
@@ -24,11 +26,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         store = Store.open(options.store, options.endpoint)
         if given := os.environ.get(REQUEST_VARIABLE):
-            record_request(store, RunRequest.model_validate(yaml.safe_load(given)))
+            record_request(store, _read(given))
         return execute(Run.open(store, options.run))
     except CifarrayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _read(given: str) -> RunRequest:
+    """The request that the environment holds. Raises: JobError."""
+    try:
+        return RunRequest.model_validate(yaml.safe_load(given))
+    except (yaml.YAMLError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise JobError(
+            f"cifarray {__version__} in this image does not read what was submitted ({reason}); "
+            "submit with the image's version, or give kubernetes.image one of yours"
+        ) from error
 
 
 if __name__ == "__main__":
