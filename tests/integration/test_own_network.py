@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -18,6 +19,7 @@ SHORT = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_is_swept_and_predicts_with_its_code_alone(
     cifarray: CommandLine, tmp_path: Path
 ) -> None:
