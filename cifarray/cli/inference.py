@@ -180,7 +180,7 @@ def models(
     code: CodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the networks with their numbers of parameters, for 32x32 RGB images.
+    """List the networks with their numbers of parameters, for images that each was made for.
 
     \b
     Example:  cifarray models resnet18 --classes 10
@@ -189,12 +189,12 @@ def models(
     from cifarray.spec.job import ModelSpec
 
     names = list(MODELS) if name is None else [name]
-    described = [describe_model(ModelSpec(name=n), classes, (32, 32, 3), code) for n in names]
+    described = [describe_model(ModelSpec(name=n), classes, code) for n in names]
     if as_json:
         print_json(described if name is None else described[0])
         return
     rows = [_model_row(record) for record in described]
-    print_table(("name", "parameters", "network", "paper"), rows)
+    print_table(("name", "parameters", "images", "network", "paper"), rows)
 
 
 def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
@@ -202,7 +202,8 @@ def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
 
     entry = MODELS.get(record["name"])
     about = (entry.title, entry.paper) if entry else ("your own", None)
-    return record["name"], f"{record['parameters']['total']:,}", *about
+    images = "x".join(map(str, record["input_shape"]))
+    return record["name"], f"{record['parameters']['total']:,}", images, *about
 
 
 def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[[], Store]":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarray.errors import JobError
 from cifarray.models.code import check_factory, import_factory
+from cifarray.models.own import check_own_network, said
 from cifarray.spec.job import ModelSpec
 from cifarray.spec.load import unknown_name
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = ("dropout", "dropouts", "args")
 """The fields of a ModelSpec that only some networks read."""
+RGB_32X32 = (32, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class ModelEntry:
     factory: str
     """Called as factory(num_classes=, in_channels=, image_size=(H, W), **what the job sets)."""
     dropouts: tuple[float, ...]
-    """Its own dropout rates in order; the last stands before the last layer."""
+    """Its own dropout rates in order; `model.dropout` sets the last."""
     min_size: int = 1
     """The smallest height and width that it takes."""
+    input_shape: tuple[int, int, int] = RGB_32X32
+    """(H, W, C) of the images that it was made for, which its parameters are counted with."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -46,10 +50,90 @@ MODELS: dict[str, ModelEntry] = {
         dropouts=(0.1, 0.25, 0.5),
         min_size=8,
     ),
+    "tflearn_cnn": ModelEntry(
+        title="TFLearn's CIFAR example",
+        paper="https://github.com/tflearn/tflearn/blob/master/examples/images/convnet_cifar10.py",
+        factory="cifarray.models.tflearn_cnn:tflearn_cnn",
+        dropouts=(0.5,),
+    ),
+    "cnn8": ModelEntry(
+        title="four pairs of 3x3 convolutions with LeakyReLU",
+        paper="https://arxiv.org/abs/1409.1556",
+        factory="cifarray.models.cnn8:cnn8",
+        dropouts=(0.25,),
+        min_size=16,
+    ),
+    "alexnet32": ModelEntry(
+        title="AlexNet for 32x32 images",
+        paper="https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks",
+        factory="cifarray.models.alexnet32:alexnet32",
+        dropouts=(0.5, 0.5),
+        min_size=15,
+    ),
+    "fashion_cnn": ModelEntry(
+        title="eleven convolutions with BatchNorm and rising dropout",
+        paper="https://arxiv.org/abs/1708.07747",
+        factory="cifarray.models.fashion_cnn:fashion_cnn",
+        dropouts=(0.1, 0.2, 0.25, 0.3, 0.6, 0.4),
+        min_size=16,
+        input_shape=(28, 28, 1),
+    ),
+    "bn_cnn_large": ModelEntry(
+        title="eight convolutions and five dense layers with BatchNorm",
+        paper="https://arxiv.org/abs/1502.03167",
+        factory="cifarray.models.bn_cnn:bn_cnn_large",
+        dropouts=(0.0,),
+    ),
+    "bn_cnn_small": ModelEntry(
+        title="four convolutions and two dense layers with BatchNorm",
+        paper="https://arxiv.org/abs/1502.03167",
+        factory="cifarray.models.bn_cnn:bn_cnn_small",
+        dropouts=(0.0,),
+    ),
+    "lenet25": ModelEntry(
+        title="LeNet with ReLU and one hidden dense layer",
+        paper="https://doi.org/10.1109/5.726791",
+        factory="cifarray.models.lenet25:lenet25",
+        dropouts=(0.0,),
+        min_size=16,
+    ),
+    "lenet25_bn_after": ModelEntry(
+        title="lenet25 with BatchNorm behind ReLU",
+        paper="https://doi.org/10.1109/5.726791",
+        factory="cifarray.models.lenet25:lenet25_bn_after",
+        dropouts=(0.0,),
+        min_size=16,
+    ),
+    "lenet25_bn_before": ModelEntry(
+        title="lenet25 with BatchNorm before ReLU",
+        paper="https://doi.org/10.1109/5.726791",
+        factory="cifarray.models.lenet25:lenet25_bn_before",
+        dropouts=(0.0,),
+        min_size=16,
+    ),
+    "lenet25_optimized": ModelEntry(
+        title="five 3x3 convolutions with BatchNorm, after LeNet",
+        paper="https://doi.org/10.1109/5.726791",
+        factory="cifarray.models.lenet25:lenet25_optimized",
+        dropouts=(0.0,),
+        min_size=20,
+    ),
     "resnet18": ModelEntry(
         title="ResNet-18 with the CIFAR stem",
         paper="https://arxiv.org/abs/1512.03385",
         factory="cifarray.models.resnet:resnet18",
+        dropouts=(0.0,),
+    ),
+    "resnet50": ModelEntry(
+        title="ResNet-50 with the CIFAR stem",
+        paper="https://arxiv.org/abs/1512.03385",
+        factory="cifarray.models.resnet:resnet50",
+        dropouts=(0.0,),
+    ),
+    "wide_resnet28_10": ModelEntry(
+        title="WRN-28-10",
+        paper="https://arxiv.org/abs/1605.07146",
+        factory="cifarray.models.wide_resnet:wide_resnet28_10",
         dropouts=(0.0,),
     ),
 }
@@ -123,9 +207,9 @@ def build_model(
     except Exception as error:
         if not is_own(spec.name):
             raise
-        raise JobError(f"{spec.name} failed to build a network: {_said(error)}") from error
+        raise JobError(f"{spec.name} failed to build a network: {said(error)}") from error
     if is_own(spec.name):
-        _check_own_network(spec.name, model, num_classes, shape)
+        check_own_network(spec.name, model, num_classes, shape)
     return model  # type: ignore[no-any-return]
 
 
@@ -140,15 +224,16 @@ def count_buffers(model: nn.Module) -> int:
     return sum(b.numel() for name, b in named if not name.endswith("num_batches_tracked"))
 
 
-def describe_model(
-    spec: ModelSpec, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
-) -> dict[str, Any]:
+def describe_model(spec: ModelSpec, num_classes: int, code: Path | None = None) -> dict[str, Any]:
     """Name, sizes and input shape of a network, built without memory for its weights.
+
+    Built for the images that it was made for, and one of the user's own for 32x32 RGB ones.
 
     Raises: JobError.
     """
     import torch
 
+    shape = MODELS[spec.name].input_shape if spec.name in MODELS else RGB_32X32
     with torch.device("meta"):
         model = build_model(spec, num_classes, shape, code)
     total = count_parameters(model)
@@ -166,32 +251,3 @@ def _refuse_unread_fields(spec: ModelSpec, entry: ModelEntry) -> None:
         if field not in entry.reads:
             used = ", ".join(f"model.{name}" for name in sorted(entry.reads))
             raise JobError(f"model {spec.name} does not use model.{field}; it uses {used}")
-
-
-def _check_own_network(
-    name: str, model: object, num_classes: int, shape: tuple[int, int, int]
-) -> None:
-    """One blank image through the network: also gives lazy layers their shapes before DDP."""
-    import torch
-    from torch import nn
-
-    if not isinstance(model, nn.Module):
-        raise JobError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
-    height, width, channels = shape
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            logits_NK = model.eval()(torch.zeros(1, channels, height, width))
-    except Exception as error:
-        raise JobError(
-            f"{name} does not take images of {channels}x{height}x{width}: {_said(error)}"
-        ) from error
-    model.train(was_training)
-    if not isinstance(logits_NK, torch.Tensor) or tuple(logits_NK.shape) != (1, num_classes):
-        got = getattr(logits_NK, "shape", type(logits_NK).__name__)
-        got = list(got) if isinstance(got, torch.Size) else got
-        raise JobError(f"{name} wants to give logits of [images, {num_classes}], not {got}")
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -33,7 +33,7 @@ class ModelSpec(Record):
 
     name: str
     dropout: Fraction | None = None
-    """Rate before the last layer; None leaves the network's own."""
+    """The last of its rates, in most networks that before the last layer; None leaves its own."""
     dropouts: tuple[float, ...] | None = None
     """Every rate of a network that has several, in order; excludes `dropout`."""
     args: dict[str, Any] = Field(default_factory=dict)

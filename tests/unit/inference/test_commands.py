@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cifarray.cli.main import main
+from cifarray.models.registry import MODELS
 from tests.unit.inference.conftest import Trained
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -157,7 +158,9 @@ def test_models_lists_every_network_with_its_parameters(typed: Typed):
     assert "1,193,636" in out
     assert "11,220,132" in out
     code, out, _ = typed("models", "--json")
-    assert [record["name"] for record in json.loads(out)] == ["cnn3", "resnet18"]
+    shapes = {record["name"]: record["input_shape"] for record in json.loads(out)}
+    assert shapes == {name: list(entry.input_shape) for name, entry in MODELS.items()}
+    assert shapes["fashion_cnn"] == [28, 28, 1]
 
 
 def test_models_counts_one_network_for_a_number_of_classes(typed: Typed):
