@@ -12,7 +12,8 @@ CifarrayError                    anything below; its text is one sentence for a 
 └── WorkError           exit 1   the input was fine, the work failed
     ├── ClusterError             a node or a Jobs API that does not start, answer or have room
     ├── RunFailedError           a run that ended without a result
-    │   └── DivergedError        a training whose loss is no number any more
+    │   ├── DivergedError        a training whose loss is no number any more
+    │   └── NoGpuError           a worker that was promised a GPU and sees none
     └── LeaseLostError           another attempt is in charge of this run
 """
 
@@ -73,6 +74,10 @@ class RunFailedError(WorkError):
 
 class DivergedError(RunFailedError):
     """A training whose loss is no number any more; trying again gives the same."""
+
+
+class NoGpuError(RunFailedError):
+    """A worker that was promised a GPU and sees none; trying again gives the same."""
 
 
 class LeaseLostError(WorkError):

@@ -14,14 +14,14 @@ from cifarray.cli.options import (
     RunArgument,
     StoreOption,
     VerboseOption,
+    named_cluster,
     open_store,
 )
 from cifarray.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
-    from cifarray.submit.jobs_api import RayJobs
-    from cifarray.submit.kubernetes.cluster import RayJobRuns
+    from cifarray.spec.profile import Profile
 
 STOP_TIMEOUT_S = 120.0
 POLL_S = 0.5
@@ -46,18 +46,29 @@ def stop(
     \b
     Example:  cifarray stop tune-digits-26
     """
-    from cifarray.runs import Run
-    from cifarray.submit.follow import ENDED
+    from cifarray.cli.kubernetes_runs import find_unrecorded, stop_unrecorded, stop_what_lives_on
+    from cifarray.errors import RunNotFoundError
+    from cifarray.runs import ENDED, Run
 
-    found = Run.open(open_store(store, endpoint, cluster), run)
+    named = named_cluster(cluster)
+    try:
+        found = Run.open(open_store(store, endpoint, cluster), run)
+    except RunNotFoundError:
+        if (waiting := find_unrecorded(run, named)) is None:
+            raise
+        stop_unrecorded(waiting)
+        _say_stopped(run, "stopped", "was stopped before its driver began", json)
+        return
     current = found.status()
     if current.state in ENDED:
-        raise InputError(f"run {found.id} has ended already ({current.state}): nothing to stop")
-    current = _stop(found, current)
-    if json:
-        output.print_json({"run_id": found.id, "state": current.state})
-    else:
-        output.print_line(f"run {found.id} {_end_word(current.state)}")
+        job_id = stop_what_lives_on(found, current, named)
+        ended = (
+            f"had {_ended_word(current.state)} already; its job {job_id}, which had not, is ended"
+        )
+        _say_stopped(found.id, current.state, ended, json)
+        return
+    current = _stop(found, current, named)
+    _say_stopped(found.id, current.state, _end_word(current.state), json)
 
 
 def resume(
@@ -73,7 +84,7 @@ def resume(
     """Go on with a run that did not finish.
 
     It begins at its last good checkpoint, on the cluster profile that it was submitted with;
-    --cluster only tells the store.
+    --cluster only tells the store, and the context by which a Kubernetes cluster is reached.
 
     \b
     Example:  cifarray resume train-cifar100-26
@@ -81,11 +92,15 @@ def resume(
     from cifarray.cli.following import follow_runs, say_where
     from cifarray.runs import Run
     from cifarray.submit.cluster import reach
+    from cifarray.submit.kubernetes.cluster import reached_as
     from cifarray.submit.launch import give_up, launch
 
     found = Run.open(open_store(store, endpoint, cluster), run)
-    _refuse_if_alive(found)
+    named = named_cluster(cluster)
+    _refuse_if_alive(found, named)
     profile = found.spec().profile
+    if named is not None and profile.kind == "kubernetes":
+        profile = reached_as(profile, named)
     try:
         reached = reach(profile, output.say)
         launch(found, profile, reached)
@@ -101,22 +116,22 @@ def resume(
         output.print_line(found.id)
 
 
-def _stop(run: "Run", current: "Status") -> "Status":
+def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     """Ask the run's job to end and wait for it; close the run if nobody else can."""
+    from cifarray.cli.kubernetes_runs import stop_recorded
     from cifarray.submit.cluster import recorded_cluster
     from cifarray.submit.follow import lost
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
-    cluster = recorded_cluster(current.cluster)
+    cluster = recorded_cluster(current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
     if cluster is None or not job_id:  # its node is gone, or a driver that watches its lease
         run.mark_stopped("stopped by `cifarray stop`")
         return run.status()
-    jobs = cluster.jobs(patience_s=10.0)
     if isinstance(cluster, KubernetesCluster):
-        return _stop_on_kubernetes(run, jobs, job_id)
+        return stop_recorded(run, cluster, job_id)
     try:
-        jobs.stop(job_id)
+        cluster.jobs(patience_s=10.0).stop(job_id)
     except ClusterError:
         if not (cluster.is_gone() or lost(current)):
             raise
@@ -126,16 +141,9 @@ def _stop(run: "Run", current: "Status") -> "Status":
     return _wait_for_end(run, job_id)
 
 
-def _stop_on_kubernetes(run: "Run", jobs: "RayJobs | RayJobRuns", job_id: str) -> "Status":
-    """Write the end first: Ray leaves a driver whose pod ends no time for it."""
-    run.mark_stopped("stopped by `cifarray stop`")
-    jobs.stop(job_id)
-    return run.status()
-
-
 def _wait_for_end(run: "Run", job_id: str) -> "Status":
+    from cifarray.runs import ENDED
     from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.follow import ENDED
 
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -153,10 +161,11 @@ def _wait_for_end(run: "Run", job_id: str) -> "Status":
     )
 
 
-def _refuse_if_alive(run: "Run") -> None:
+def _refuse_if_alive(run: "Run", named: "Profile | None") -> None:
     """Raise InputError for a run that has finished or that somebody works on."""
+    from cifarray.runs import ENDED
     from cifarray.submit.cluster import is_from_here, recorded_cluster
-    from cifarray.submit.follow import ENDED, lost
+    from cifarray.submit.follow import lost
 
     current = run.status()
     if current.state == "finished":
@@ -166,7 +175,7 @@ def _refuse_if_alive(run: "Run") -> None:
         )
     if current.state in ENDED:
         return
-    cluster = recorded_cluster(current.cluster)
+    cluster = recorded_cluster(current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
     alive = lost(current) is None
     if job_id and cluster is None:  # a node of ours that has ended, or another machine's
@@ -184,5 +193,16 @@ def _refuse_if_alive(run: "Run") -> None:
         )
 
 
+def _say_stopped(run_id: str, state: str, words: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"run_id": run_id, "state": state})
+    else:
+        output.print_line(f"run {run_id} {words}")
+
+
 def _end_word(state: str) -> str:
     return "was stopped" if state == "stopped" else f"had {state} before it could be stopped"
+
+
+def _ended_word(state: str) -> str:
+    return "been stopped" if state == "stopped" else state

@@ -12,13 +12,17 @@ from cifarray.cli.options import (
     QuietOption,
     RunArgument,
     StoreOption,
+    named_cluster,
     open_store,
     store_words,
 )
 
 if TYPE_CHECKING:
+    from cifarray.cli.kubernetes_runs import Unrecorded
     from cifarray.runs import Run, RunSummary, Status
+    from cifarray.spec.profile import Profile
     from cifarray.submit.cluster import Cluster
+    from cifarray.submit.condition import Condition
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
 FollowLogOption = Annotated[
@@ -40,13 +44,15 @@ def runs(
               cifarray runs --store s3://bucket/cifarray --json
     """
     from cifarray.runs import summaries
+    from cifarray.submit.condition import conditions
 
     opened = open_store(store, endpoint, cluster)
     found = summaries(opened)
+    known = list(zip(found, conditions(found, named_cluster(cluster)), strict=True))
     if json:
-        output.print_json([_summary_as_json(each) for each in found])
+        output.print_json([_summary_as_json(*each) for each in known])
     elif found:
-        output.print_table(COLUMNS, [_summary_as_row(each) for each in found])
+        output.print_table(COLUMNS, [_summary_as_row(*each) for each in known])
     else:
         output.say(f"{opened.uri} holds no runs; begin one with `cifarray submit JOB`")
 
@@ -63,14 +69,25 @@ def status(
     \b
     Example:  cifarray status tune-digits-26
     """
+    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
+    from cifarray.submit.condition import condition
 
-    found = Run.open(open_store(store, endpoint, cluster), run)
+    named = named_cluster(cluster)
+    try:
+        found = Run.open(open_store(store, endpoint, cluster), run)
+    except RunNotFoundError:
+        if (waiting := find_unrecorded(run, named)) is None:
+            raise
+        _show_unrecorded(waiting, json)
+        return
     current = found.status()
     if json:
-        output.print_json({**_status_as_json(found, current), **_rest_as_json(found, current)})
+        described = _status_as_json(found, current, condition(found, current, named))
+        output.print_json({**described, **_rest_as_json(found, current)})
         return
-    for name, value in _status_lines(found, current):
+    for name, value in _status_lines(found, current, named):
         if value:
             output.print_line(f"{name:<10} {value}")
 
@@ -88,13 +105,21 @@ def logs(
     \b
     Example:  cifarray logs tune-digits-26 -f
     """
-    from cifarray.errors import ClusterError
-    from cifarray.runs import Run
-    from cifarray.submit.follow import ENDED, stored_log
+    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.errors import ClusterError, RunNotFoundError
+    from cifarray.runs import ENDED, Run
+    from cifarray.submit.follow import stored_log
 
-    found = Run.open(open_store(store, endpoint, cluster), run)
+    named = named_cluster(cluster)
+    try:
+        found = Run.open(open_store(store, endpoint, cluster), run)
+    except RunNotFoundError:
+        if (waiting := find_unrecorded(run, named)) is None:
+            raise
+        output.say(f"run {run} has no log: its driver has not begun ({waiting.reason})")
+        return
     current = found.status()
-    reached = _cluster_or_none(current)
+    reached = _cluster_or_none(current, named)
     job_id = (current.cluster or {}).get("job_id")
     if reached is not None and job_id and current.state not in ENDED:
         try:
@@ -110,28 +135,44 @@ def logs(
     print(output.plain(stored_log(found), colours=True), end="")
 
 
-def _cluster_or_none(current: "Status") -> "Cluster | KubernetesCluster | None":
+def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
+    """Say of a run that the store does not know what its RayJob waits for."""
+    described = {
+        "run": waiting.run_id,
+        "state": waiting.state,
+        "reason": waiting.reason,
+        "cluster": waiting.cluster.profile,
+    }
+    if as_json:
+        output.print_json({"run_id": described.pop("run"), **described})
+        return
+    for name, value in described.items():
+        output.print_line(f"{name:<10} {value}")
+
+
+def _cluster_or_none(
+    current: "Status", named: "Profile | None"
+) -> "Cluster | KubernetesCluster | None":
     """Where the run executes; None where nothing leads there any more."""
     from cifarray.errors import ClusterError
     from cifarray.submit.cluster import recorded_cluster
 
     try:
-        return recorded_cluster(current.cluster)
+        return recorded_cluster(current.cluster, named)
     except ClusterError as error:
         output.warn(str(error))
         return None
 
 
-def _summary_as_row(summary: "RunSummary") -> list[object]:
+def _summary_as_row(summary: "RunSummary", found: "Condition") -> list[object]:
     from cifarray.reporting.formats import duration
-    from cifarray.submit.condition import condition
     from cifarray.submit.news import seconds_since
 
     current = summary.status
     spent = current.seconds()
     return [
         summary.run.id,
-        condition(summary.run, current).state,
+        found.state,
         current.job,
         _best(current),
         output.age(seconds_since(current.submitted_at)) if current.submitted_at else None,
@@ -147,15 +188,12 @@ def _best(current: "Status") -> str | None:
     return f"{(current.best or {}).get('metric')} {value:.4f}"
 
 
-def _summary_as_json(summary: "RunSummary") -> dict[str, Any]:
-    described = _status_as_json(summary.run, summary.status)
+def _summary_as_json(summary: "RunSummary", found: "Condition") -> dict[str, Any]:
+    described = _status_as_json(summary.run, summary.status, found)
     return described | {"size_bytes": summary.size_bytes}
 
 
-def _status_as_json(run: "Run", current: "Status") -> dict[str, Any]:
-    from cifarray.submit.condition import condition
-
-    found = condition(run, current)
+def _status_as_json(run: "Run", current: "Status", found: "Condition") -> dict[str, Any]:
     return {
         "run_id": run.id,
         "state": found.state,
@@ -182,12 +220,14 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
     }
 
 
-def _status_lines(run: "Run", current: "Status") -> list[tuple[str, object]]:
+def _status_lines(
+    run: "Run", current: "Status", named: "Profile | None"
+) -> list[tuple[str, object]]:
     from cifarray.reporting.formats import duration
     from cifarray.submit.condition import condition
     from cifarray.submit.news import failures_line, progress_line
 
-    found, spent = condition(run, current), current.seconds()
+    found, spent = condition(run, current, named), current.seconds()
     state = found.state
     cluster = current.cluster or {}
     return [

@@ -23,12 +23,13 @@ from cifarray.data.manifest import (
     latest_digest,
     latest_key,
     manifest_key,
+    prepare_command,
 )
 from cifarray.data.parquet import dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress, Silent
 from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels, moments
-from cifarray.errors import ArchiveError, DatasetError
+from cifarray.errors import ArchiveError, DatasetError, KeyMissingError
 from cifarray.store import Store
 
 INGEST_VERSION = 1
@@ -59,22 +60,23 @@ def prepare(
     finds damage.
 
     Raises:
-        DatasetError: the catalog has no such name.
+        DatasetError: the catalog has no such name, or another version came into use meanwhile.
         ArchiveError: the archive is missing, broken, malicious or another dataset's.
         StoreError: the store cannot be used.
     """
     entry = dataset_entry(name)
     progress = progress or Silent()
     store.check()
+    before = _tag_of_latest(store, name)
     known = _published_before(store, entry) if archive is None and not again else None
     if known:
-        return _in_use(store, known), False
+        return _in_use(store, known, before), False
     source, read = _opened(entry, archive, progress)
     whole = None if again else _whole(store, name, dataset_digest(source.sha256, name))
     if whole:
-        return _in_use(store, whole), False
+        return _in_use(store, whole, before), False
     progress.start(f"reading {source.name}", None, "rows")
-    return _write(store, entry, source, read(), progress), True
+    return _in_use(store, _write(store, entry, source, read(), progress), before), True
 
 
 def dataset_digest(archive_sha256: str, name: str) -> str:
@@ -136,15 +138,38 @@ def _whole(store: Store, name: str, digest: str) -> Manifest | None:
     return manifest if sound else None
 
 
-def _in_use(store: Store, manifest: Manifest) -> Manifest:
-    """Let LATEST name this dataset."""
+def _tag_of_latest(store: Store, name: str) -> str | None:
+    """The version of LATEST, None where there is none."""
     try:
-        named = latest_digest(store, manifest.name)
-    except DatasetError:
-        named = None
-    if named != manifest.digest:
-        store.write(latest_key(manifest.name), f"{manifest.digest}\n".encode())
+        return store.read_tagged(latest_key(name))[1]
+    except KeyMissingError:
+        return None
+
+
+def _in_use(store: Store, manifest: Manifest, before: str | None) -> Manifest:
+    """Let LATEST name this dataset, unless it has changed since `before`, when this call began.
+
+    Raises: DatasetError if it names another one now, which somebody prepared meanwhile.
+    """
+    key, data = latest_key(manifest.name), f"{manifest.digest}\n".encode()
+    if _named(store, manifest.name) == manifest.digest:
+        return manifest
+    written = store.create(key, data) if before is None else store.replace(key, data, before)
+    if written is None and _named(store, manifest.name) != manifest.digest:
+        raise DatasetError(
+            f"dataset {manifest.name} {manifest.digest[:12]} is in {store.uri} and not in use: "
+            f"somebody prepared another version meanwhile; to use this one, run "
+            f"`{prepare_command(store, manifest.name)}` again"
+        )
     return manifest
+
+
+def _named(store: Store, name: str) -> str | None:
+    """The digest in use; None where there is none, or LATEST is damaged."""
+    try:
+        return latest_digest(store, name)
+    except DatasetError:
+        return None
 
 
 def _write(
@@ -185,7 +210,7 @@ def _write(
         citation=entry.citation,
     )
     store.write_json(manifest_key(entry.name, digest), manifest.model_dump(mode="json"))
-    return _in_use(store, manifest)
+    return manifest
 
 
 def _write_split(

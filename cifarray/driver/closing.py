@@ -17,7 +17,7 @@ from cifarray.data.rows import read_images
 from cifarray.reporting.inputs import SPLITS, images_per_s
 from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
 from cifarray.reporting.scores import Predictions
-from cifarray.runs import Attempt, Run, write_index
+from cifarray.runs import Attempt, Run, read_metrics, write_index
 from cifarray.runs.run import REPORT
 from cifarray.spec.job import Job
 from cifarray.store import Store
@@ -39,7 +39,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         {"checkpoint": checkpoint, "epoch": outcome["epoch"], "trial_id": trial_id},
     )
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
-    history = result.best.history if result else run.metrics()
+    history = result.best.history if result else read_metrics(store, attempt.prefix)
     predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
     inputs = ReportInputs(
         spec=spec,

@@ -5,20 +5,21 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import ray
 
 from cifarray.data.shards import keep_statistics_here
+from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
 from cifarray.driver.log import kept_log
 from cifarray.driver.progress import watched
 from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
-from cifarray.runs import Attempt, Run
+from cifarray.runs import ENDED, Attempt, Run
 from cifarray.spec.profile import Profile
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, train
@@ -35,15 +36,18 @@ and they find the wrong one where two run."""
 def execute(run: Run) -> int:
     """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
     state = run.status().state
-    if state in ("finished", "stopped"):  # a cluster that lost its head submits a job again
-        print(f"run {run.id} was {state} before; `cifarray resume` asks for it anew", flush=True)
+    if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
+        print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
         return 0 if state == "finished" else 1
-    attempt = run.start_attempt(f"{socket.gethostname()}:{os.getpid()}")
+    attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}")
     with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:
-            with attempt.keep_alive(), watched(attempt, run.spec()):
-                _carry_out(run, attempt)
+            with attempt.keep_alive():
+                carry_over(run, attempt)  # before any reader looks into its folder
+                attempt.begin()
+                with in_time(run.spec().profile), watched(attempt, run.spec()) as tell:
+                    _carry_out(run, attempt, tell)
             attempt.close("finished")
             _publish(run, attempt)
             return 0
@@ -59,12 +63,11 @@ def execute(run: Run) -> int:
         return 1
 
 
-def _carry_out(run: Run, attempt: Attempt) -> None:
+def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     spec = run.spec()
     _connect(spec.profile)
     keep_statistics_here()
-    ensure_room(spec)
-    carry_over(run, attempt)
+    ensure_room(spec, tell)
     work = Work(run.store.spec, spec, spec.job, attempt.prefix, spec.world_size)
     if spec.job.sweep is None:
         train(work)
@@ -112,5 +115,7 @@ def _close(attempt: Attempt, state: str, error: str | None) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
     try:
         attempt.close("failed" if state == "failed" else "stopped", error)
+    except LeaseLostError as lost:
+        print(f"error: {lost}", flush=True)
     except CifarrayError as failed:
         print(f"error: the end of the run could not be recorded: {failed}", flush=True)

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +22,18 @@ News = tuple[dict[str, Any], dict[str, Any] | None]
 
 
 @contextmanager
-def watched(attempt: Attempt, spec: RunSpec) -> Iterator[None]:
+def watched(attempt: Attempt, spec: RunSpec) -> Iterator[Callable[[str], None]]:
     """Read the attempt's records in the background and put what is new into the run's status.
 
-    Ends this process as SIGTERM does once another attempt is in charge.
+    What it yields takes what the attempt waits for before it can begin, and "" for nothing. Ends
+    this process as SIGTERM does once another attempt is in charge.
     """
     over = threading.Event()
+    waits_for = ""
+
+    def wait_for(text: str) -> None:
+        nonlocal waits_for
+        waits_for = text
 
     def watch() -> None:
         told: News | None = None
@@ -35,8 +41,9 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[None]:
         while not ended:
             ended = over.wait(POLL_S)  # and once more at the end, for what came last
             try:
-                news = news_of(attempt.run.store, attempt.prefix, spec.job)
-                if news != told:
+                progress, best = news_of(attempt.run.store, attempt.prefix, spec.job)
+                news = progress | ({"waits_for": waits_for} if waits_for else {}), best
+                if news != told or attempt.lost.is_set():
                     attempt.heartbeat(*news)
                     told = news
             except LeaseLostError:
@@ -49,7 +56,7 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[None]:
     thread = threading.Thread(target=watch, daemon=True, name=f"progress of {spec.run_id}")
     thread.start()
     try:
-        yield
+        yield wait_for
     finally:
         over.set()
         thread.join()

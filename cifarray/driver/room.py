@@ -1,6 +1,7 @@
 """Whether the cluster has room for a run: refused at once on a node, waited for on Kubernetes."""
 
 import time
+from collections.abc import Callable
 
 import ray
 from ray.util import placement_group, remove_placement_group
@@ -11,13 +12,16 @@ from cifarray.tuning.sweep import concurrency, spec_of
 
 READING_CPUS = 0.25
 """What Ray Data needs free beside the workers."""
-SAY_EVERY_S = 30.0
+LOOK_EVERY_S = 5.0
 
 
-def ensure_room(spec: RunSpec) -> None:
-    """Return when the workers can be scheduled. Raises: ClusterError if they never can be."""
+def ensure_room(spec: RunSpec, tell: Callable[[str], None]) -> None:
+    """Return when the workers can be scheduled; `tell` hears what is waited for until then.
+
+    Raises: ClusterError if they never can be, or not in time.
+    """
     if spec.profile.kind == "kubernetes":
-        _wait_for_room(spec)
+        _reserve(spec, tell)
     else:
         _refuse_without_room(spec)
 
@@ -45,26 +49,48 @@ def _refuse_without_room(spec: RunSpec) -> None:
             )
 
 
-def _wait_for_room(spec: RunSpec) -> None:
+def _reserve(spec: RunSpec, tell: Callable[[str], None]) -> None:
     """Ask for the workers' places, which an autoscaler hears, until they are there."""
     profile, workers = spec.profile, most_workers(spec)
     assert profile.kubernetes is not None
     each = {"CPU": profile.cpus_per_worker}
     if profile.gpus_per_worker:
         each["GPU"] = profile.gpus_per_worker
-    begun, limit_s = time.monotonic(), profile.kubernetes.max_wait_s
     places = placement_group([each] * workers, strategy="SPREAD")
+
+    def missing() -> str:
+        has = ray.cluster_resources()
+        wanted = ", ".join(f"{n:g} {name}s" for name, n in each.items())
+        found = ", ".join(f"{has.get(name, 0.0):g} {name}s" for name in each)
+        return f"room for {workers} workers of {wanted}; the cluster has {found}"
+
     try:
-        while not places.wait(timeout_seconds=SAY_EVERY_S):
-            has = ray.cluster_resources()
-            found = ", ".join(f"{has.get(name, 0.0):g} {name}s" for name in each)
-            waited_s = time.monotonic() - begun
-            wanted = f"{workers} workers of {', '.join(f'{n:g} {r}s' for r, n in each.items())}"
-            if waited_s > limit_s:
-                raise ClusterError(
-                    f"no room for {wanted} within {limit_s} s: the cluster has {found}; see "
-                    "`cifarray cluster status`, or raise kubernetes.max_wait_s in the profile"
-                )
-            print(f"waiting for room for {wanted}: the cluster has {found}", flush=True)
+        wait_for_room(places.wait, missing, profile.kubernetes.max_wait_s, tell)
     finally:
         remove_placement_group(places)
+
+
+def wait_for_room(
+    come: Callable[[float], bool],
+    missing: Callable[[], str],
+    limit_s: float,
+    tell: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait until `come(seconds)` is true, and tell what is missing whenever that has changed.
+
+    Raises: ClusterError once that has taken longer than `limit_s`.
+    """
+    begun, told = clock(), ""
+    while not come(LOOK_EVERY_S):
+        text = missing()
+        if clock() - begun > limit_s:
+            raise ClusterError(
+                f"within {limit_s:g} s there was no {text}; see `cifarray cluster status`, or "
+                "raise kubernetes.max_wait_s in the profile"
+            )
+        if text != told:
+            print(f"waiting for {text}", flush=True)
+            tell(text)
+            told = text
+    tell("")

@@ -102,7 +102,8 @@ def _run_folder(key: str) -> str:
 def _in_stored_run(run: Run, scratch: Path) -> tuple[Path, str]:
     key = _chosen(run.store, f"{run.prefix}/", f"run {run.id}")
     if key is None:
-        found = best_good(run.store, run.prefix, UNFINISHED_METRIC, scratch / "candidates")
+        newest = run.key("attempts", str(run.newest_attempt()))
+        found = best_good(run.store, newest, UNFINISHED_METRIC, scratch / "candidates")
         if found is None:
             raise CheckpointError(f"run {run.id} has no whole checkpoint yet")
         key = found.key

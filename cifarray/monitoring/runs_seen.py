@@ -8,12 +8,11 @@ from typing import get_args
 
 from cifarray.monitoring.figures import LOSS, finite
 from cifarray.monitoring.registry import Sample
-from cifarray.runs import RunState, Status
+from cifarray.runs import ENDED, RunState, Status
 from cifarray.runs.status import parse_time
 from cifarray.spec.metrics import EPOCH_METRICS
 
 STATES = (*get_args(RunState), "lost")
-ENDED = ("finished", "failed", "stopped")
 
 
 @dataclass(frozen=True)

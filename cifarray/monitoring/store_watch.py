@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from cifarray.errors import StoreError
 from cifarray.monitoring.registry import Sample
-from cifarray.monitoring.runs_seen import ENDED, STATES, Seen, job_samples, run_samples
-from cifarray.runs import Run, list_runs, shown_state
+from cifarray.monitoring.runs_seen import STATES, Seen, job_samples, run_samples
+from cifarray.runs import ENDED, Run, list_runs, shown_state
 from cifarray.store import Store
 
 RECENT_S = 3600.0

@@ -7,9 +7,10 @@ from cifarray.runs.listing import RunSummary, list_runs, summaries
 from cifarray.runs.pruning import PrunePlan, carry_out, delete_run, plan_prune, refuse_live
 from cifarray.runs.pulling import Pulled, PullPlan, plan_pull, pull
 from cifarray.runs.run import Run
-from cifarray.runs.status import LOST_AFTER_S, RunState, Status, is_live, shown_state
+from cifarray.runs.status import ENDED, LOST_AFTER_S, RunState, Status, is_live, shown_state
 
 __all__ = [
+    "ENDED",
     "LOST_AFTER_S",
     "Attempt",
     "PrunePlan",

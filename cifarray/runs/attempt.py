@@ -34,20 +34,24 @@ class Attempt:
         self._status_tag: str | None = None
 
     def begin(self) -> None:
-        """Show the run as running; what an earlier attempt reached as its best stays."""
-        status = self.run.status()
-        job = None if status.job else self.run.spec().job  # a status that was damaged
-        self._write(
-            state="running",
-            attempts=self.number,
-            job=job.name if job else status.job,
-            kind=job.kind if job else status.kind,
-            started_at=status.started_at or now(),
-            heartbeat_at=now(),
-            ended_at=None,
-            error=None,
-            progress=None,
-        )
+        """Show the run as running by this attempt, in whose folder readers look from now on.
+
+        What an earlier attempt reached as its best stays. Raises: LeaseLostError.
+        """
+        with self._lock:
+            status = self._read_status()
+            job = None if status.job else self.run.spec().job  # a status that was damaged
+            self._write(
+                state="running",
+                attempts=self.number,
+                job=job.name if job else status.job,
+                kind=job.kind if job else status.kind,
+                started_at=status.started_at or now(),
+                heartbeat_at=now(),
+                ended_at=None,
+                error=None,
+                progress=None,
+            )
 
     def heartbeat(
         self, progress: dict[str, Any] | None = None, best: dict[str, Any] | None = None
@@ -110,18 +114,33 @@ class Attempt:
     def _write(self, **changes: Any) -> None:
         """Change status.json if it is still this attempt's to change."""
         for _ in range(WRITE_TRIES):
-            if self._status is None:
-                self._status, self._status_tag = self.run.tagged_status()
-                if self._status.attempts > self.number:
-                    self._give_up()
-            changed = dataclasses.replace(self._status, **changes)
+            status = self._status or self._read_status()
+            changed = dataclasses.replace(status, **changes)
             tag = self.run.write_status(changed, self._status_tag)
             if tag is not None:
                 self._status, self._status_tag = changed, tag
                 return
             self._status = None  # somebody else wrote it: the CLI, or an attempt that took over
-            self._renew()
         raise StoreError(f"the status of run {self.run.id} is being written by too many at once")
+
+    def _read_status(self) -> Status:
+        """The status as it is now, if this attempt may still change it.
+
+        The lease is renewed after the reading, since whoever takes it away writes the status next:
+        what was read is then either older than that, or this attempt hears of it here.
+        """
+        status, self._status_tag = self.run.tagged_status()
+        if status.attempts > self.number:
+            self._give_up()
+        if status.state == "finished" and status.attempts < self.number:
+            self.lost.set()
+            raise LeaseLostError(
+                f"run {self.run.id} was finished by attempt {status.attempts} before "
+                f"attempt {self.number} could begin; see `cifarray report {self.run.id}`"
+            )
+        self._renew()
+        self._status = status
+        return status
 
     def _refuse_if_lost(self) -> None:
         if self.lost.is_set():

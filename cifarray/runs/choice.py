@@ -22,24 +22,24 @@ class _Proof:
 
 
 def chosen_checkpoints(run: Run, names: Iterable[str]) -> dict[str, str]:
-    """`best` and `last` of the newest attempt that has checkpoints; of a sweep the best trial's.
+    """`best` and `last` of the newest attempt, those that there are; of a sweep the best trial's.
 
     Best is the one that best.json names, before there is that file the best by the job's metric.
     `names` are the run's files, relative to its folder, as the answer is.
     """
     proof = f"/{PROOF_FILE}"
     folders = [name.removesuffix(proof) for name in names if name.endswith(proof)]
-    folders = [folder for folder in folders if folder.startswith("attempts/")]
+    newest = f"attempts/{run.newest_attempt()}/"
+    folders = [folder for folder in folders if folder.startswith(newest)]
     metric = _metric(run)
-    for number in sorted({_attempt(folder) for folder in folders}, reverse=True):
-        read = (_proof(run, folder, metric) for folder in folders if _attempt(folder) == number)
-        if proofs := [proof for proof in read if proof]:
-            best = _named_best(run)
-            best = best if best in folders else _best(proofs, metric).folder
-            alike = [proof for proof in proofs if _trial(proof.folder) == _trial(best)]
-            last = max(alike, key=lambda p: (p.epoch, p.step, p.folder), default=None)
-            return {"best": best, "last": last.folder if last else best}
-    return {}
+    proofs = [found for folder in folders if (found := _proof(run, folder, metric))]
+    if not proofs:
+        return {}
+    best = _named_best(run)
+    best = best if best in folders else _best(proofs, metric).folder
+    alike = [proof for proof in proofs if _trial(proof.folder) == _trial(best)]
+    last = max(alike, key=lambda p: (p.epoch, p.step, p.folder), default=None)
+    return {"best": best, "last": last.folder if last else best}
 
 
 def _best(proofs: list[_Proof], metric: str) -> _Proof:
@@ -78,11 +78,6 @@ def _proof(run: Run, folder: str, metric: str) -> _Proof | None:
         return _Proof(folder, int(content["epoch"]), int(content.get("step", 0)), number)
     except (StoreError, TypeError, ValueError, KeyError, AttributeError):
         return None
-
-
-def _attempt(folder: str) -> int:
-    number = folder.split("/")[1]
-    return int(number) if number.isdecimal() else 0
 
 
 def _trial(folder: str) -> str | None:

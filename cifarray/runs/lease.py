@@ -10,6 +10,7 @@ from cifarray.store import Store, to_json
 
 LEASE_FILE = "lease.json"
 NOBODY = "nobody"
+RENEW_TRIES = 5
 
 
 @dataclass
@@ -24,14 +25,21 @@ class Lease:
 
     def renew(self) -> bool:
         """Write it anew; False if another attempt or a stop has taken it since."""
-        tag = self.store.replace(self.key, _content(self.attempt, self.owner), self.tag)
-        self.tag = tag or self.tag
-        return tag is not None
+        for _ in range(RENEW_TRIES):
+            tag = self.store.replace(self.key, _content(self.attempt, self.owner), self.tag)
+            if tag is not None:
+                self.tag = tag
+                return True
+            holder, tag = _read(self.store, self.key)
+            if tag is None or holder != (self.attempt, self.owner):
+                return False
+            self.tag = tag  # our own write, whose answer never came
+        return False
 
 
 def take(store: Store, key: str, owner: str, last_attempt: int) -> Lease | None:
     """Take the lease with the next attempt's number; None if another took it at this moment."""
-    first, tag = _read(store, key)
+    (first, _), tag = _read(store, key)
     recorded = first
     while recorded == first:  # an old attempt that renews its lease meanwhile is no rival
         number = max(recorded, last_attempt) + 1
@@ -39,27 +47,38 @@ def take(store: Store, key: str, owner: str, last_attempt: int) -> Lease | None:
         new_tag = store.create(key, data) if tag is None else store.replace(key, data, tag)
         if new_tag:
             return Lease(store, key, number, owner, new_tag)
-        recorded, tag = _read(store, key)
+        (recorded, _), tag = _read(store, key)
     return None
 
 
-def take_away(store: Store, key: str) -> None:
-    """End whatever attempt holds the lease; the next one gets the next number as ever."""
-    recorded, _ = _read(store, key)
-    if recorded:
-        store.write(key, _content(recorded, NOBODY))
+def take_away(store: Store, key: str) -> int:
+    """End the attempt that holds the lease, which keeps its number; 0 if none has ever held it.
+
+    One that takes the lease at this moment keeps it.
+    """
+    (first, _), tag = _read(store, key)
+    recorded = first
+    while recorded == first and recorded and tag:  # it may renew its lease meanwhile
+        if store.replace(key, _content(recorded, NOBODY), tag):
+            break
+        (recorded, _), tag = _read(store, key)
+    return first
 
 
-def _read(store: Store, key: str) -> tuple[int, str | None]:
-    """The number of the attempt that has it, 0 where it is damaged; no tag where it is absent."""
+def _read(store: Store, key: str) -> tuple[tuple[int, str], str | None]:
+    """The attempt that has it, by number and owner, and the tag.
+
+    The number is 0 where the lease is damaged; the tag is None where it is absent.
+    """
     try:
         data, tag = store.read_tagged(key)
     except KeyMissingError:
-        return 0, None
+        return (0, ""), None
     try:
-        return max(0, int(json.loads(data)["attempt"])), tag
-    except (ValueError, TypeError, KeyError):
-        return 0, tag
+        content = json.loads(data)
+        return (max(0, int(content["attempt"])), str(content.get("owner"))), tag
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return (0, ""), tag
 
 
 def _content(attempt: int, owner: str) -> bytes:

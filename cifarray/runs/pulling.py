@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cifarray.errors import InputError, KeyMissingError, StoreError
+from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import INDEX_FILE, METRICS_FILE, PROOF_FILE, Listed, read_index
 from cifarray.runs.lease import LEASE_FILE
@@ -58,12 +59,16 @@ class Pulled:
 
 
 def plan_pull(run: Run) -> PullPlan:
-    """Choose the files: records, logs and report, and of the checkpoints the best and the last."""
+    """Choose the files: records, logs and report, and of the checkpoints the best and the last.
+
+    Of attempts before the newest, which may still write, the logs.
+    """
     start = len(run.prefix) + 1
     sizes = {entry.key[start:]: entry.size_bytes for entry in run.store.list(run.prefix)}
     checkpoints = chosen_checkpoints(run, sizes)
     folders = set(checkpoints.values())
-    wanted = {name: size for name, size in sizes.items() if _is_wanted(name, folders)}
+    newest = str(run.newest_attempt())
+    wanted = {name: size for name, size in sizes.items() if _is_wanted(name, folders, newest)}
     if f"{REPORT}/{INDEX_FILE}" in sizes:
         wanted = {name: size for name, size in wanted.items() if not ATTEMPTS_REPORT.match(name)}
     listed: dict[str, Listed] = {}
@@ -76,13 +81,15 @@ def plan_pull(run: Run) -> PullPlan:
     return PullPlan(run, wanted, listed, checkpoints, sorted(missing))
 
 
-def _is_wanted(name: str, checkpoints: set[str]) -> bool:
+def _is_wanted(name: str, checkpoints: set[str], newest: str) -> bool:
     if name.rpartition("/")[0] in checkpoints:
         return True
     top, *rest = name.split("/")
     if top != "attempts":
         return name not in (LEASE_FILE, INDEX_FILE)
     inside = rest[1:]
+    if rest[:1] != [newest]:
+        return inside == [LOG_FILE]
     if len(inside) > 1 and inside[0] in ("checkpoints", "trials"):
         return inside[0] == "trials" and inside[-1] == METRICS_FILE
     return inside != [INDEX_FILE]

@@ -1,12 +1,19 @@
 """A run: a folder of the store that a job, its status and its attempts share."""
 
 import dataclasses
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 
-from cifarray.errors import KeyMissingError, LeaseLostError, RunNotFoundError, StoreError
+from cifarray.errors import (
+    InputError,
+    KeyMissingError,
+    LeaseLostError,
+    RunNotFoundError,
+    StoreError,
+)
 from cifarray.runs import lease
 from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import INDEX_FILE, check_index, read_metrics
@@ -98,10 +105,18 @@ class Run:
         )
 
     def change_status(self, change: Callable[[Status], Status]) -> Status:
-        """Read, change and write the status as one step, whoever else writes it."""
+        """Read, change and write the status as one step, whoever else writes it.
+
+        A finished run stays one: what its attempt publishes no other may replace.
+        Raises: InputError, StoreError.
+        """
         for _ in range(WRITE_TRIES):
             status, tag = self.tagged_status()
             changed = change(status)
+            if status.state == "finished" and changed.state != "finished":
+                raise InputError(
+                    f"run {self.id} has finished; look at it with `cifarray report {self.id}`"
+                )
             if self.write_status(changed, tag) is not None:
                 return changed
         raise StoreError(f"{STATUS_FILE} of run {self.id} is being written by too many at once")
@@ -113,31 +128,49 @@ class Run:
 
     @staticmethod
     def encoded(status: Status) -> bytes:
-        """The status as its file holds it."""
-        return to_json({"schema_version": 1, **status.to_dict()})
+        """The status as its file holds it; never twice the same bytes, by which it is versioned."""
+        return to_json({"schema_version": 1, **status.to_dict(), "nonce": secrets.token_hex(8)})
 
     def set_cluster(self, cluster: dict[str, Any]) -> None:
         """Record where the run executes: profile, dashboard, job_id, address; never a token."""
         self.change_status(lambda status: dataclasses.replace(status, cluster=dict(cluster)))
 
     def mark_stopped(self, reason: str) -> None:
-        """Record that a run nobody works on was stopped; an attempt that still lives loses it."""
-        self._mark("stopped", reason)
+        """Record that a run was stopped; an attempt that still lives or just begins loses it."""
+        for _ in range(WRITE_TRIES):
+            if self._mark("stopped", reason):
+                return
+        raise StoreError(f"attempts of run {self.id} begin faster than they can be stopped")
 
     def mark_failed(self, error: str) -> None:
-        """Record that a run nobody works on has failed; an attempt that still lives loses it."""
+        """Record that a run nobody works on has failed; an attempt that still lives loses it.
+
+        One that begins at this moment does not: it knows nothing of that failure.
+        """
         self._mark("failed", error)
 
-    def _mark(self, state: RunState, error: str) -> None:
-        lease.take_away(self.store, self.key(lease.LEASE_FILE))
-        self.change_status(
-            lambda status: dataclasses.replace(status, state=state, error=error, ended_at=now())
-        )
+    def _mark(self, state: RunState, error: str) -> bool:
+        """False if an attempt has begun meanwhile, which is left alone as a finished run is."""
+        seen = self.status().attempts
+        ended = max(seen, lease.take_away(self.store, self.key(lease.LEASE_FILE)))
+
+        def change(status: Status) -> Status:
+            if status.state == "finished" or status.attempts > ended:
+                return status
+            return dataclasses.replace(status, state=state, error=error, ended_at=now())
+
+        return self.change_status(change).attempts <= ended
 
     def start_attempt(self, owner: str) -> Attempt:
-        """Take charge of the run with the next attempt; any older one has lost it from now on.
+        """Take charge of the run and begin, with nothing to build on."""
+        attempt = self.take_charge(owner)
+        attempt.begin()
+        return attempt
 
-        Raises: LeaseLostError if another attempt starts at the same moment.
+    def take_charge(self, owner: str) -> Attempt:
+        """The next attempt, with the lease; any older one has lost the run from now on.
+
+        Readers see it once it begins. Raises: LeaseLostError if another one does so at this moment.
         """
         numbers = [*self.attempt_numbers(), self.status().attempts]
         taken = lease.take(self.store, self.key(lease.LEASE_FILE), owner, max(numbers))
@@ -145,21 +178,23 @@ class Run:
             raise LeaseLostError(
                 f"another attempt of run {self.id} began at the same moment and is in charge now"
             )
-        attempt = Attempt(self, taken)
-        attempt.begin()
-        return attempt
+        return Attempt(self, taken)
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts that have written anything, ascending."""
         names = self.store.folders(self.key("attempts"))
         return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
+    def newest_attempt(self) -> int:
+        """The attempt whose folder alone readers read: the last that has begun; 0 without one.
+
+        Older ones may still write to theirs.
+        """
+        return self.status().attempts or max(self.attempt_numbers(), default=0)
+
     def metrics(self) -> list[dict[str, Any]]:
-        """A record per epoch, from the newest attempt that has any."""
-        for number in reversed(self.attempt_numbers()):
-            if records := read_metrics(self.store, self.key("attempts", str(number))):
-                return records
-        return []
+        """A record per epoch of the run, as the newest attempt has them."""
+        return read_metrics(self.store, self.key("attempts", str(self.newest_attempt())))
 
     def has_report(self) -> bool:
         """Whether there is a report whose bytes all agree with its index."""

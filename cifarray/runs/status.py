@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 RunState = Literal["pending", "running", "finished", "failed", "stopped"]
+ENDED: tuple[RunState, ...] = ("finished", "failed", "stopped")
 LOST_AFTER_S = 90.0
 """A running run whose last heartbeat is older than this is shown as lost."""
 PENDING_LIVE_S = 30 * 24 * 3600.0
@@ -40,7 +41,7 @@ class Status:
     def seconds(self) -> float | None:
         """From submission to the end, or until now for a live run; None where unknown."""
         start = parse_time(self.submitted_at)
-        over = self.state in ("finished", "failed", "stopped")
+        over = self.state in ENDED
         end = parse_time(self.ended_at) or (parse_time(self.heartbeat_at) if over else None)
         if start is None or (over and end is None):
             return None

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from cifarray.errors import ClusterError, LeaseLostError, StoreError
-from cifarray.runs import LOST_AFTER_S, Run, Status
+from cifarray.runs import ENDED, LOST_AFTER_S, Run, Status
 from cifarray.runs.status import shown_state
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.jobs_api import RayJob
@@ -18,7 +18,6 @@ STORE_PATIENCE_S = 60.0
 CLOSING_S = 3.0
 """The driver's last status may appear a moment after the job has ended."""
 LEAVING_S = 30.0
-ENDED = ("finished", "failed", "stopped")
 SHOWN_LINES = 15
 
 
@@ -33,11 +32,13 @@ class Follower:
         *,
         patience_s: float = ASK_PATIENCE_S,
         closing_s: float = CLOSING_S,
+        silence_s: float = LOST_AFTER_S,
     ) -> None:
         self.run = run
         self.job_id = job_id
         self._cluster = cluster
         self._closing_s = closing_s
+        self._silence_s = silence_s
         self._jobs = cluster.jobs(patience_s) if cluster and job_id else None
         self._asked = float("-inf")
         self._silent_since: float | None = None
@@ -46,7 +47,8 @@ class Follower:
     def follow(self, show: Callable[[Status, str], None], poll_s: float = POLL_S) -> Status:
         """Call `show(status, remark)` with news until the run has ended; its last status.
 
-        Raises: StoreError if the store stays away, LeaseLostError if another job took over.
+        Raises: StoreError if the store stays away, LeaseLostError if another job took over,
+        ClusterError if a Kubernetes cluster stays away, which goes on with the run meanwhile.
         """
         while True:
             status = self._read_status()
@@ -112,7 +114,10 @@ class Follower:
         return status if status.state in ENDED else close(self.run, *end)
 
     def _end_of_job(self, status: Status) -> tuple[str, str] | None:
-        """(state, reason) if the job has ended or is out of reach for too long."""
+        """(state, reason) if the job has ended or is out of reach for too long.
+
+        Raises: ClusterError where whatever is out of reach may well go on with the run.
+        """
         if self._jobs is None or self._cluster is None or self.job_id is None:
             return lost(status)
         try:
@@ -122,8 +127,13 @@ class Follower:
             self._remark = str(error)
             if self._cluster.is_gone():
                 return "failed", "the Ray node ended while the run was on it"
-            silent_s = time.monotonic() - self._silent_since
-            return lost(status) if silent_s > LOST_AFTER_S else None
+            if time.monotonic() - self._silent_since <= self._silence_s:
+                return None
+            if isinstance(self._cluster, KubernetesCluster):
+                raise ClusterError(
+                    f"{error}; run {self.run.id} goes on without this command if its cluster does"
+                ) from error
+            return lost(status)
         self._silent_since = None
         self._remark = self._waits_for() if job is not None and job.status == "PENDING" else ""
         return end_of(job)

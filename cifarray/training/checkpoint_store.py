@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ class StoredCheckpoint:
     key: str
     epoch: int
     metrics: dict[str, Any]
+    folder: Path | None = None
+    """Where its files lie on this machine once they are fetched and checked."""
 
 
 def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
@@ -87,7 +89,7 @@ def _good(
 ) -> Iterator[StoredCheckpoint]:
     for number, candidate in enumerate(candidates):
         try:
-            fetch(store, candidate.key, scratch / str(number))
+            folder = fetch(store, candidate.key, scratch / str(number))
         except CheckpointError:
             continue
-        yield candidate
+        yield replace(candidate, folder=folder)

@@ -12,34 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cifarray.runs import Run
 from cifarray.submit import processes
 from cifarray.submit.node_state import TOKEN_FILE, Node
-from cifarray.training.checkpoint import read_state
-from cifarray.training.checkpoint_store import fetch, stored_checkpoints
-from tests.digit_sessions import same_weights, without_times
+from cifarray.training.checkpoint_store import stored_checkpoints
 from tests.integration.command_line import CommandLine, wait_for, wait_until
 from tests.integration.conftest import SLOW_EPOCHS
-
-
-def last_weights(run: Run, scratch: Path) -> dict[str, torch.Tensor]:
-    """The network of the last checkpoint of a run's newest attempt."""
-    attempt = run.key("attempts", str(run.attempt_numbers()[-1]))
-    newest = stored_checkpoints(run.store, attempt)[0]
-    weights: dict[str, torch.Tensor] = read_state(fetch(run.store, newest.key, scratch))["model"]
-    return weights
-
-
-def refuse_difference(run: Run, reference: Run, folder: Path) -> None:
-    """Fail unless both runs have the same record of each epoch and the same bits as weights."""
-    records, expected = ([without_times(r) for r in each.metrics()] for each in (run, reference))
-    assert len(expected) == 4
-    assert records == expected
-    assert same_weights(
-        last_weights(run, folder / "run"), last_weights(reference, folder / "reference")
-    )
+from tests.integration.same_runs import refuse_difference
 
 
 def begin(cifarray: CommandLine, how: str, name: str) -> tuple[Run, "subprocess.Popen[str]"]:

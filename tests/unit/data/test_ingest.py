@@ -22,6 +22,7 @@ from cifarray.data.catalog import CIFAR100, DATASETS, DatasetEntry
 from cifarray.data.ingest import dataset_digest, prepare, stored_order
 from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest, manifest_key
 from cifarray.data.parquet import plan_files
+from cifarray.data.progress import Silent
 from cifarray.data.rows import image_array, read_columns
 from cifarray.errors import DatasetError
 from cifarray.store import Store
@@ -134,6 +135,30 @@ def test_latest_names_what_was_prepared_last(local_store: Store, tmp_path: Path)
     assert prepare(local_store, "cifar100", small) == (first, False)
     assert load_manifest(local_store, "cifar100") == first
     assert load_manifest(local_store, "cifar100", second.digest) == second
+
+
+class Overtaken(Silent):
+    """Has another archive prepared before the first row of its own is written."""
+
+    def __init__(self, store: Store, archive: str) -> None:
+        self.store, self.archive = store, archive
+        self.others: list[Manifest] = []
+
+    def start(self, description: str, total: int | None, unit: str) -> None:
+        if description.startswith("writing"):
+            self.others.append(prepare(self.store, "cifar100", self.archive)[0])
+
+
+def test_a_prepare_that_was_overtaken_leaves_latest_alone_and_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    small = str(write_cifar100(tmp_path / "small.tar.gz", 1, 1))
+    large = str(write_cifar100(tmp_path / "large.tar.gz", 2, 1))
+    for slow, fast in ((small, large), (large, small)):  # LATEST is absent, then there
+        overtaken = Overtaken(store, fast)
+        with pytest.raises(DatasetError, match=r"is in .* and not in use: somebody prepared"):
+            prepare(store, "cifar100", slow, overtaken, again=True)
+        assert [load_manifest(store, "cifar100")] == overtaken.others
 
 
 def test_parts_without_a_manifest_are_no_dataset_and_are_written_anew(

@@ -1,5 +1,7 @@
 """A new attempt takes over copies of what an earlier one reached."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from cifarray.driver.continuing import carry_over
 from cifarray.runs import Attempt, Run
+from cifarray.runs.folders import write_metrics
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import best_good, newest_good, stored_checkpoints
 
@@ -26,7 +29,7 @@ def epochs(run: Run, attempt: Attempt) -> list[int]:
 
 
 def test_a_first_attempt_has_nothing_to_take_over(run: Run, capfd: pytest.CaptureFixture[str]):
-    attempt = run.start_attempt("one")
+    attempt = run.take_charge("one")
     carry_over(run, attempt)
     assert run.store.list(attempt.prefix) == []
     assert capfd.readouterr().out == ""
@@ -46,6 +49,53 @@ def test_a_training_takes_over_its_newest_and_its_best_checkpoint(
     assert newest and best
     assert (newest.epoch, best.epoch) == (4, 2)
     assert capsys.readouterr().out == "going on from attempt 1: epoch 4\n"
+
+
+def test_a_training_takes_over_its_history_up_to_the_newest_checkpoint(run: Run, tmp_path: Path):
+    first = run.start_attempt("one")
+    records = [{"epoch": epoch, "validation.top1": 0.5} for epoch in (1, 2, 3)]
+    write_metrics(run.store, first.prefix, records)
+    put_checkpoint(first, 2, 0.5, tmp_path)
+    second = run.take_charge("two")
+    carry_over(run, second)
+    second.begin()
+    write_metrics(run.store, first.prefix, [])
+    assert run.metrics() == records[:2]
+
+
+def test_an_attempt_that_died_while_it_copied_is_passed_over(
+    run: Run, sweep_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    put_checkpoint(run.start_attempt("one"), 3, 0.5, tmp_path)
+    put_checkpoint(run.take_charge("two"), 2, 0.9, tmp_path)
+    sweep_run.store.write(f"{sweep_run.start_attempt('one').prefix}/trials/t0/trial.json", b"")
+    sweep_run.store.write(f"{sweep_run.take_charge('two').prefix}/trials/t0/tuner.pkl", b"")
+    for each in (run, sweep_run):
+        carry_over(each, each.take_charge("three"))
+    out = capsys.readouterr().out
+    assert out == "going on from attempt 1: epoch 3\ngoing on from attempt 1: 1 trials\n"
+
+
+def test_what_a_living_attempt_deletes_meanwhile_is_not_missed(run: Run, tmp_path: Path):
+    """Its retention replaces each checkpoint by the next while they are being copied."""
+    first = run.start_attempt("one")
+    keys, over = [put_checkpoint(first, 1, 0.5, tmp_path)], threading.Event()
+
+    def live() -> None:
+        while not over.wait(0.05):
+            keys.append(put_checkpoint(first, len(keys) + 1, 0.5, tmp_path))
+            run.store.delete_folder(keys[-2])
+
+    with ThreadPoolExecutor(1) as pool:
+        living = pool.submit(live)
+        try:
+            for _ in range(5):
+                second, reached = run.take_charge("two"), len(keys)
+                carry_over(run, second)
+                assert max(epochs(run, second)) >= reached
+        finally:
+            over.set()
+        living.result()
 
 
 def test_damaged_checkpoints_stay_behind(run: Run, tmp_path: Path):

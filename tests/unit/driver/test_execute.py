@@ -1,5 +1,7 @@
 """A driver that cannot do its work says why, records it, and ends with the right exit code."""
 
+from dataclasses import replace
+
 import pytest
 
 from cifarray.driver.__main__ import main
@@ -16,8 +18,15 @@ def test_without_a_node_the_run_fails_in_one_sentence(run: Run):
     assert "Traceback" not in log
 
 
-def test_a_failed_run_can_be_tried_again_as_its_next_attempt(run: Run):
+def test_a_run_that_has_closed_is_not_begun_again_by_whoever_submits_its_job_again(run: Run):
+    for _ in range(2):
+        assert main([run.id, "--store", run.store.uri]) == 1
+        assert run.status().attempts == 1
+
+
+def test_a_run_that_was_asked_for_anew_begins_its_next_attempt(run: Run):
     for attempts in (1, 2):
+        run.change_status(lambda status: replace(status, state="pending"))
         assert main([run.id, "--store", run.store.uri]) == 1
         assert run.status().attempts == attempts
     assert run.attempt_numbers() == [1, 2]

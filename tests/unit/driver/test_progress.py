@@ -1,14 +1,16 @@
 """What a running attempt tells of itself."""
 
+import time
 from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import best_record, news_of, trials_of, watched
+from cifarray.driver.progress import POLL_S, best_record, news_of, trials_of, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
+from cifarray.submit.news import progress_line
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1"
@@ -129,9 +131,33 @@ def test_what_came_last_is_in_the_status_when_the_attempt_ends(run: Run):
     assert status.best == {"metric": "validation.top1", "value": 0.6, "epoch": 2}
 
 
+def test_an_attempt_that_lost_its_run_ends_though_it_has_no_news(run: Run):
+    attempt = run.start_attempt("one")
+    alive = attempt.keep_alive(every_s=0.1)
+    with pytest.raises(KeyboardInterrupt), alive, watched(attempt, run.spec()):
+        while not run.status().progress:
+            time.sleep(0.1)
+        run.start_attempt("two")
+        time.sleep(5 * POLL_S)
+
+
 def test_an_attempt_that_is_no_longer_in_charge_tells_nothing(run: Run):
     attempt = run.start_attempt("one")
     run.start_attempt("two")
     with watched(attempt, run.spec()):
         write_metrics(run.store, attempt.prefix, records(0.3))
     assert run.status().progress is None
+
+
+def test_what_an_attempt_waits_for_is_in_the_status_until_it_has_come(run: Run):
+    attempt = run.start_attempt("a test")
+    with watched(attempt, run.spec()) as wait_for:
+        wait_for("room for 2 workers of 1 GPUs; the cluster has 0 GPUs")
+    waiting = run.status()
+    assert waiting.progress is not None
+    assert waiting.progress["waits_for"].startswith("room for 2 workers")
+    assert progress_line(waiting) == f"waiting for {waiting.progress['waits_for']}"
+    with watched(attempt, run.spec()) as wait_for:
+        wait_for("room")
+        wait_for("")
+    assert run.status().progress == {"unit": "epochs", "done": 0, "total": 2}

@@ -92,6 +92,56 @@ def test_an_old_attempt_that_renewed_just_before_the_change_writes_no_status(run
     new.heartbeat()
 
 
+def test_an_attempt_that_is_still_copying_keeps_the_run_alive_and_may_fail(run: Run) -> None:
+    first = run.start_attempt("half-dead")
+    second = run.take_charge("its successor")
+    second.heartbeat()
+    with pytest.raises(LeaseLostError):
+        first.heartbeat()
+    assert (run.status().state, run.status().attempts) == ("running", 1)
+    second.close("failed", "the store is full")
+    assert (run.status().state, run.status().error) == ("failed", "the store is full")
+
+
+def test_an_older_attempt_that_finishes_while_the_next_one_copies_has_finished_the_run(
+    run: Run,
+) -> None:
+    first = run.start_attempt("at its end")
+    first._renew()  # it is paused here, between its lease and its status
+    second = run.take_charge("its successor")
+    first._write(state="finished")
+    for call in (second.begin, second.heartbeat):
+        with pytest.raises(LeaseLostError):
+            call()
+    assert (run.status().state, run.status().attempts) == ("finished", 1)
+
+
+def test_a_lease_that_was_written_though_no_answer_came_is_still_held(run: Run) -> None:
+    attempt = run.start_attempt("behind a bad line")
+    before = attempt._lease.tag
+    attempt.heartbeat()
+    attempt._lease.tag = before  # what is known when the answer is lost
+    attempt.heartbeat()
+    run.start_attempt("its successor")
+    with pytest.raises(LeaseLostError):
+        attempt.heartbeat()
+
+
+def test_a_stop_and_an_attempt_that_begins_at_the_same_moment_agree_on_the_end(run: Run) -> None:
+    for _ in range(10):
+        with ThreadPoolExecutor(1) as pool:
+            stop = pool.submit(run.mark_stopped, "stopped by a person")
+            try:
+                attempt = run.start_attempt("just then")
+                stop.result()
+                attempt.heartbeat()
+            except LeaseLostError:
+                stop.result()
+                assert run.status().state == "stopped"
+            else:
+                assert run.status().state == "running"
+
+
 def test_a_stop_from_outside_ends_an_attempt_that_still_lives(run: Run) -> None:
     attempt = run.start_attempt("was thought dead")
     run.mark_stopped("stopped by a person")
@@ -127,7 +177,7 @@ def test_keep_alive_beats_until_it_ends(run: Run) -> None:
     attempt = run.start_attempt("a driver")
     first = run.store.read(run.key("lease.json"))
     with attempt.keep_alive(every_s=0.05):
-        _wait_until(lambda: run.store.read(run.key("lease.json")) != first)
+        wait_until(lambda: run.store.read(run.key("lease.json")) != first)
         attempt.heartbeat({"epoch": 1})
     last = run.store.read(run.key("lease.json"))
     time.sleep(0.2)
@@ -179,7 +229,7 @@ def test_nothing_recorded_holds_credentials(store: Store, finished: Run) -> None
         assert secret not in store.read(entry.key), entry.key
 
 
-def _wait_until(condition: object) -> None:
+def wait_until(condition: object) -> None:
     deadline = time.monotonic() + 10
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline

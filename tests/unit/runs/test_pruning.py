@@ -9,6 +9,7 @@ import pytest
 
 from cifarray.errors import InputError, LeaseLostError
 from cifarray.runs import Run, carry_out, delete_run, list_runs, plan_prune
+from cifarray.runs.status import RunState
 from cifarray.store import Store
 
 NewRun = Callable[..., Run]
@@ -20,13 +21,19 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-def _ended(run: Run, days_ago: float, top1: float | None = None, metric: str = "top1") -> Run:
-    """Make the run one that finished so long ago."""
+def _ended(
+    run: Run,
+    days_ago: float,
+    top1: float | None = None,
+    metric: str = "top1",
+    state: RunState = "finished",
+) -> Run:
+    """Make the run one that ended so long ago."""
     at = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat()
     best = None if top1 is None else {"metric": f"validation.{metric}", "value": top1, "epoch": 1}
     run.change_status(
         lambda status: dataclasses.replace(
-            status, state="finished", submitted_at=at, ended_at=at, heartbeat_at=at, best=best
+            status, state=state, submitted_at=at, ended_at=at, heartbeat_at=at, best=best
         )
     )
     return run
@@ -162,7 +169,7 @@ def test_datasets_stay_while_a_run_cannot_say_which_it_needs(new_run: NewRun) ->
 
 
 def test_what_has_come_into_use_since_the_question_stays(new_run: NewRun) -> None:
-    run = _ended(new_run("a-run", digest="b" * 64), 1)
+    run = _ended(new_run("a-run", digest="b" * 64), 1, state="failed")
     store = run.store
     prefix = _add_dataset(store, "digits", "a" * 64)
     store.write("datasets/digits/LATEST", b"c" * 64)

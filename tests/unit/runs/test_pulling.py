@@ -275,9 +275,21 @@ def test_a_damaged_checkpoint_json_is_passed_over(run: Run) -> None:
         assert _chosen(run)["best"] == "attempts/1/trials/t1/checkpoint_2"
 
 
-def test_the_newest_attempt_that_has_checkpoints_counts(run: Run) -> None:
-    for attempt, top1 in ((1, 0.9), (2, 0.5)):
-        folder = run.key("attempts", str(attempt), "checkpoints", "r", "epoch_1")
-        add_checkpoint(run.store, folder, 1, top1)
-    run.store.write(run.key("attempts", "3", "driver.log"), b"")
+def test_the_newest_attempt_that_has_begun_counts(run: Run) -> None:
+    for top1 in (0.9, 0.5):
+        attempt = run.start_attempt("a driver")
+        add_checkpoint(run.store, f"{attempt.prefix}/checkpoints/r/epoch_1", 1, top1)
+    third = run.take_charge("died while it copied")
+    add_checkpoint(run.store, f"{third.prefix}/checkpoints/r/epoch_1", 1, 0.9)
     assert _chosen(run)["best"] == "attempts/2/checkpoints/r/epoch_1"
+    run.start_attempt("has nothing")
+    assert _chosen(run) == {}
+
+
+def test_of_attempts_before_the_newest_the_logs_are_pulled(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        fill(run.start_attempt("a driver"))
+    assert pull(run, tmp_path / "copy").problems == []
+    names = _files(tmp_path / "copy" / "attempts")
+    assert [name for name in names if name.startswith("1/")] == ["1/driver.log"]
+    assert {"2/driver.log", "2/metrics.jsonl", "2/evaluation/test.parquet"} < set(names)

@@ -1,10 +1,11 @@
 """A run in the store: made once, found by its beginning, readable wherever its writers died."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
-from cifarray.errors import RunNotFoundError, StoreError
+from cifarray.errors import InputError, LeaseLostError, RunNotFoundError, StoreError
 from cifarray.runs import Run, shown_state
 from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
@@ -140,19 +141,34 @@ def test_a_run_that_nobody_works_on_is_marked(run: Run, mark: str) -> None:
     assert shown_state(status) == mark
 
 
+def test_a_finished_run_stays_finished(finished: Run) -> None:
+    before = finished.status()
+    finished.mark_stopped("too late")
+    finished.mark_failed("its job has ended")
+    with pytest.raises(InputError, match=rf"run {finished.id} has finished; look at it with"):
+        finished.change_status(lambda status: dataclasses.replace(status, state="pending"))
+    with pytest.raises(LeaseLostError, match="was finished by attempt 1 before attempt 2 could"):
+        finished.start_attempt("a driver that saw it running a moment ago")
+    assert finished.status() == before
+
+
 def test_only_attempts_with_plain_numbers_count(run: Run) -> None:
     for name in ("1", "2", "10", "02", "x", "-1", "²"):
         run.store.write(run.key("attempts", name, "file"), b"")
     assert run.attempt_numbers() == [1, 2, 10]
 
 
-def test_metrics_are_those_of_the_newest_attempt_that_has_any(run: Run) -> None:
-    write_metrics(run.store, run.start_attempt("one").prefix, [{"epoch": 0}])
-    second = run.start_attempt("two")
-    run.store.write(f"{second.prefix}/driver.log", b"")
-    assert run.metrics() == [{"epoch": 0}]
+def test_metrics_are_those_of_the_newest_attempt_from_its_beginning_on(run: Run) -> None:
+    first = run.start_attempt("one")
+    write_metrics(run.store, first.prefix, [{"epoch": 0}])
+    second = run.take_charge("two")
     write_metrics(run.store, second.prefix, [{"epoch": 1}])
+    assert run.metrics() == [{"epoch": 0}]
+    second.begin()
     assert run.metrics() == [{"epoch": 1}]
+    run.start_attempt("three")
+    write_metrics(run.store, first.prefix, [{"epoch": 0}, {"epoch": 1}])
+    assert run.metrics() == []
 
 
 def test_a_report_exists_only_with_a_true_index(finished: Run) -> None:
