@@ -32,16 +32,17 @@ test-all: $(INSTALLED) ## the whole test suite, before a release
 
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names
-	@$(BIN)/python -m pytest tests/cluster $(ARGS)
+	@$(if $(CIFARRAY_TEST_IMAGE_LOADER),scripts/bring_image.sh $(CIFARRAY_TEST_IMAGE_LOADER))
+	@$(BIN)/python -m pytest $(or $(TESTS),tests/cluster) $(ARGS)
 
 .PHONY: image
 image: ## build the container image with docker, podman or buildah (BUILDER, BASE_IMAGE, BUILD_ARGS)
 	@scripts/image.sh $(IMAGE)
 
 .PHONY: manifests
-manifests: $(INSTALLED) ## render k8s/ with kubectl; IMAGE=NAME:TAG replaces cifarray's, DIGESTS=1 pins digests
+manifests: $(INSTALLED) ## render k8s/ with kubectl (IMAGE=NAME:TAG, DIGESTS=1, WITH="monitoring kueue")
 	@$(BIN)/python -m scripts.dashboard
-	@$(BIN)/python -m scripts.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(DIGESTS),--digests)
+	@$(BIN)/python -m scripts.manifests $(if $(IMAGE),--image $(IMAGE)) $(if $(DIGESTS),--digests) $(addprefix --with ,$(WITH))
 
 .PHONY: check
 check: lint types contracts ## lint, types and contracts: what CI runs before the tests

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image $1 (default cifarray:VERSION) with docker, podman or buildah, whichever is there first.
-# BUILDER names one of them, BASE_IMAGE another base, BUILD_ARGS passes further options to the builder.
+# BUILDER names one of them, BASE_IMAGE another base, BUILD_ARGS passes further options to the builder, ARCHIVE names a
+# file for the image, as a cluster without a registry takes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' cifarray/__init__.py)
@@ -30,3 +31,13 @@ read -ra more <<<"${BUILD_ARGS:-}"
   --build-arg "REVISION=$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)" \
   --tag "$image" .
 echo "built $image with $builder"
+
+if [ -n "${ARCHIVE:-}" ]; then
+  rm -f "$ARCHIVE"
+  case $builder in
+  docker) docker save --output "$ARCHIVE" "$image" ;;
+  podman) podman save --format docker-archive --output "$ARCHIVE" "$image" ;;
+  buildah) buildah push "$image" "docker-archive:$ARCHIVE:$image" ;;
+  esac
+  echo "wrote $ARCHIVE"
+fi

@@ -27,6 +27,15 @@ ImageOption = Annotated[
     str | None,
     typer.Option("--image", help="Image to run instead of the one rendered.", show_default=False),
 ]
+RenderedForOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Profile of kind kubernetes to render for.",
+        show_default=False,
+    ),
+]
 ForceOption = Annotated[
     bool,
     typer.Option(
@@ -56,21 +65,35 @@ app = typer.Typer(
 
 
 @app.command()
-def render(overlay: OverlayOption = None, image: ImageOption = None) -> None:
-    """Print the Kubernetes manifests that `cluster up` applies.
+def render(
+    overlay: OverlayOption = None, image: ImageOption = None, cluster: RenderedForOption = None
+) -> None:
+    """Print the Kubernetes manifests: as they came with cifarray, or as a profile wants them.
+
+    With --cluster it is what `cluster up` applies: the profile's image, namespace and store.
 
     \b
     Example:  cifarray cluster render --overlay local | kubectl apply -f -
     """
+    from cifarray.spec.load import load_profile
     from cifarray.submit.kubernetes.rendered import (
         DEFAULT_OVERLAY,
         as_yaml,
+        for_profile,
         manifests,
         overlay_text,
+        with_image,
     )
 
     chosen = overlay or DEFAULT_OVERLAY
-    text = as_yaml(manifests(chosen, image)) if image else overlay_text(chosen)
+    if cluster is not None:
+        profile = load_profile(cluster)
+        if profile.kind != "kubernetes":
+            raise InputError(f"cluster profile {profile.name} is not of kind kubernetes")
+        documents = for_profile(chosen, profile)
+        text = as_yaml(with_image(documents, image) if image else documents)
+    else:
+        text = as_yaml(manifests(chosen, image)) if image else overlay_text(chosen)
     print(text, end="")
 
 

@@ -59,11 +59,13 @@ def follow_runs(runs: "Sequence[Run]", as_json: bool) -> None:
 
 def follow_run(run: "Run") -> Ended:
     """Follow one run to its end and say how it ended."""
+    from cifarray.cli.kubernetes_runs import clear_away
     from cifarray.submit.cluster import recorded_cluster
     from cifarray.submit.follow import Follower
 
     recorded = run.status().cluster or {}
-    follower = Follower(run, recorded_cluster(recorded), recorded.get("job_id"))
+    cluster, job_id = recorded_cluster(recorded), recorded.get("job_id")
+    follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
             threading.Thread(target=_say_log, args=(recorded,), daemon=True).start()
@@ -73,6 +75,7 @@ def follow_run(run: "Run") -> Ended:
         output.say("the last lines of its log:" if lines else "it left no log")
         for line in lines:
             output.say(f"  {line}")
+    clear_away(run, status, cluster, job_id)
     return ended(run, status)
 
 

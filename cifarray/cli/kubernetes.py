@@ -24,13 +24,12 @@ def up(profile: "Profile", named: str, overlay: str | None, force: bool, as_json
     from dataclasses import asdict
 
     from cifarray.submit.kubernetes.cluster import open_cluster
-    from cifarray.submit.kubernetes.pods import of_kubernetes
     from cifarray.submit.kubernetes.readiness import await_ready, head_of_another_image
-    from cifarray.submit.kubernetes.rendered import DEFAULT_OVERLAY, manifests
+    from cifarray.submit.kubernetes.rendered import DEFAULT_OVERLAY, for_profile
     from cifarray.submit.kubernetes.setup import apply_all
 
-    spec, chosen = of_kubernetes(profile), overlay or DEFAULT_OVERLAY
-    documents = manifests(chosen, spec.image, spec.namespace, spec.image_pull_secret)
+    chosen = overlay or DEFAULT_OVERLAY
+    documents = for_profile(chosen, profile)
     cluster = open_cluster(profile)
     kube = cluster.kube
     output.say(f"applying {len(documents)} objects of overlay {chosen} to {cluster.address} ...")
@@ -118,8 +117,8 @@ def _shared_jobs(
     from dataclasses import replace
 
     from cifarray.submit.jobs_api import RayJobs
-    from cifarray.submit.kubernetes.cluster import head_labels
     from cifarray.submit.kubernetes.forward import ready_pod
+    from cifarray.submit.kubernetes.heads import head_labels
 
     if cluster.spec.ray_cluster not in found.clusters:
         return None, []

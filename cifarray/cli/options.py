@@ -23,11 +23,14 @@ __all__ = [
     "VerboseOption",
     "YesOption",
     "console",
+    "named_cluster",
     "open_store",
     "print_json",
     "store_words",
 ]
 
+
+REGION_NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 _through_clusters: "list[tuple[Store, str]]" = []
 """Stores that this command reaches through a cluster, and how another command does so too."""
@@ -91,11 +94,24 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     from cifarray.store import Store
 
     profile = load_profile(cluster)
+    if profile.store.region and not any(os.environ.get(name) for name in REGION_NAMES):
+        os.environ["AWS_REGION"] = profile.store.region
     if profile.kind == "kubernetes":
         return _kubernetes_store(profile, cluster, store, endpoint)
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
     environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return Store.open(uri, endpoint or environment or profile.store.endpoint)
+
+
+def named_cluster(cluster: str) -> "Profile | None":
+    """The profile that --cluster names if it says how a Kubernetes cluster is reached.
+
+    Raises: JobError for an unknown profile.
+    """
+    from cifarray.spec.load import load_profile
+
+    profile = load_profile(cluster)
+    return profile if profile.kind == "kubernetes" else None
 
 
 def _kubernetes_store(
@@ -105,13 +121,12 @@ def _kubernetes_store(
 
     Raises: ClusterError, StoreError.
     """
-    from cifarray.spec.profile import StoreSpec
     from cifarray.store import Store
     from cifarray.submit.kubernetes.access import reached_store
     from cifarray.submit.kubernetes.cluster import for_this_command, open_cluster
 
     if endpoint is not None:
-        reached = StoreSpec(uri=profile.store.uri, endpoint=endpoint)
+        reached = profile.store.model_copy(update={"endpoint": endpoint})
     else:
         reached = for_this_command(reached_store(profile, open_cluster(profile).kube))
     opened = Store.open(uri or reached.uri, reached.endpoint)

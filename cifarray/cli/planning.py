@@ -64,7 +64,6 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
     from cifarray.runs import Run
     from cifarray.runs.ids import is_run_id
     from cifarray.spec.load import load_job, load_profile
-    from cifarray.spec.profile import StoreSpec
     from cifarray.submit.cluster import given_cluster
     from cifarray.submit.new_run import plan
     from cifarray.submit.preflight_of_sweeps import remarks
@@ -81,8 +80,9 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
         given_cluster(profile)
     store = _store(wish, profile, dry_run)
     if profile.kind == "kubernetes":  # pods reach it by the profile's endpoint, not by ours
-        endpoint = wish.endpoint or profile.store.endpoint
-        inside = StoreSpec(uri=wish.store or profile.store.uri, endpoint=endpoint)
+        typed = {"uri": wish.store, "endpoint": wish.endpoint}
+        changes = {name: value for name, value in typed.items() if value}
+        inside = profile.store.model_copy(update=changes)
         profile = profile.model_copy(update={"store": inside})
     best_of = Run.open(store, wish.best_of) if wish.best_of and store else None
     if wish.code is not None:

@@ -1,10 +1,30 @@
 """A cluster profile: where a job runs and what a worker gets there, never which model."""
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from cifarray.spec.quantity import amount
 from cifarray.spec.record import Record
+
+LEAST_MEMORY_BYTES = 1 << 20
+
+
+def _cpus(text: str) -> str:
+    if amount(text) <= 0:
+        raise ValueError("a pod needs some CPU, such as 500m or 2")
+    return text
+
+
+def _memory(text: str) -> str:
+    if amount(text) < LEAST_MEMORY_BYTES:  # 512m is half a byte
+        raise ValueError("too little memory for anything; write it as 512Mi or 16Gi")
+    return text
+
+
+Cpus = Annotated[str, AfterValidator(_cpus)]
+Memory = Annotated[str, AfterValidator(_memory)]
 
 
 class StoreSpec(Record):
@@ -13,6 +33,8 @@ class StoreSpec(Record):
     uri: str = "./store"
     endpoint: str | None = None
     """Address of an S3-compatible server; None means AWS."""
+    region: str | None = None
+    """Region of the bucket; None: us-east-1 in pods, elsewhere what the AWS settings there say."""
 
 
 class KubernetesSpec(Record):
@@ -32,21 +54,22 @@ class KubernetesSpec(Record):
     None: the store's endpoint answers here too."""
     store_secret: str = "cifarray-store"
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for Ray, auth_token."""
-    worker_cpu: str = "4"
-    worker_cpu_limit: str | None = None
+    worker_cpu: Cpus = "4"
+    worker_cpu_limit: Cpus | None = None
     """What a worker may use where its node has CPUs to spare; None: no more than worker_cpu."""
-    worker_memory: str = "16Gi"
-    worker_shm: str = "4Gi"
+    worker_memory: Memory = "16Gi"
+    worker_shm: Memory = "4Gi"
     """Shared memory of its pod, for gloo, NCCL and Ray's object store; part of its memory."""
-    head_cpu: str = "1"
-    head_cpu_limit: str | None = None
-    head_memory: str = "6Gi"
-    head_shm: str = "1Gi"
+    head_cpu: Cpus = "1"
+    head_cpu_limit: Cpus | None = None
+    head_memory: Memory = "6Gi"
+    head_shm: Memory = "1Gi"
     queue: str | None = None
     """Kueue's LocalQueue; with it a RayJob waits suspended until it is admitted."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the workers' nodes."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that all pods of a run put up with; a GPU's and those of `spot` come by themselves."""
     spot: dict[str, str] = Field(default_factory=dict)
     """Labels of preemptible nodes: workers, never a head, go there, and tolerate such taints."""
     max_wait_s: int = Field(default=3600, ge=60)
@@ -57,6 +80,19 @@ class KubernetesSpec(Record):
     """How many further clusters a run gets when one fails."""
     keep_ended_s: int = Field(default=7 * 86400, ge=0)
     """RayJobs of runs that ended longer ago are removed at the next submission."""
+
+    @model_validator(mode="after")
+    def _limits_are_no_lower_than_what_is_asked_for(self) -> Self:
+        for part in ("worker", "head"):
+            asked, limit = getattr(self, f"{part}_cpu"), getattr(self, f"{part}_cpu_limit")
+            if limit is not None and amount(limit) < amount(asked):
+                raise ValueError(f"{part}_cpu_limit {limit} is below {part}_cpu {asked}; raise it")
+        return self
+
+    @property
+    def cpus_of_a_worker(self) -> int:
+        """The CPUs that Ray counts in a worker's pod: KubeRay rounds its limit up."""
+        return math.ceil(amount(self.worker_cpu_limit or self.worker_cpu))
 
 
 class Profile(Record):
@@ -95,3 +131,22 @@ class Profile(Record):
         if kind == "kubernetes" and values.get("address"):
             raise ValueError("a profile of kind kubernetes takes no address, only a dashboard")
         return {**values, "kubernetes": section or {}} if kind == "kubernetes" else values
+
+    @model_validator(mode="after")
+    def _fits_its_pods(self) -> Self:
+        if self.kubernetes is None:
+            return self
+        if not self.gpus_per_worker.is_integer():
+            raise ValueError(
+                f"gpus_per_worker {self.gpus_per_worker:g} is no whole number, and Kubernetes "
+                "divides no GPU; give 0, 1 or more"
+            )
+        # The pods of the long-lived RayCluster are made by its own manifest.
+        cpus = self.kubernetes.cpus_of_a_worker
+        if self.kubernetes.mode == "rayjob" and self.cpus_per_worker >= cpus:
+            raise ValueError(
+                f"cpus_per_worker {self.cpus_per_worker:g} leaves Ray Data nothing to read on of "
+                f"the {cpus} CPUs that Ray sees in a worker's pod; lower it, or raise "
+                "kubernetes.worker_cpu (or worker_cpu_limit, where that is given)"
+            )
+        return self

@@ -91,7 +91,9 @@ class Connection:
             response_checksum_validation="when_required",
             max_pool_connections=32,
         )
-        region = self.region or self._session.region_name or "us-east-1"
+        # Every other AWS client reads this variable; boto3 reads AWS_DEFAULT_REGION alone.
+        asked = os.environ.get("AWS_REGION") or self._session.region_name
+        region = self.region or asked or "us-east-1"
         return self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config
         )

@@ -95,13 +95,16 @@ def find_own(profile: str, dashboard: str | None = None) -> Cluster | None:
     return _own_cluster(profile, node) if local_node.find_node() == node else None
 
 
-def recorded_cluster(record: Mapping[str, Any] | None) -> Cluster | KubernetesCluster | None:
+def recorded_cluster(
+    record: Mapping[str, Any] | None, named: Profile | None = None, patience_s: float = PATIENCE_S
+) -> Cluster | KubernetesCluster | None:
     """The cluster that a run's status names; None if it names none or our node has ended.
 
+    A profile that the command names says how Kubernetes is reached from here.
     Raises: ClusterError for a Kubernetes cluster that no kubeconfig names.
     """
     if record is not None and record.get("kind") == "kubernetes":
-        return recorded_kubernetes(record)
+        return recorded_kubernetes(record, named, patience_s)
     dashboard = (record or {}).get("dashboard")
     if record is None or not isinstance(dashboard, str):
         return None

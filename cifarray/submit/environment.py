@@ -42,6 +42,8 @@ def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str
     environment = run_environment(profile)
     if store.uri.startswith("s3://"):
         environment |= _aws_environment(here)
+        if profile.store.region and not here:
+            environment["AWS_REGION"] = profile.store.region
     return environment
 
 

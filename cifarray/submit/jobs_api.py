@@ -100,10 +100,13 @@ class RayJobs:
         found = self._ask("GET", f"/api/jobs/{quote(submission_id)}", absent_is_none=True)
         return _job(found) if isinstance(found, dict) else None
 
+    def all_jobs(self) -> list[RayJob]:
+        """Submitted jobs, those that have ended too."""
+        return [_job(each) for each in self._listed() if each.get("submission_id")]
+
     def live_jobs(self) -> list[RayJob]:
         """Submitted jobs that have not ended."""
-        jobs = (_job(each) for each in self._listed() if each.get("submission_id"))
-        return [job for job in jobs if not job.ended]
+        return [job for job in self.all_jobs() if not job.ended]
 
     def live_drivers(self) -> list[str]:
         """Ids of programs that joined the cluster by themselves and have not left."""
@@ -132,13 +135,12 @@ class RayJobs:
         found = self._ask("GET", path, absent_is_none=True)
         return str(found.get("logs") or "") if isinstance(found, dict) else ""
 
-    def tail(self, submission_id: str) -> Iterator[str]:
-        """The job's log from its beginning, as it grows, until the job has ended.
+    def tail(self, submission_id: str, seen: int = 0) -> Iterator[str]:
+        """The job's log as it grows, without its first characters, until the job has ended.
 
         The end of the socket is not the end of the job: the status decides, and the log is taken
         up where it was cut.
         """
-        seen = 0
         silent = 0
         while True:
             before = seen

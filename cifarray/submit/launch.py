@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from cifarray.errors import ClusterError
@@ -14,9 +15,14 @@ from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.environment import job_environment
 from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.kubernetes.cluster import HEAD, KubernetesCluster
-from cifarray.submit.kubernetes.launching import launch_rayjob, next_rayjob, remove_ended
-from cifarray.submit.kubernetes.rayjob import RUN_LABEL, run_label
+from cifarray.submit.kubernetes.cluster import KubernetesCluster
+from cifarray.submit.kubernetes.launching import (
+    end_earlier,
+    launch_rayjob,
+    next_rayjob,
+    remove_ended,
+)
+from cifarray.submit.kubernetes.record import dashboard_of_run
 from cifarray.submit.local_node import RUN_SLOT, common_environment
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -47,10 +53,12 @@ def launch(run: Run, profile: Profile, cluster: Cluster | KubernetesCluster) -> 
 
 def _launch_rayjob(run: Run, cluster: KubernetesCluster) -> str:
     name, submission = next_rayjob(run, cluster)
-    dashboard = cluster.dashboard_of({RUN_LABEL: run_label(run.id), **HEAD})
+    end_earlier(run, cluster)  # before the run is open again to whichever driver comes
+    dashboard = dashboard_of_run(cluster.spec, run.id)
     _reopen(run, {**cluster.record(name), "dashboard": dashboard})
     launch_rayjob(run, cluster, submission)
-    remove_ended(cluster.kube, cluster.spec.keep_ended_s)
+    with suppress(ClusterError):  # the run is on its way: the next submission clears away too
+        remove_ended(cluster.kube, cluster.spec.keep_ended_s)
     return name
 
 

@@ -19,6 +19,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunRequest, RunSpec
 from cifarray.store import Store
 from cifarray.submit import preflight
+from cifarray.submit.kubernetes.record import applied_record
 from cifarray.training.reads import unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
@@ -115,14 +116,18 @@ def request(plan: Plan, manifest: Manifest | None, name: str | None = None) -> R
 def record_request(store: Store, asked: RunRequest) -> Run:
     """The run of a request; recorded now unless somebody has done so. Raises: JobError, StoreError.
 
-    A driver does this on a cluster that was given the request and nothing else.
+    A driver does this on a cluster that was given the request and nothing else: where nobody has
+    recorded on which RayJob the run is, it is the one that was applied.
     """
     run = Run(store, asked.run_id)
-    if store.exists(run.key(SPEC_FILE)):
-        return run
-    plan = Plan(asked.job, asked.profile, asked.workers, None, asked.best_of)
-    manifest = load_manifest(store, asked.job.dataset.name, asked.dataset_digest)
-    return _create(plan, store, manifest, asked)
+    if not store.exists(run.key(SPEC_FILE)):
+        plan = Plan(asked.job, asked.profile, asked.workers, None, asked.best_of)
+        manifest = load_manifest(store, asked.job.dataset.name, asked.dataset_digest)
+        run = _create(plan, store, manifest, asked)
+    if asked.profile.kind == "kubernetes" and run.status().cluster is None:
+        record = applied_record(asked)
+        run.change_status(lambda status: replace(status, cluster=status.cluster or record))
+    return run
 
 
 def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None) -> Run:

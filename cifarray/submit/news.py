@@ -45,6 +45,8 @@ def _first_guess_s(
 def progress_line(status: Status, remaining_s: float | None = None) -> str:
     """`epoch 3/30  validation.top1 0.412 (best 0.412)  812 images/s  ETA 1:20`, or of trials."""
     progress = status.progress or {}
+    if waited_for := waits_for(status):
+        return f"waiting for {waited_for}"
     if progress.get("unit") == "trials":
         line = _trials_line(status, progress)
     elif progress.get("unit") == "epochs":
@@ -54,6 +56,12 @@ def progress_line(status: Status, remaining_s: float | None = None) -> str:
     if status.state == "running" and fraction_done(status) == 1.0:
         return f"{line}  evaluating, writing the report"
     return line if remaining_s is None else f"{line}  ETA {clock(remaining_s)}"
+
+
+def waits_for(status: Status) -> str:
+    """What a running run's driver waits for before it can begin; empty if for nothing."""
+    text = (status.progress or {}).get("waits_for")
+    return text if isinstance(text, str) and status.state == "running" else ""
 
 
 def failures_line(progress: dict[str, Any]) -> str:

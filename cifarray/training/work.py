@@ -21,7 +21,13 @@ import torch
 from cifarray.data.manifest import load_manifest
 from cifarray.data.selection import select_rows
 from cifarray.data.shards import read_shard
-from cifarray.errors import CheckpointError, DivergedError, KeyMissingError, RunFailedError
+from cifarray.errors import (
+    CheckpointError,
+    DivergedError,
+    KeyMissingError,
+    NoGpuError,
+    RunFailedError,
+)
 from cifarray.models.code import unpack_code
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
@@ -30,7 +36,7 @@ from cifarray.store import Store
 from cifarray.training.checkpoint import read_state
 from cifarray.training.checkpoint_store import fetch, newest_good
 from cifarray.training.loop import Record
-from cifarray.training.ranks import from_rank_0, world
+from cifarray.training.ranks import from_rank_0, gather, world
 from cifarray.training.session import RowSource, Session
 
 OUTCOME_FILE = "outcome.json"
@@ -132,6 +138,19 @@ def refuse_divergence(history: list[Record]) -> None:
         raise DivergedError(
             f"the loss diverged in epoch {last['epoch']} at lr {last['lr']:.3g}; "
             "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm"
+        )
+
+
+def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
+    """Raise NoGpuError on every rank if any was promised a GPU and sees none."""
+    if not profile.gpus_per_worker:
+        return
+    found = gather(None if sees_one else socket.gethostname())
+    if hosts := sorted({host for host in found if host}):
+        raise NoGpuError(
+            f"the worker on {' and on '.join(hosts)} was promised a GPU and torch "
+            f"{torch.__version__} sees none; check the node's driver and device plugin, and the "
+            "image's CUDA libraries"
         )
 
 

@@ -3,10 +3,10 @@
 import logging
 import os
 import secrets
-import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ import ray.train
 import torch
 from ray.train import Checkpoint as RayCheckpoint
 from ray.train import UserCallback
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.backend import Backend, BackendConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -30,6 +32,7 @@ from cifarray.errors import (
     CheckpointError,
     DivergedError,
     JobError,
+    NoGpuError,
     RunFailedError,
     StoreError,
 )
@@ -49,6 +52,7 @@ from cifarray.training.work import (
     open_session,
     raise_refusal,
     refuse_divergence,
+    refuse_without_gpus,
     resume,
     trial_of,
     write_outcome,
@@ -87,7 +91,7 @@ def on_worker(part: Callable[[Work], None], work: Work) -> None:
     """
     try:
         part(work)
-    except (DivergedError, JobError) as error:
+    except (DivergedError, JobError, NoGpuError) as error:
         if world()[0] == 0:
             write_refusal(work, error)
 
@@ -109,6 +113,7 @@ def torch_trainer(
         keep = CheckpointConfig(1, metric, EPOCH_METRICS[metric])  # Ray keeps the last one too
     return TorchTrainer(
         function,
+        torch_config=Torch(),
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
             # A pod is made for one worker; packed, two would share what one was given.
@@ -129,6 +134,27 @@ def torch_trainer(
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+
+
+class Torch(TorchConfig):
+    """Torch's process group: over gloo where a worker sees no GPU, so that all can say so."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """What sets the group up on the workers."""
+        return TorchWithoutGpus
+
+
+class TorchWithoutGpus(_TorchBackend):
+    """NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again."""
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """Called by Train's controller before the workers begin."""
+        assert isinstance(backend_config, TorchConfig)
+        over_nccl = backend_config.backend == "nccl"
+        if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
+            backend_config = replace(backend_config, backend="gloo")
+        super().on_start(worker_group, backend_config)
 
 
 class FailureLog(UserCallback):
@@ -220,10 +246,5 @@ def _open(work: Work) -> Session:
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
     on_node = ray.train.get_context().get_local_world_size()
     share = max(1, cores() // on_node)
-    device = get_device()
-    if work.profile.gpus_per_worker and device.type == "cpu":
-        raise RunFailedError(
-            f"the worker on {socket.gethostname()} was promised a GPU and torch {torch.__version__}"
-            " sees none; check the node's driver and device plugin, and the image's CUDA libraries"
-        )
-    return open_session(work, device, work.profile.threads_per_worker or share)
+    refuse_without_gpus(work.profile, torch.cuda.is_available())  # Ray names one all the same
+    return open_session(work, get_device(), work.profile.threads_per_worker or share)

@@ -33,6 +33,7 @@ from cifarray.training.work import (
     open_session,
     raise_refusal,
     refuse_divergence,
+    refuse_without_gpus,
     resume,
 )
 from cifarray.training.worker import torch_trainer, train_only
@@ -113,8 +114,8 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     trials = read_trials(store, folder, errors, work.job.train.epochs)
     best = best_trial(trials, spec.metric)
     if best is None:
-        first = next(iter(errors.values()), "none ran")
-        raise RunFailedError(f"no trial of {len(trials)} finished an epoch: {first}")
+        told = (*(trial.error for trial in trials if trial.error), *errors.values(), "none ran")
+        raise RunFailedError(f"no trial of {len(trials)} finished an epoch: {told[0]}")
     with tempfile.TemporaryDirectory() as scratch:
         found = best_good(store, f"{folder}/{best.id}", spec.metric, Path(scratch))
     if found is None:
@@ -241,6 +242,7 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     Its checkpoints never pass through Tune: what that restores of a search holds trials that would
     write to the folder of an older attempt.
     """
+    refuse_without_gpus(trial.profile, torch.cuda.is_available())
     device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
     if trial.run.run_id not in _ROWS:
         _ROWS.clear()

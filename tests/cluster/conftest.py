@@ -3,11 +3,10 @@
 import base64
 import json
 import os
+import re
+import secrets
 import shutil
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +14,13 @@ import pytest
 
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.submit.kubernetes.api import Kube
+from tests.cluster.kubectl import NAMESPACE, Kubectl, until
+from tests.cluster.runs import PROFILE, Runs
 from tests.conftest import REPOSITORY
 from tests.integration.command_line import CommandLine
 
-NAMESPACE = "cifarray"
 MANIFESTS = REPOSITORY / "k8s" / "rendered" / "local.yaml"
-PROFILE = "kubernetes-local"
 SUBMITTER = "a-person"
-READY_S = 300.0
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl with one kubeconfig."""
-
-    kubeconfig: Path
-
-    def type(self, *words: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end, whatever that is."""
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        return subprocess.run(
-            ["kubectl", *words], input=stdin, env=environment, capture_output=True, text=True
-        )
-
-    def __call__(self, *words: str, stdin: str | None = None) -> str:
-        """Run it; it has to succeed without a warning."""
-        ended = self.type(*words, stdin=stdin)
-        assert ended.returncode == 0, ended.stderr
-        assert "Warning" not in ended.stderr, ended.stderr
-        return ended.stdout
-
-    def json(self, *words: str) -> Any:
-        """What it prints, as JSON."""
-        return json.loads(self(*words, "-o", "json"))
 
 
 @pytest.fixture(scope="session")
@@ -162,11 +135,28 @@ def cifarray(submitter: Path, ready: None, tmp_path_factory: pytest.TempPathFact
     return typed
 
 
-def until(what: str, happened: Callable[[], Any], patience_s: float = READY_S) -> Any:
-    """Wait until something is true; what it returned."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if found := happened():
-            return found
-        time.sleep(1.0)
-    pytest.fail(f"waited {patience_s:.0f} s in vain for {what}")
+@pytest.fixture(scope="session")
+def runs(cifarray: CommandLine, kubectl: Kubectl) -> Runs:
+    """Runs of that person."""
+    return Runs(cifarray, kubectl)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_run(runs: Runs) -> str:
+    """A training that nothing has disturbed."""
+    name = f"undisturbed-{secrets.token_hex(3)}"
+    runs.submit(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def undisturbed(runs: Runs, undisturbed_run: str) -> dict[str, Any]:
+    """Its report."""
+    return runs.report(undisturbed_run)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name for a test's run that no earlier one has."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    return f"{words[:24].strip('-')}-{secrets.token_hex(3)}"

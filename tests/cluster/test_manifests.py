@@ -6,44 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import MANIFESTS, NAMESPACE, Kubectl
+from tests.cluster.conftest import MANIFESTS
+from tests.cluster.kubectl import NAMESPACE, Kubectl
+from tests.unit.kubernetes.rights_table import documented
 
 pytestmark = pytest.mark.timeout(600)
 EVERYBODYS = {"authorization.k8s.io", "authentication.k8s.io"}
 """Groups in which everybody may ask what they may do."""
-LOOK = ("get", "list", "watch")
-LOOKED_AT = {
-    *((resource, "") for resource in (
-        "pods", "pods/log", "events", "resourcequotas", "services", "limitranges",
-        "persistentvolumeclaims",
-    )),
-    ("deployments", "apps"), ("jobs", "batch"), ("rayclusters", "ray.io"), ("rayjobs", "ray.io"),
-}  # fmt: skip
-VIEWER = {(verb, group, resource, "") for verb in LOOK for resource, group in LOOKED_AT}
-SUBMITTER = VIEWER | {
-    ("create", "ray.io", "rayjobs", ""),
-    ("delete", "ray.io", "rayjobs", ""),
-    ("get", "networking.k8s.io", "networkpolicies", ""),
-    ("create", "networking.k8s.io", "networkpolicies", ""),
-    ("get", "", "pods/portforward", ""),
-    ("create", "", "pods/portforward", ""),
-    ("get", "", "secrets", "cifarray-store"),
-}
-AUTOSCALER = {(verb, "", "pods", "") for verb in (*LOOK, "patch")} | {
-    ("get", "ray.io", "rayclusters", "cifarray"),
-    ("patch", "ray.io", "rayclusters", "cifarray"),
-}
-BOOTSTRAP = {
-    ("create", "", "secrets", ""),
-    ("get", "", "secrets", "cifarray-store"),
-    ("get", "", "secrets", "cifarray-store-root"),
-}
-ACCOUNTS = {
-    "cifarray": AUTOSCALER,
-    "cifarray-run": set(),
-    "cifarray-store": set(),
-    "cifarray-bootstrap": BOOTSTRAP,
-}
+DOCUMENTED = documented()
 
 
 def generations(kubectl: Kubectl) -> dict[tuple[str, str], int]:
@@ -84,19 +54,10 @@ def rights(kubectl: Kubectl, user: str) -> set[tuple[str, str, str, str]]:
 
 def test_applying_again_warns_of_nothing_and_changes_nothing(kubectl: Kubectl, applied: None):
     before = generations(kubectl)
-    pods = {pod["metadata"]["uid"] for pod in ray_pods(kubectl)}
+    pods = {pod["metadata"]["uid"] for pod in kubectl.pods("ray.io/cluster=cifarray")}
     kubectl("apply", "-f", str(MANIFESTS))
     assert generations(kubectl) == before
-    assert pods <= {pod["metadata"]["uid"] for pod in ray_pods(kubectl)}
-
-
-def ray_pods(kubectl: Kubectl) -> list[dict[str, Any]]:
-    """Pods of the RayCluster; none where no operator makes them."""
-    labels = "ray.io/cluster=cifarray"
-    items: list[dict[str, Any]] = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", labels)[
-        "items"
-    ]
-    return items
+    assert pods <= {pod["metadata"]["uid"] for pod in kubectl.pods("ray.io/cluster=cifarray")}
 
 
 def test_the_namespace_refuses_a_pod_that_is_not_locked_down(kubectl: Kubectl, applied: None):
@@ -111,23 +72,18 @@ def test_the_namespace_refuses_a_pod_that_is_not_locked_down(kubectl: Kubectl, a
     assert "violates PodSecurity" in ended.stderr
 
 
-@pytest.mark.parametrize("account", ACCOUNTS)
-def test_a_service_account_may_do_what_the_table_says_and_nothing_else(
-    kubectl: Kubectl, applied: None, account: str
-):
-    user = f"system:serviceaccount:{NAMESPACE}:{account}"
-    assert rights(kubectl, user) == ACCOUNTS[account]
-
-
-@pytest.mark.parametrize(
-    ("role", "expected"), [("cifarray-viewer", VIEWER), ("cifarray-submitter", SUBMITTER)]
-)
-def test_a_person_with_a_role_may_do_what_the_table_says_and_nothing_else(
-    kubectl: Kubectl, applied: None, role: str, expected: set[tuple[str, str, str, str]]
+@pytest.mark.parametrize("kind, name", DOCUMENTED)
+def test_nobody_may_do_anything_but_what_the_table_says(
+    kubectl: Kubectl, applied: None, kind: str, name: str
 ):
     namespace = ("-n", NAMESPACE)
-    kubectl(*namespace, "create", "rolebinding", "for-a-test", f"--role={role}", "--user=ana")
-    try:
-        assert rights(kubectl, "ana") == expected
-    finally:
-        kubectl(*namespace, "delete", "rolebinding", "for-a-test")
+    if kind == "ServiceAccount":
+        found = rights(kubectl, f"system:serviceaccount:{NAMESPACE}:{name}")
+    else:
+        words = ("create", "rolebinding", "for-a-test", f"--role={name}", "--user=ana")
+        kubectl(*namespace, *words)
+        try:
+            found = rights(kubectl, "ana")
+        finally:
+            kubectl(*namespace, "delete", "rolebinding", "for-a-test")
+    assert found == DOCUMENTED[kind, name]

@@ -1,139 +1,100 @@
 """Runs on a real cluster with KubeRay, submitted by somebody who may do no more than that."""
 
 import json
-import signal
-import time
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cifarray.reporting.record import SCHEMA_VERSION
-from cifarray.spec.load import load_profile
-from tests.cluster.conftest import NAMESPACE, PROFILE, Kubectl, until
-from tests.integration.command_line import CommandLine
+from tests.cluster.conftest import MANIFESTS
+from tests.cluster.kubectl import NAMESPACE, Kubectl, until
+from tests.cluster.runs import PROFILE, SHORT, STARTS_S, Runs, profile_file, same_figures
+from tests.unit.kubernetes.flow_table import (
+    differences,
+    flows_between,
+    others,
+    our_actors,
+    tables,
+)
 from tests.unit.kubernetes.policy import findings
-from tests.unit.kubernetes.ray_pods import pods_of
+from tests.unit.kubernetes.ray_pods import Manifest, pods_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-EPOCHS = ("--set", "train.epochs=6", "--set", "train.global_batch_size=16")
 ON = ("--cluster", PROFILE)
-STARTS_S = 420.0
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cifarray: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report of a training that nothing has disturbed."""
-    submit(cifarray, "undisturbed")
-    return pulled_report(cifarray, "undisturbed", tmp_path_factory.mktemp("undisturbed"))
-
-
-def submit(cifarray: CommandLine, name: str, *words: str | Path) -> str:
-    """Train on two workers and follow it to its end."""
-    return cifarray("submit", "train-digits", *ON, *EPOCHS, "--name", name, *words)
-
-
-def pulled_report(cifarray: CommandLine, name: str, folder: Path) -> dict[str, Any]:
-    """A run's report.json, as `pull` brings it."""
-    cifarray("pull", name, str(folder / name), *ON)
-    content: dict[str, Any] = json.loads((folder / name / "report" / "report.json").read_text())
-    return content
-
-
-def status(cifarray: CommandLine, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(cifarray("status", name, *ON, "--json"))
-    return found
-
-
-def epochs_done(cifarray: CommandLine, name: str) -> int:
-    return int((status(cifarray, name)["progress"] or {}).get("done") or 0)
-
-
-def pods(kubectl: Kubectl, run: str, node_type: str | None = None) -> list[dict[str, Any]]:
-    labels = f"cifarray/run={run}" + (f",ray.io/node-type={node_type}" if node_type else "")
-    found: list[dict[str, Any]] = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", labels)[
-        "items"
-    ]
-    return found
-
-
-def delete_pod(kubectl: Kubectl, pod: dict[str, Any]) -> None:
-    """As a node that fails: at once, with no time to say goodbye."""
-    name = pod["metadata"]["name"]
-    kubectl.type("-n", NAMESPACE, "delete", "pod", name, "--grace-period=0", "--force")
+SHARED = "ray.io/cluster=cifarray"
 
 
 def test_a_run_of_its_own_cluster_goes_from_submission_to_a_pulled_report(
-    undisturbed: dict[str, Any], cifarray: CommandLine, kubectl: Kubectl
+    undisturbed: dict[str, Any], undisturbed_run: str, runs: Runs, tmp_path: Path
 ):
     assert undisturbed["schema_version"] == SCHEMA_VERSION
     assert (undisturbed["world_size"], undisturbed["test"]["rows"]) == (2, 360)
-    assert "epoch 6" in cifarray("logs", "undisturbed", *ON)
-    assert status(cifarray, "undisturbed")["state"] == "finished"
-    until("the run's pods to be gone", lambda: not pods(kubectl, "undisturbed"), 180.0)
+    assert "epoch 6" in runs.cifarray("logs", undisturbed_run, *ON)
+    assert runs.state(undisturbed_run) == "finished"
+    runs.cifarray("pull", undisturbed_run, str(tmp_path / "pulled"), *ON)
+    pulled = json.loads((tmp_path / "pulled" / "report" / "report.json").read_text())
+    assert pulled == undisturbed
+    until("the run's pods to be gone", lambda: not runs.pods(undisturbed_run), 180.0)
 
 
-def test_the_pods_that_exist_keep_to_every_rule(ready: None, kubectl: Kubectl):
-    live = kubectl.json("-n", NAMESPACE, "get", "pods")["items"]
-    assert any("autoscaler" in str(pod["spec"]["containers"]) for pod in live)
-    for pod in live:
-        pod.setdefault("kind", "Pod")
-    assert findings(pods_of(live)) == []
+@pytest.fixture(scope="module")
+def live(runs: Runs, kubectl: Kubectl) -> dict[str, list[Manifest]]:
+    """Pods and policies of the namespace while a run is on its way."""
+    name = f"alive-{secrets.token_hex(3)}"
+    runs.begin(name, "--set", "train.epochs=500")
+    found = {
+        kind: kubectl.json("-n", NAMESPACE, "get", kind.lower())["items"]
+        for kind in ("Pod", "NetworkPolicy")
+    }
+    runs.cifarray("stop", name, *ON)
+    return {kind: [{"kind": kind, **each} for each in items] for kind, items in found.items()}
+
+
+def test_the_pods_that_exist_keep_to_every_rule(live: dict[str, list[Manifest]]):
+    pods = pods_of(live["Pod"])
+    names = {container["name"] for pod in pods for container in pod.containers}
+    assert {"autoscaler", "wait-gcs-ready", "ray-head", "ray-worker", "gateway"} <= names
+    assert findings(pods) == []
+
+
+def test_the_policies_that_exist_do_with_real_pods_what_the_table_says(
+    live: dict[str, list[Manifest]],
+):
+    rows, _ = tables()
+    flows = flows_between([*our_actors(pods_of(live["Pod"])), *others()])
+    assert any(flow.source.run and "store" in flow.target.names for flow in flows)
+    assert list(differences(rows, live["NetworkPolicy"], flows)) == []
 
 
 def test_the_driver_finds_no_token_of_kubernetes(ready: None, kubectl: Kubectl):
-    labels = "ray.io/cluster=cifarray,ray.io/node-type=head"
-    head = kubectl("-n", NAMESPACE, "get", "pods", "-l", labels, "-o", "name").strip()
+    [head] = kubectl.pods("ray.io/cluster=cifarray,ray.io/node-type=head")
     folder = "/var/run/secrets/kubernetes.io/serviceaccount"
-    words = ("-n", NAMESPACE, "exec", head, "-c")
+    words = ("-n", NAMESPACE, "exec", head["metadata"]["name"], "-c")
     assert kubectl.type(*words, "ray-head", "--", "ls", folder).returncode != 0
     assert "token" in kubectl(*words, "autoscaler", "--", "ls", folder)
 
 
 def test_what_a_dry_run_prints_is_a_run_that_kubectl_begins(
-    cifarray: CommandLine, kubectl: Kubectl, submitter: Path, undisturbed: dict[str, Any]
+    runs: Runs, submitter: Path, undisturbed: dict[str, Any], name: str
 ):
-    printed = cifarray("submit", "train-digits", *ON, *EPOCHS, "--name", "by-kubectl", "--dry-run")
-    Kubectl(submitter)("create", "-f", "-", stdin=printed)
-    until("the record of the run", lambda: "by-kubectl" in cifarray("runs", *ON), STARTS_S)
-    until("its end", lambda: status(cifarray, "by-kubectl")["state"] == "finished", STARTS_S)
-    report = json.loads(cifarray("report", "by-kubectl", *ON, "--json"))
-    assert report["test"] == undisturbed["test"]
+    printed = runs.submit(name, "--dry-run")
+    Kubectl(submitter)("apply", "-f", "-", stdin=printed)
+    until("the record of the run", lambda: name in runs.cifarray("runs", *ON), STARTS_S)
+    assert same_figures(runs.wait_until_finished(name), undisturbed)
 
 
-@pytest.mark.parametrize("victim", ["worker", "head", "store"])
-def test_a_run_whose_pod_is_deleted_ends_as_if_nothing_had_happened(
-    cifarray: CommandLine, kubectl: Kubectl, undisturbed: dict[str, Any], victim: str
+@pytest.mark.parametrize("mode", ["rayjob", "ray-jobs"])
+def test_a_sweep_goes_on_two_workers_to_a_report_in_either_mode(
+    runs: Runs, tmp_path: Path, name: str, mode: str
 ):
-    name = f"without-its-{victim}"
-    submit(cifarray, name, "--detach")
-    until("two epochs", lambda: epochs_done(cifarray, name) >= 2, STARTS_S)
-    if victim == "store":
-        labels = "app.kubernetes.io/name=cifarray-store"
-        found = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", labels)["items"]
-    else:
-        found = pods(kubectl, name, victim)
-    delete_pod(kubectl, found[0])
-
-    def ended() -> bool:
-        shown = cifarray.type("status", name, *ON, "--json")
-        return shown.code == 0 and json.loads(shown.out)["state"] == "finished"
-
-    until("the run to finish all the same", ended, 600.0)
-    report = json.loads(cifarray("report", name, *ON, "--json"))
-    assert report["test"] == undisturbed["test"]
-    assert report["validation"] == undisturbed["validation"]
-
-
-def profile_file(folder: Path, **fields: Any) -> Path:
-    """The profile of a small cluster with other fields; those of its kubernetes section too."""
-    values = load_profile(PROFILE).model_dump(mode="json", exclude_none=True)
-    section = {name: fields.pop(name) for name in list(fields) if name in values["kubernetes"]}
-    values = {**values, **fields, "kubernetes": {**values["kubernetes"], **section}}
-    path = folder / "profile.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    path = profile_file(tmp_path, mode=mode)
+    few = ("--set", "sweep.trials=2", "--set", "train.epochs=2")
+    runs.cifarray("submit", "tune-digits", "--cluster", path, *few, "--name", name)
+    report = runs.report(name)
+    assert [trial["state"] for trial in report["trials"]] == ["finished", "finished"]
+    assert (report["world_size"], report["test"]["rows"]) == (2, 360)
 
 
 @pytest.mark.parametrize(
@@ -145,49 +106,41 @@ def profile_file(folder: Path, **fields: Any) -> Path:
     ],
 )
 def test_status_says_what_a_pending_run_waits_for_and_its_deadline_ends_it(
-    cifarray: CommandLine, tmp_path: Path, kubectl: Kubectl, fields: dict[str, Any], words: str
+    runs: Runs, tmp_path: Path, kubectl: Kubectl, name: str, fields: dict[str, Any], words: str
 ):
     path = profile_file(tmp_path, max_wait_s=60, retries=0, **fields)
-    name = f"pending-{next(iter(fields)).replace('_', '-')}"
     more = ("--set", "train.global_batch_size=64", "--name", name, "--detach")
-    cifarray("submit", "train-digits", "--cluster", str(path), *more)
-
-    def reason() -> str:
-        return str(status(cifarray, name)["reason"] or "")
-
-    until(f"status to say {words}", lambda: words in reason(), 55.0)
-    until("the deadline", lambda: status(cifarray, name)["state"] == "lost", 120.0)
-    assert "Deadline" in reason()
+    runs.cifarray("submit", "train-digits", "--cluster", path, *more)
+    until(f"status to say {words}", lambda: words in runs.reason(name), 55.0)
+    assert "Deadline" in runs.wait_until_lost(name, 120.0)
     kubectl.type("-n", NAMESPACE, "delete", "rayjob", "-l", f"cifarray/run={name}")
 
 
-def test_a_run_that_is_stopped_leaves_nothing_behind(cifarray: CommandLine, kubectl: Kubectl):
-    submit(cifarray, "stopped", "--set", "train.epochs=500", "--detach")
-    until("an epoch", lambda: epochs_done(cifarray, "stopped") >= 1, STARTS_S)
-    assert "was stopped" in cifarray("stop", "stopped", *ON)
-    until("its pods to be gone", lambda: not pods(kubectl, "stopped"), 240.0)
-    assert status(cifarray, "stopped")["state"] == "stopped"
-    words = ("-n", NAMESPACE, "get", "rayjob,networkpolicy", "-l", "cifarray/run=stopped")
+def test_a_run_that_is_stopped_leaves_nothing_behind(runs: Runs, kubectl: Kubectl, name: str):
+    runs.begin(name, "--set", "train.epochs=500")
+    assert "was stopped" in runs.cifarray("stop", name, *ON)
+    until("its pods to be gone", lambda: not runs.pods(name), 240.0)
+    assert runs.state(name) == "stopped"
+    words = ("-n", NAMESPACE, "get", "rayjob,networkpolicy", "-l", f"cifarray/run={name}")
     until("its objects to be gone", lambda: not kubectl.json(*words)["items"], 120.0)
 
 
-def test_ctrl_c_leaves_a_run_alone(cifarray: CommandLine):
-    following = cifarray.start("submit", "train-digits", *ON, *EPOCHS, "--name", "left-alone")
-    until("the run", lambda: "left-alone" in cifarray("runs", *ON), 120.0)
-    time.sleep(5.0)
-    following.send_signal(signal.SIGINT)
-    _, said = following.communicate(timeout=60)
-    assert following.returncode == 130
-    assert "goes on by itself" in said
-    until("its end", lambda: status(cifarray, "left-alone")["state"] == "finished", STARTS_S)
-
-
-def test_the_long_lived_cluster_grows_for_a_run_and_shrinks_again(
-    cifarray: CommandLine, tmp_path: Path, kubectl: Kubectl, undisturbed: dict[str, Any]
+def test_the_long_lived_cluster_grows_for_a_run_though_it_is_applied_anew_and_shrinks_again(
+    runs: Runs, tmp_path: Path, kubectl: Kubectl, name: str, undisturbed: dict[str, Any]
 ):
-    path = profile_file(tmp_path, mode="ray-jobs", cpus_per_worker=0.6)
-    labels = ("-n", NAMESPACE, "get", "pods", "-l", "ray.io/group=cpu")
-    cifarray("submit", "train-digits", "--cluster", str(path), *EPOCHS, "--name", "on-the-shared")
-    report = json.loads(cifarray("report", "on-the-shared", *ON, "--json"))
-    assert report["test"] == undisturbed["test"]
-    until("the workers to go", lambda: not kubectl.json(*labels)["items"], 420.0)
+    runs.begin(name, on=profile_file(tmp_path, mode="ray-jobs"))
+    before = {pod["metadata"]["uid"] for pod in kubectl.pods(SHARED)}
+    kubectl("apply", "-f", str(MANIFESTS))
+    assert same_figures(runs.wait_until_finished(name), undisturbed)
+    assert before <= {pod["metadata"]["uid"] for pod in kubectl.pods(SHARED)}
+    until("the workers to go", lambda: not kubectl.pods("ray.io/group=cpu"), 420.0)
+
+
+def test_no_worker_of_a_cpu_group_serves_a_run_that_is_promised_a_gpu(
+    runs: Runs, tmp_path: Path, name: str
+):
+    """What its pods would get is what `status` names; nothing runs on a CPU by mistake."""
+    path = profile_file(tmp_path, mode="ray-jobs", gpus_per_worker=1, max_wait_s=60)
+    runs.cifarray("submit", "train-digits", "--cluster", path, *SHORT, "--name", name, "--detach")
+    until("its driver's clock to end it", lambda: runs.state(name) == "failed", STARTS_S)
+    assert "GPU" in runs.status(name)["error"]

@@ -8,7 +8,7 @@ from cifarray.submit.doctor.record import Result, failed, passed, skipped
 from cifarray.submit.doctor.site import HEAD_PATIENCE_S, Site
 from cifarray.submit.jobs_api import RayJobs
 from cifarray.submit.kubernetes.api import RefusedError
-from cifarray.submit.kubernetes.cluster import TOKEN_KEY, token
+from cifarray.submit.kubernetes.heads import TOKEN_KEY, token
 from cifarray.submit.kubernetes.operators import find_operators
 from cifarray.submit.kubernetes.rayjob import RAY_VERSION
 from cifarray.submit.kubernetes.rendered import DEFAULT_OVERLAY, manifests

@@ -7,7 +7,8 @@ from typing import Any
 from cifarray.spec.profile import KubernetesSpec, Profile
 from cifarray.submit.jobs_api import RayJobs
 from cifarray.submit.kubernetes.api import Kube
-from cifarray.submit.kubernetes.cluster import KubernetesCluster, head_labels
+from cifarray.submit.kubernetes.cluster import KubernetesCluster
+from cifarray.submit.kubernetes.heads import head_labels
 from cifarray.submit.kubernetes.pods import (
     head_template,
     object_store_bytes,
@@ -72,7 +73,8 @@ class Site:
     def head(self) -> RayJobs:
         """The Jobs API of the RayCluster's head, with the namespace's token."""
         shared = self.spec.model_copy(update={"mode": "ray-jobs"})
-        jobs = KubernetesCluster(self.profile.name, shared, self.kube).jobs(HEAD_PATIENCE_S)
+        cluster = KubernetesCluster(self.profile.name, shared, self.kube, self.profile.dashboard)
+        jobs = cluster.jobs(HEAD_PATIENCE_S)
         assert isinstance(jobs, RayJobs)
         return jobs
 

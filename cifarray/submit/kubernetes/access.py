@@ -33,7 +33,7 @@ def reached_store(profile: Profile, kube: Kube) -> Iterator[StoreSpec]:
     find = partial(ready_pod, kube, selector, f"the store {spec.store_service}")
     find()
     with forwarded(kube, find, STORE_PORT) as port:
-        yield StoreSpec(uri=profile.store.uri, endpoint=f"http://127.0.0.1:{port}")
+        yield profile.store.model_copy(update={"endpoint": f"http://127.0.0.1:{port}"})
 
 
 def use_keys(kube: Kube, secret: str) -> None:

@@ -5,7 +5,6 @@ Objects are plain dicts as kubectl prints them. Every failure is a ClusterError 
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
+from cifarray.submit.kubernetes import contexts
 from cifarray.submit.kubernetes.kinds import KINDS
 
 CONNECT_S, READ_S = 5.0, 30.0
@@ -60,24 +60,11 @@ class Kube:
     @staticmethod
     def open(spec: KubernetesSpec, patience_s: float = PATIENCE_S) -> "Kube":
         """The cluster that the profile's context names. Raises: ClusterError."""
-        import yaml
-        from kubernetes import client, config
-        from kubernetes.config.config_exception import ConfigException
+        from kubernetes import client
 
-        # The library reads the variable when it is first imported, which may be long ago.
-        file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
         settings = client.Configuration()
         settings.retries = False  # `text` tries again, within its own bounds
-        try:
-            context = spec.context or str(config.list_kube_config_contexts(file)[1]["name"])
-            config.load_kube_config(file, context, settings)
-        except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError) as error:
-            named = f" with a context {spec.context}" if spec.context else ""
-            told = " ".join(str(error).split()).rstrip(".")
-            raise ClusterError(
-                f"no kubeconfig{named} is in reach ({told}); set KUBECONFIG, or kubernetes.context"
-                " in the cluster profile to a name that `kubectl config get-contexts` lists"
-            ) from error
+        context = contexts.load(settings, spec.context)
         return Kube(client.ApiClient(settings), spec.namespace, context, patience_s)
 
     @staticmethod

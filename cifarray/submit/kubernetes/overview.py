@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.submit.kubernetes.api import Kube, RefusedError
-from cifarray.submit.kubernetes.cluster import describe
 from cifarray.submit.kubernetes.operators import find_operators
 from cifarray.submit.kubernetes.pods import GPU
 from cifarray.submit.kubernetes.rayjob import RUN_LABEL
+from cifarray.submit.kubernetes.states import describe
 from cifarray.submit.kubernetes.waiting import of_pod
 
 T = TypeVar("T")

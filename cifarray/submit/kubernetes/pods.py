@@ -6,6 +6,7 @@ k8s/base/raycluster.yaml says the same for the long-lived cluster; one policy te
 from typing import Any
 
 from cifarray.spec.profile import KubernetesSpec, Profile
+from cifarray.spec.quantity import amount
 
 HEAD_PORTS = {
     "gcs": 6379,
@@ -34,7 +35,6 @@ POD_SECURITY = {
     "fsGroup": 1000,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def head_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
@@ -54,26 +54,19 @@ def worker_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
     container = _container("ray-worker", profile, WORKER_PORTS, resources, spec.worker_cpu_limit)
     template = _template(spec, labels, container, spec.worker_shm, "cifarray-worker")
     selector = {**spec.node_selector, **spec.spot}
-    tolerations = [dict(each) for each in spec.tolerations]
-    tolerations += [{"key": key, "operator": "Exists"} for key in spec.spot]
+    tolerations = [{"key": key, "operator": "Exists"} for key in spec.spot]
     if profile.gpus_per_worker:
         tolerations.append({"key": GPU, "operator": "Exists", "effect": "NoSchedule"})
     if selector:
         template["spec"]["nodeSelector"] = selector
     if tolerations:
-        template["spec"]["tolerations"] = tolerations
+        template["spec"].setdefault("tolerations", []).extend(tolerations)
     return template
 
 
 def object_store_bytes(shm: str) -> int:
     """How much of a pod's shared memory Ray's object store may take."""
-    return int(in_bytes(shm) * SHM_FOR_OBJECTS)
-
-
-def in_bytes(quantity: str) -> int:
-    """A Kubernetes quantity of memory as bytes: 4Gi -> 4294967296."""
-    number = quantity.rstrip("kMGTiKm")
-    return int(float(number) * UNITS[quantity[len(number) :]])
+    return int(amount(shm) * SHM_FOR_OBJECTS)
 
 
 def of_kubernetes(profile: Profile) -> KubernetesSpec:
@@ -110,7 +103,7 @@ def _container(
 def store_environment(profile: Profile) -> list[dict[str, Any]]:
     """Where the pods find the store, with its keys from the Secret."""
     secret = of_kubernetes(profile).store_secret
-    plain = {"AWS_REGION": "us-east-1"}
+    plain = {"AWS_REGION": profile.store.region or "us-east-1"}
     if profile.store.endpoint:
         plain["AWS_ENDPOINT_URL_S3"] = profile.store.endpoint
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -144,6 +137,8 @@ def _template(
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         ],
     }
+    if spec.tolerations:
+        pod["tolerations"] = [dict(each) for each in spec.tolerations]
     if spec.image_pull_secret:
         pod["imagePullSecrets"] = [{"name": spec.image_pull_secret}]
     return {"metadata": {"labels": dict(labels)}, "spec": pod}

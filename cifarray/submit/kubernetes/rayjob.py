@@ -21,6 +21,7 @@ NAME_LENGTH = 47
 LABEL_LENGTH = 63
 RUN_LABEL, JOB_LABEL, SUBMISSION_LABEL = "cifarray/run", "cifarray/job", "cifarray/submission"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+OURS = {"app.kubernetes.io/part-of": "cifarray"}
 
 
 def rayjob(request: RunRequest, submission: int) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def runtime_environment(request: RunRequest) -> str:
 def run_labels(request: RunRequest) -> dict[str, str]:
     """Labels of a run's RayJob and of its pods."""
     return {
-        "app.kubernetes.io/part-of": "cifarray",
+        **OURS,
         RUN_LABEL: run_label(request.run_id),
         JOB_LABEL: label_value(request.job.name),
     }

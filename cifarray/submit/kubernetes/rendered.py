@@ -14,6 +14,8 @@ import yaml
 
 from cifarray.errors import InputError
 from cifarray.spec.load import unknown_name
+from cifarray.spec.profile import Profile
+from cifarray.submit.kubernetes.pods import of_kubernetes
 
 Manifest: TypeAlias = dict[str, Any]
 DEFAULT_OVERLAY = "gpu"
@@ -55,6 +57,24 @@ def manifests(
     if pull_secret:
         for account in (each for each in found if each["kind"] == "ServiceAccount"):
             account["imagePullSecrets"] = [{"name": pull_secret}]
+    return found
+
+
+def for_profile(overlay: str, profile: Profile) -> list[Manifest]:
+    """An overlay's objects as a profile wants them: its image, namespace, registry and store.
+
+    Raises: InputError for an unknown overlay.
+    """
+    spec = of_kubernetes(profile)
+    found = manifests(overlay, spec.image, spec.namespace, spec.image_pull_secret)
+    for each in found:
+        if each["kind"] == "ConfigMap" and "CIFARRAY_STORE" in each.get("data", {}):
+            each["data"]["CIFARRAY_STORE"] = profile.store.uri
+            each["data"].pop("AWS_ENDPOINT_URL_S3", None)
+            if profile.store.endpoint:
+                each["data"]["AWS_ENDPOINT_URL_S3"] = profile.store.endpoint
+            if profile.store.region:
+                each["data"]["AWS_REGION"] = profile.store.region
     return found
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cifarray.errors import ClusterError
 from cifarray.submit.kubernetes.api import Kube, Objects, RefusedError
-from cifarray.submit.kubernetes.cluster import OURS
 from cifarray.submit.kubernetes.operators import find_operators
+from cifarray.submit.kubernetes.rayjob import OURS
 from cifarray.submit.kubernetes.setup import what_holds
 
 SWEPT = (

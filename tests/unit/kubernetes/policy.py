@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cifarray.submit.kubernetes.pods import in_bytes
+from cifarray.spec.quantity import amount
 from tests.unit.kubernetes.ray_pods import AUTOSCALER, Pod
 
 Rule = Callable[[Pod], Iterator[str]]
@@ -176,7 +176,7 @@ def ray_memory(pod: Pod) -> Iterator[str]:
     memory = ray.get("resources", {}).get("limits", {}).get("memory")
     if not size:
         yield "has no bounded shared memory at /dev/shm"
-    elif memory and in_bytes(size) > in_bytes(memory) // 2:
+    elif memory and amount(size) > amount(memory) / 2:
         yield f"gives {size} of its {memory} to shared memory"
 
 

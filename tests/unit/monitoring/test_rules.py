@@ -83,6 +83,12 @@ def test_commands_in_annotations_exist(rule: dict[str, Any]):
         assert words in COMMANDS or words in GROUPS
 
 
+def test_no_alert_leads_to_pods_by_a_label_that_those_of_the_long_lived_cluster_lack(
+    rule: dict[str, Any],
+):
+    assert "cifarray/run=" not in " ".join(rule["annotations"].values())
+
+
 def promtool(task: str, file: Path) -> str:
     """What the tool says of a file that it has to find good; skips where there is none."""
     tool = shutil.which("promtool")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.store import Store
+from cifarray.store.s3_connection import Connection
 from tests.loopback import answering
 from tests.s3 import S3Server
 
@@ -81,3 +82,16 @@ def test_a_pickled_filesystem_holds_no_key_and_finds_them_where_it_is_opened(
     again = pickle.loads(pickled)
     assert again.open_input_stream(store.path("a")).read() == b"1"
     assert again == store.filesystem()
+
+
+def test_the_region_is_the_one_that_every_aws_client_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """boto3 alone reads AWS_DEFAULT_REGION and nothing else."""
+    empty = b"<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"
+    with answering(lambda request: (200, {"Content-Type": "application/xml"}, empty)) as address:
+        for name, region in (("AWS_DEFAULT_REGION", "us-west-2"), ("AWS_REGION", "eu-north-1")):
+            monkeypatch.setenv(name, region)
+            connection = Connection("s3://bucket", address)
+            connection.check()
+            assert connection.region == region

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
 from cifarray.submit.environment import job_environment, remove_credentials
 
@@ -75,6 +75,12 @@ def test_another_machine_gets_the_region_and_brings_its_own_keys() -> None:
     environment = job_environment(PROFILE, BUCKET, here=False)
     aws = {name for name in environment if name.startswith("AWS_")}
     assert aws <= {"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"}
+
+
+def test_the_region_of_the_profile_goes_to_another_machine_before_this_shells() -> None:
+    far = PROFILE.model_copy(update={"store": StoreSpec(uri=BUCKET.uri, region="us-west-2")})
+    assert job_environment(far, BUCKET, here=False)["AWS_REGION"] == "us-west-2"
+    assert job_environment(far, BUCKET, here=True)["AWS_REGION"] == "eu-north-1"
 
 
 def test_a_local_store_needs_no_keys(tmp_path: Path) -> None:

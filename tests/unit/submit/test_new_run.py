@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cifarray.spec.load import load_job
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest, RunSpec
 from cifarray.store import Store
+from cifarray.submit.kubernetes.record import applied_record
 from cifarray.submit.new_run import (
     Plan,
     best_fields,
@@ -259,3 +261,31 @@ def test_a_run_that_is_recorded_already_is_left_as_it_is(digits: Digits):
 def test_a_request_without_a_digest_takes_the_latest_dataset(digits: Digits):
     run = record_request(digits.store, asked_for(digits, "of-the-latest", dataset_digest=None))
     assert run.spec().dataset_digest == digits.manifest.digest
+
+
+def applied(digits: Digits, name: str) -> RunRequest:
+    """As `submit --dry-run | kubectl apply -f -` hands it to a driver."""
+    store = {"uri": digits.store.uri}
+    on = Profile.model_validate({"name": "kube", "kind": "kubernetes", "store": store})
+    return asked_for(digits, name, profile=on)
+
+
+def test_a_driver_records_the_rayjob_that_was_applied(digits: Digits):
+    asked = applied(digits, "applied")
+    record = record_request(digits.store, asked).status().cluster
+    assert record == applied_record(asked)
+    assert (record["job_id"], record["kind"]) == ("applied-1", "kubernetes")
+
+
+def test_a_driver_that_died_between_run_and_record_leaves_the_record_to_the_next(digits: Digits):
+    asked = applied(digits, "died-between")
+    run = record_request(digits.store, asked)
+    run.change_status(lambda status: replace(status, cluster=None))
+    assert record_request(digits.store, asked).status().cluster == applied_record(asked)
+
+
+def test_the_record_of_a_submission_is_left_as_it_is(digits: Digits):
+    asked = applied(digits, "submitted")
+    record_request(digits.store, asked).set_cluster({"kind": "kubernetes", "job_id": "submitted-2"})
+    again = record_request(digits.store, asked).status().cluster or {}
+    assert again["job_id"] == "submitted-2"

@@ -1,5 +1,6 @@
 """One, two and three ranks come to the same: gradients, figures, evaluation, resumption."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +190,10 @@ def test_ranks_hear_each_other(seen: Seen, world: int):
             "gathered": [f"rank {other}" for other in range(world)],
             "from 0": "rank 0",
         }
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_one_rank_that_sees_no_gpu_makes_all_refuse_in_the_same_words(seen: Seen, world: int):
+    said = {seen[world, rank]["refusal"] for rank in range(world)}
+    assert len(said) == 1
+    assert f"the worker on {socket.gethostname()} was promised a GPU" in said.pop()

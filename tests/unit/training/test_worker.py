@@ -1,16 +1,19 @@
 """What the adapter to Ray Train says of a failure and asks of Ray; no node is needed for that."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from cifarray.errors import RunFailedError
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
-from cifarray.training.work import Work
-from cifarray.training.worker import root_cause, torch_trainer
+from cifarray.training.work import Work, raise_refusal, refuse_without_gpus
+from cifarray.training.worker import Torch, on_worker, root_cause, torch_trainer
 from tests.digit_sessions import small_job
 
 
@@ -75,3 +78,50 @@ def test_gpus_are_asked_for_where_the_profile_has_them(work: Work):
     scaling = torch_trainer(on_gpus, print, None, "few-digits-1-1").scaling_config
     assert scaling.use_gpu
     assert scaling.resources_per_worker == {"CPU": 0.25, "GPU": 0.5}
+
+
+def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
+    def see_none(work: Work) -> None:
+        refuse_without_gpus(work.profile.model_copy(update={"gpus_per_worker": 1.0}), False)
+
+    on_worker(see_none, work)
+    with pytest.raises(RunFailedError, match="was promised a GPU and torch"):
+        raise_refusal(work)
+
+
+class Workers:
+    """A group of which some see a GPU; it keeps the backends that it was given."""
+
+    def __init__(self, *see_one: bool) -> None:
+        self.see_one = see_one
+        self.backends: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.see_one)
+
+    def execute(self, function: Callable[..., Any], **given: Any) -> list[Any]:
+        return list(self.see_one) if function is torch.cuda.is_available else []
+
+    def execute_single(self, rank: int, function: Callable[..., Any]) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def execute_single_async(self, rank: int, function: Any, *, backend: str, **given: Any) -> Any:
+        self.backends.append(backend)
+        raise RuntimeError("no worker here")
+
+
+@pytest.mark.parametrize(
+    ("see_one", "wanted", "backend"),
+    [
+        ((True, True), "nccl", "nccl"),
+        ((True, False), "nccl", "gloo"),
+        ((False, False), "gloo", "gloo"),
+    ],
+)
+def test_workers_talk_over_gloo_where_one_sees_no_gpu(
+    see_one: tuple[bool, ...], wanted: str, backend: str
+):
+    workers = Workers(*see_one)
+    with pytest.raises(RuntimeError, match="no worker here"):
+        Torch().backend_cls().on_start(workers, Torch(backend=wanted))  # type: ignore[arg-type]
+    assert workers.backends == [backend]

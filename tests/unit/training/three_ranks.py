@@ -20,13 +20,16 @@ from torch.nn.parallel import DistributedDataParallel
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import ResidentShard, Rows
 from cifarray.data.manifest import load_manifest
+from cifarray.errors import NoGpuError
 from cifarray.models.registry import build_model
 from cifarray.spec.job import AugmentSpec, ModelSpec, PreprocessSpec, TrainSpec
+from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import read_state, write_checkpoint
 from cifarray.training.loop import fit
 from cifarray.training.ranks import from_rank_0, gather, share_buffers, sum_over_ranks, world
+from cifarray.training.work import refuse_without_gpus
 from tests.digit_sessions import CPU, Digits, same_weights, small_job, weights_of, without_times
 
 WORLDS = (2, 1, 3)
@@ -160,10 +163,20 @@ def talk() -> dict[str, Any]:
     }
 
 
+def refusal(sees_a_gpu: bool) -> str:
+    """What this rank says when it was promised a GPU and sees one or none."""
+    try:
+        refuse_without_gpus(Profile(name="p", kind="local", gpus_per_worker=1), sees_a_gpu)
+    except NoGpuError as error:
+        return str(error)
+    return ""
+
+
 def work(digits: Digits, folder: Path) -> Iterator[tuple[str, Any]]:
     """Everything that a rank of a world does."""
-    _, world_size = world()
+    rank, world_size = world()
     yield "talk", talk()
+    yield "refusal", refusal(sees_a_gpu=rank < world_size - 1)
     yield "drift", drift()
     for name, shards in SHARDS.items():
         rows = shards[world_size]

@@ -78,6 +78,7 @@ class ApiServer:
             self.version += 1
             metadata = {
                 "name": path.rpartition("/")[2],
+                "uid": f"uid-{self.version}",
                 "generation": 1,
                 "resourceVersion": str(self.version),
                 **content.pop("metadata", {}),

@@ -8,7 +8,6 @@ import yaml
 
 from cifarray.spec.load import load_job
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
-from cifarray.submit.kubernetes.pods import in_bytes
 from cifarray.submit.kubernetes.rayjob import (
     NAME_LENGTH,
     QUEUE_LABEL,
@@ -96,6 +95,14 @@ def test_a_run_behind_a_queue_waits_suspended():
     assert "suspend" not in rayjob(request(), 1)["spec"]
 
 
+@pytest.mark.parametrize(("given", "region"), [(None, "us-east-1"), ("eu-north-1", "eu-north-1")])
+def test_the_pods_ask_for_the_buckets_region(given: str | None, region: str):
+    cluster = rayjob(request(store={"uri": "s3://b", "region": given}), 1)["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name": "AWS_REGION", "value": region} in container["env"]
+
+
 def test_only_workers_go_to_spot_nodes():
     cluster = rayjob(request(**GPUS), 1)["spec"]["rayClusterSpec"]
     head = cluster["headGroupSpec"]["template"]["spec"]
@@ -114,8 +121,3 @@ def test_the_number_of_workers_may_differ_from_the_profiles():
 
 def test_the_ray_version_is_the_one_that_is_installed():
     assert version("ray") == RAY_VERSION
-
-
-@pytest.mark.parametrize(("text", "value"), [("4Gi", 4 << 30), ("512Mi", 512 << 20), ("1G", 10**9)])
-def test_memory_is_read_as_kubernetes_reads_it(text: str, value: int):
-    assert in_bytes(text) == value

@@ -6,8 +6,11 @@ import pytest
 import yaml
 
 from cifarray.errors import InputError
+from cifarray.spec.load import load_profile
+from cifarray.spec.profile import StoreSpec
 from cifarray.submit.kubernetes.rendered import (
     as_yaml,
+    for_profile,
     job_name,
     manifests,
     overlay_names,
@@ -79,3 +82,30 @@ def test_a_registrys_secret_goes_to_every_account() -> None:
     ]
     assert accounts
     assert all(each["imagePullSecrets"] == [{"name": "keys"}] for each in accounts)
+
+
+def test_a_profile_s_store_is_where_the_pods_look_for_it() -> None:
+    profile = load_profile("kubernetes")
+    outside = profile.model_copy(
+        update={"store": StoreSpec(uri="s3://ours/cifarray", endpoint="https://s3.ours.example")}
+    )
+    (location,) = (
+        each["data"]
+        for each in for_profile("external-s3", outside)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "cifarray-store"
+    )
+    assert location["CIFARRAY_STORE"] == "s3://ours/cifarray"
+    assert location["AWS_ENDPOINT_URL_S3"] == "https://s3.ours.example"
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "local"])
+def test_the_shipped_profiles_want_the_manifests_as_they_are(overlay: str) -> None:
+    assert for_profile(overlay, load_profile("kubernetes")) == manifests(overlay)
+
+
+def test_what_is_rendered_for_a_profile_is_in_its_namespace() -> None:
+    profile = load_profile("kubernetes")
+    assert profile.kubernetes is not None
+    section = profile.kubernetes.model_copy(update={"namespace": "elsewhere"})
+    documents = for_profile("gpu", profile.model_copy(update={"kubernetes": section}))
+    assert {each["metadata"].get("namespace", "elsewhere") for each in documents} == {"elsewhere"}

@@ -1,0 +1,101 @@
+"""The cluster that a profile opens, what a run records of it, and how others find it again."""
+
+from pathlib import Path
+
+import pytest
+
+from cifarray.errors import ClusterError, JobError
+from cifarray.submit.jobs_api import RayJobs
+from cifarray.submit.kubernetes.cluster import open_cluster, reached_as, recorded_kubernetes
+from cifarray.submit.kubernetes.rayjob import rayjob_name
+from cifarray.submit.kubernetes.record import applied_record
+from tests.loopback import answering
+from tests.unit.submit.kubernetes.api_server import ApiServer, write_kubeconfig
+from tests.unit.submit.kubernetes.kube_requests import JOB_ID, RUN_ID, profile, request
+
+
+def test_ray_jobs_go_to_the_address_that_the_profile_names(api: ApiServer) -> None:
+    def answer(request: str) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, b'{"submission_id": "a-1", "status": "RUNNING"}'
+
+    with answering(answer) as address:
+        cluster = open_cluster(profile(mode="ray-jobs", dashboard=address))
+        for each in (cluster, recorded_kubernetes(cluster.record("a-1"))):
+            jobs = each.jobs()
+            assert isinstance(jobs, RayJobs) and jobs.dashboard == each.dashboard == address
+            found = jobs.find("a-1")
+            assert found is not None and found.status == "RUNNING"
+
+
+def test_without_an_address_the_dashboard_is_behind_a_command(api: ApiServer) -> None:
+    cluster = open_cluster(profile(mode="ray-jobs"))
+    assert cluster.dashboard.startswith("kubectl -n cifarray port-forward")
+    assert recorded_kubernetes(cluster.record("a-1")).given_dashboard is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mode": "ray-jobs", "dashboard": "10.0.0.5:8265"}, "is no http://host:port"),
+        ({"dashboard": "http://10.0.0.5:8265"}, "in mode rayjob each run has one of its own"),
+    ],
+)
+def test_a_dashboard_that_cannot_be_used_is_refused(
+    api: ApiServer, fields: dict[str, str], words: str
+) -> None:
+    with pytest.raises(JobError, match=words):
+        open_cluster(profile(**fields))
+
+
+def test_the_record_of_an_applied_run_leads_to_its_rayjob(api: ApiServer) -> None:
+    record = applied_record(request(namespace="team-a"))
+    assert record["job_id"] == JOB_ID == rayjob_name(RUN_ID, 1)
+    cluster = recorded_kubernetes(record)
+    assert (cluster.kube.namespace, cluster.kube.context) == ("team-a", "tests")
+    assert cluster.sure and not cluster.shared
+    assert RUN_ID in record["dashboard"]
+
+
+def test_it_is_the_record_that_a_submission_writes_but_for_the_context(api: ApiServer) -> None:
+    cluster = open_cluster(profile(context="tests", retries=5))
+    submitted = cluster.record(JOB_ID)
+    applied = applied_record(request(context="tests", retries=5))
+    assert applied.keys() == submitted.keys()
+    assert {name for name in applied if applied[name] != submitted[name]} == {"dashboard"}
+    assert "context" not in applied_record(request())["kubernetes"]
+
+
+@pytest.fixture
+def two_contexts(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_kubeconfig(tmp_path / "two", api.address, ("mine", "other"))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+
+@pytest.mark.usefixtures("two_contexts")
+def test_a_recorded_context_is_used_where_this_kubeconfig_has_it() -> None:
+    record = open_cluster(profile(context="other")).record(JOB_ID)
+    cluster = recorded_kubernetes(record)
+    assert (cluster.kube.context, cluster.sure) == ("other", True)
+
+
+@pytest.mark.usefixtures("two_contexts")
+def test_a_recorded_context_that_this_kubeconfig_lacks_gives_way_to_the_current_one() -> None:
+    record = applied_record(request(context="a-colleagues"))
+    cluster = recorded_kubernetes(record)
+    assert (cluster.kube.context, cluster.sure) == ("mine", False)
+
+
+@pytest.mark.usefixtures("two_contexts")
+def test_the_context_of_a_profile_that_the_command_names_wins() -> None:
+    record = applied_record(request(context="a-colleagues", namespace="team-a"))
+    cluster = recorded_kubernetes(record, profile(context="other"))
+    assert (cluster.kube.context, cluster.kube.namespace) == ("other", "team-a")
+    assert cluster.sure
+    theirs = profile(context="a-colleagues", retries=5)
+    mine = reached_as(theirs, profile(context="other")).kubernetes
+    assert mine is not None and (mine.context, mine.retries) == ("other", 5)
+
+
+def test_without_any_kubeconfig_a_recorded_context_is_one_sentence() -> None:
+    with pytest.raises(ClusterError, match="no kubeconfig is in reach"):
+        recorded_kubernetes(applied_record(request(context="a-colleagues")))
