@@ -15,7 +15,6 @@ from tests.cluster.kubectl import NAMESPACE, Kubectl, conditions, until
 from tests.cluster.runs import GOES_ON_S, STARTS_S, Runs, profile_file, same_figures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-NODE_COMMAND = "CIFARRAY_TEST_NODE"
 DNS, OPERATOR = "k8s-app=kube-dns", "app.kubernetes.io/component=kuberay-operator"
 HEAD = "ray.io/cluster=cifarray,ray.io/node-type=head"
 GONE_AFTER_S = 20
@@ -189,9 +188,9 @@ def test_a_run_whose_head_s_node_is_gone_for_long_is_lost_until_it_is_resumed(
 @contextmanager
 def cut_off(kubectl: Kubectl, node: str) -> Iterator[None]:
     """Take a node off the network; it is back at the end."""
-    command = os.environ.get(NODE_COMMAND)
+    command = os.environ.get("CIFARRAY_TEST_NODE")
     if not command:
-        pytest.skip(f"{NODE_COMMAND} names no command that takes `cut NODE` and `heal NODE`")
+        pytest.skip("CIFARRAY_TEST_NODE names no command that takes `cut NODE` and `heal NODE`")
     known = kubectl.json("get", "node", node)
     labels = {name: known["metadata"][name] for name in ("name", "labels")}
     afresh = {"apiVersion": "v1", "kind": "Node", "metadata": labels, "spec": known["spec"]}

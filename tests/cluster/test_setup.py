@@ -42,7 +42,7 @@ def test_a_namespace_goes_from_nothing_to_ready_and_back_to_nothing(
     seen = administrator_s.json("cluster", "status", *on)
     assert seen["pods"]
     running = [pod for pod in seen["pods"] if pod["state"] == "running"]
-    assert {pod["role"] for pod in running} == {"head", "store"}
+    assert {pod["role"] for pod in running} == {"head", "cifarray-store"}
     assert all(pod["ready"] == pod["containers"] for pod in running)
     checks = administrator_s.json("doctor", *on)
     assert [each for each in checks if each["outcome"] == "failed"] == []
