@@ -22,13 +22,28 @@ def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[str]) -> str
     `owners` are the names of the RayJob and RayCluster whose events may tell why there is no pod.
     """
     pods = kube.list("Pod", labels)
-    for look in (_stuck, of_pod):  # a node that has gone is the cause of what others wait for
-        for pod in pods:
-            if reason := look(pod):
-                return reason
+    # A node that has gone is the cause of what others wait for, and so is a pod that may not be.
+    return (
+        next(filter(None, map(_stuck, pods)), "")
+        or _refused(_ray_cluster(kube, labels))
+        or next(filter(None, map(of_pod, pods)), "")
+        or _told(kube, set(owners))
+    )
+
+
+def _ray_cluster(kube: Kube, labels: Mapping[str, str]) -> Object:
+    """The RayCluster whose label this is; empty where there is none, or the caller may not look."""
     try:
-        cluster = kube.get("RayCluster", labels[CLUSTER_LABEL]) if CLUSTER_LABEL in labels else None
-        return _refused(cluster or {}) or of_events(kube.list("Event"), set(owners))
+        name = labels.get(CLUSTER_LABEL)
+        return (kube.get("RayCluster", name) if name else None) or {}
+    except RefusedError:
+        return {}
+
+
+def _told(kube: Kube, owners: set[str]) -> str:
+    """What the events of these objects tell; empty where the caller may not look."""
+    try:
+        return of_events(kube.list("Event"), owners)
     except RefusedError:
         return ""
 

@@ -112,7 +112,7 @@ def test_a_quota_that_was_used_up_long_ago_may_have_been_raised_since():
     assert "quota" in of_events([repeated], {"job-1"})
 
 
-def test_what_kuberay_says_of_its_last_try_counts_however_old_its_events_are(
+def test_what_kuberay_says_of_its_last_try_counts_before_pods_and_old_events(
     api: ApiServer, kube: Kube
 ):
     failed = {
@@ -123,8 +123,12 @@ def test_what_kuberay_says_of_its_last_try_counts_however_old_its_events_are(
     api.put(f"{NAMESPACE}/events/old", **event(QUOTA, name="cifarray", age_s=3000))
     api.put(CLUSTER, status={"conditions": [failed]})
     assert explain(kube, LABELS, ["cifarray"]).startswith("the quota of the namespace is used up")
+    waits = unscheduled("0/2 nodes are available: 2 Insufficient cpu.")
+    waits["metadata"]["labels"] = LABELS
+    api.put(f"{NAMESPACE}/pods/run-head", **waits)
+    assert explain(kube, LABELS, ["cifarray"]).startswith("the quota of the namespace is used up")
     api.put(CLUSTER, status={"conditions": []})
-    assert explain(kube, LABELS, ["cifarray"]) == ""
+    assert explain(kube, LABELS, ["cifarray"]).startswith("no node has enough cpu")
 
 
 @pytest.mark.parametrize(
