@@ -2,8 +2,8 @@
 
 ONNX and torch.export take raw pixels, `images` uint8 [batch, height, width, channels] as an image
 reader gives them (RGB where there are three channels), and give `probabilities` float32
-[batch, classes]; the batch may be of any size. safetensors holds the weights, and in its header
-what is needed to use them.
+[batch, classes]; the batch may be of any size. safetensors holds the weights, those of whitening
+too where the job asks for it, and in its header what is needed to use them.
 
 Shapes: N images, H height, W width, C channels, K classes.
 """
@@ -30,6 +30,10 @@ from cifarray.training.checkpoint import Checkpoint
 
 TOLERANCE = 1e-4
 """Largest difference in a probability between torch and onnxruntime that an export may have."""
+
+
+WHITENING = "preprocess.whitening."
+"""Prefix of what a safetensors file holds besides weights: the `mean` image and the `matrix`."""
 
 
 class Predictor(nn.Module):
@@ -61,7 +65,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
             "range": [0, 255],
         },
         "preprocess": {
-            "normalize": checkpoint.job.preprocess.normalize,
+            **checkpoint.job.preprocess.model_dump(mode="json", exclude_none=True),
             "mean": checkpoint.mean,
             "std": checkpoint.std,
         },
@@ -149,6 +153,8 @@ def _to_safetensors(checkpoint: Checkpoint, path: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {name: t.detach().contiguous() for name, t in checkpoint.model.state_dict().items()}
+    whitening = checkpoint.preprocess.whitening or {}
+    weights |= {f"{WHITENING}{name}": tensor for name, tensor in whitening.items()}
     save_file(weights, path, metadata=describe(checkpoint) | {"format": "pt"})
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cifarray.spec.images import AugmentSpec, PreprocessSpec, without_preset
 from cifarray.spec.record import Record
 from cifarray.spec.space import SweepSpec
 
@@ -115,32 +116,6 @@ class TrainSpec(Record):
         return self
 
 
-class FlipSpec(Record):
-    """Mirror an image with probability `p`."""
-
-    p: float = Field(default=0.5, ge=0.0, le=1.0)
-
-
-class PaddedCropSpec(Record):
-    """Pad by `padding` zero pixels on each side, then cut the old size at a random place."""
-
-    padding: int = Field(default=4, ge=1)
-
-
-class AugmentSpec(Record):
-    """Random changes to training images, each image with its own draw; absent ones are off."""
-
-    horizontal_flip: FlipSpec | None = None
-    padded_crop: PaddedCropSpec | None = None
-
-
-class PreprocessSpec(Record):
-    """What happens to pixels before the network, in training and in prediction alike."""
-
-    normalize: Literal["standardize", "unit", "none"] = "standardize"
-    """standardize: train's channel mean and std; unit: to [0, 1]; none: 0 to 255 as stored."""
-
-
 class Job(Record):
     """A job file: one execution of it is a run."""
 
@@ -157,6 +132,11 @@ class Job(Record):
     train: TrainSpec
     seed: int = Field(default=0, ge=0)
     sweep: SweepSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_preset_is_spelled_out(cls, values: Any) -> Any:
+        return without_preset(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _kind_and_sweep_agree(self) -> "Job":

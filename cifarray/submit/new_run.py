@@ -20,7 +20,7 @@ from cifarray.spec.run import CodeSpec, RunRequest, RunSpec
 from cifarray.store import Store
 from cifarray.submit import preflight
 from cifarray.submit.kubernetes.record import applied_record
-from cifarray.training.reads import unread_fields, unset
+from cifarray.training.reads import decides, unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
 
@@ -75,7 +75,7 @@ def _with_best(job: Job, params: Mapping[str, Any], typed: set[str]) -> Job:
         if not any(f"{path}.".startswith(f"{field}.") for field in typed)
     }
     job = with_fields(job, taken)
-    replaced = {path.partition(".")[0] for path in taken if path.endswith(".name")}
+    replaced = {path.partition(".")[0] for path in taken if decides(path)}
     unread = (path for path in unread_fields(job) if path not in typed)
     return unset(job, [p for p in unread if p in taken or p.partition(".")[0] in replaced])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
+from cifarray.data.image_checks import check_images
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Selection, select_rows
 from cifarray.errors import JobError
@@ -43,7 +44,7 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
         check_model(candidate.model, shape, code)
         check_optimizer(candidate.optimizer)
         check_schedule(candidate.schedule)
-        _check_crop(candidate, shape)
+        check_images(candidate.augment, candidate.preprocess, shape)
         _check_workers_share(candidate, profile, world_size)
     if code is not None and not any(is_own(candidate.model.name) for candidate in tried):
         raise JobError(
@@ -57,7 +58,9 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
     if job.dataset.labels == "coarse" and not manifest.coarse_classes:
         raise JobError(f"dataset {manifest.name} was prepared without coarse labels; use fine")
     rows = len(selection.positions["train"])
+    height, width, channels = manifest.shape
     for candidate in candidates(job):
+        check_images(candidate.augment, candidate.preprocess, (height, width, channels))
         batch = candidate.train.global_batch_size
         if batch > rows:
             raise JobError(
@@ -116,15 +119,6 @@ def _check_metrics(job: Job) -> None:
     for field, metric in named.items():
         if metric not in EPOCH_METRICS:
             raise JobError(f"no epoch reports {field} '{metric}'; {nearest(metric, EPOCH_METRICS)}")
-
-
-def _check_crop(job: Job, shape: tuple[int, int, int]) -> None:
-    crop, side = job.augment.padded_crop, min(shape[:2])
-    if crop is not None and crop.padding >= side:
-        raise JobError(
-            f"augment.padded_crop.padding {crop.padding} would leave nothing of some images of "
-            f"{shape[0]}x{shape[1]} pixels; give at most {side - 1}"
-        )
 
 
 def _check_workers_share(job: Job, profile: Profile, world_size: int) -> None:

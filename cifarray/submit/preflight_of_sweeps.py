@@ -9,7 +9,7 @@ from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import check_field, types_of, with_fields
 from cifarray.spec.space import Domain
-from cifarray.training.reads import unread_fields
+from cifarray.training.reads import decides, unread_fields
 from cifarray.tuning.trials import most_epochs, trial_job
 
 NOT_SWEEPABLE = {
@@ -17,6 +17,7 @@ NOT_SWEEPABLE = {
     "kind": "a trial is a train job",
     "description": "it changes nothing",
     "dataset": "trials on different rows cannot be compared",
+    "augment.preset": "it stands for other fields, which can be",
     "validation": "trials judged by different rows cannot be compared",
     "sweep": "a sweep does not vary itself",
     "train.compile": "it changes the speed, not the result",
@@ -65,7 +66,7 @@ def _groups(space: Mapping[str, Domain]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for path in space:
         section = "schedule" if path in LENGTHS else path.partition(".")[0]
-        together = section in ("model", "optimizer", "schedule")
+        together = section in ("augment", "model", "optimizer", "preprocess", "schedule")
         groups.setdefault(section if together else path, []).append(path)
     return list(groups.values())
 
@@ -81,11 +82,11 @@ def _combinations(space: Mapping[str, Domain]) -> Iterator[dict[str, Any]]:
 
 
 def _names(space: Mapping[str, Domain]) -> list[dict[str, Any]]:
-    """Every combination of the networks, optimizers and schedules that are swept."""
+    """Every combination of the networks, optimizers, schedules and switches that are swept."""
     names = [
         [(path, value) for value in domain.examples]
         for path, domain in space.items()
-        if path.endswith(".name")
+        if decides(path)
     ]
     return list(map(dict, product(*names)))
 
@@ -125,6 +126,4 @@ def _refuse_unread(job: Job, first: dict[str, Any]) -> None:
     trials = [with_fields(base, first | names) for names in _names(job.sweep.space)]
     never = sorted(set.intersection(*(set(unread_fields(trial)) for trial in trials)))
     if never:
-        raise JobError(
-            f"no trial uses {never[0]}: neither the network, optimizer nor schedule of any reads it"
-        )
+        raise JobError(f"no trial uses {never[0]}: nothing that any of them chooses reads it")

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, seed_of
+from cifarray.data.mixing import Mix
 from cifarray.training.data_wait import DataWait
+
+
+@dataclass(frozen=True)
+class Second:
+    """The other images within those of a batch."""
+
+    labels_N: Tensor
+    shares_N: Tensor
+    """How much of each image is the other, 0 to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,11 @@ class Batch:
 
     images_NCHW: Tensor
     labels_N: Tensor
+    """Of a mixed image that with the larger share."""
     scale: float
     """Turns the sum of this rank's losses into its part of the global mean, which DDP averages."""
+    second: Second | None = None
+    """Where images are mixed of two."""
 
 
 @dataclass(frozen=True)
@@ -84,5 +97,15 @@ class TrainBatches:
             if draws is None:
                 draws = torch.Generator(rows.images_NCHW.device)
                 draws.manual_seed(seed_of(self.seed, "augment", self.rank, epoch))
-            images_NCHW = self.normalize(self.augment(rows.images_NCHW, draws))
-            yield Batch(images_NCHW.contiguous(memory_format=layout), rows.labels_N, scale)
+            images_NCHW, mix = self.augment.mix(self.augment(rows.images_NCHW, draws), draws)
+            images_NCHW = self.normalize(images_NCHW).contiguous(memory_format=layout)
+            labels_N, second = (rows.labels_N, None) if mix is None else _both(rows.labels_N, mix)
+            yield Batch(images_NCHW, labels_N, scale, second)
+
+
+def _both(labels_N: Tensor, mix: Mix) -> tuple[Tensor, Second]:
+    """The labels of mixed images: those of the larger share, and the others."""
+    others_N, mostly_own_N = labels_N[mix.partners_N], mix.shares_N >= 0.5
+    first_N = torch.where(mostly_own_N, labels_N, others_N)
+    second_N = torch.where(mostly_own_N, others_N, labels_N)
+    return first_N, Second(second_N, torch.minimum(mix.shares_N, 1 - mix.shares_N))

@@ -19,6 +19,7 @@ from cifarray.data.augment import Normalize
 from cifarray.errors import CheckpointError
 from cifarray.models.registry import build_model
 from cifarray.spec.job import Job
+from cifarray.training.preprocessing import restore_normalize
 
 SCHEMA_VERSION = 1
 STATE_FILE, PROOF_FILE = "state.pt", "checkpoint.json"
@@ -136,7 +137,7 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
         reason = " ".join(str(error).split())[:300]
         name = job.model.name
         raise CheckpointError(f"{folder} does not fit network {name}: {reason}") from error
-    numbers = state["preprocess"]
+    preprocess = restore_normalize(job, state["preprocess"], shape)
     return Checkpoint(
         model=model.eval(),
         job=job,
@@ -144,9 +145,9 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
         coarse_classes=tuple(state["coarse_classes"]),
         fine_to_coarse=tuple(state["fine_to_coarse"]),
         input_shape=shape,
-        preprocess=Normalize(job.preprocess, numbers["mean"], numbers["std"]),
-        mean=tuple(numbers["mean"]),
-        std=tuple(numbers["std"]),
+        preprocess=preprocess,
+        mean=tuple(preprocess.mean),
+        std=tuple(preprocess.std),
         epoch=state["epoch"],
         step=state["step"],
         metrics=state["history"][-1] if state["history"] else {},
@@ -159,9 +160,13 @@ def build_network(
 ) -> nn.Module:
     """A job's network with fresh weights in the layout that it is trained and evaluated in.
 
-    Evaluation in another layout would round differently, in the last digits.
+    `shape` is the images' (H, W, C). Evaluation in another layout would round differently, in the
+    last digits.
     """
-    model = build_model(job.model, num_classes, shape, code)
+    height, width, channels = shape
+    if job.preprocess.normalize == "imagenet":
+        channels = 3  # which it makes of gray images
+    model = build_model(job.model, num_classes, (height, width, channels), code)
     layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
     return model.to(memory_format=layout)
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from cifarray.spec.job import EarlyStoppingSpec, TrainSpec
 from cifarray.spec.metrics import is_better
 from cifarray.training.batches import TrainBatches
+from cifarray.training.losses import summed_loss
 from cifarray.training.ranks import sum_over_ranks, world
 
 Record = dict[str, Any]
@@ -60,12 +60,7 @@ def fit(
                 group["lr"] = lr
             with autocast(options, batch.images_NCHW):
                 logits_NK = model(batch.images_NCHW)
-            loss = cross_entropy(
-                logits_NK.float() if logits_NK.dtype == torch.bfloat16 else logits_NK,
-                batch.labels_N,
-                reduction="sum",
-                label_smoothing=options.label_smoothing,
-            )
+            loss = summed_loss(logits_NK, batch, options.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             (loss * batch.scale).backward()
             if options.clip_grad_norm is not None:
@@ -129,7 +124,10 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class RunningFigures:
-    """Loss and top1 over an epoch's own, augmented batches, kept on the device until its end."""
+    """Loss and top1 over an epoch's own, augmented batches, kept on the device until its end.
+
+    Of a mixed image top1 asks for the label of the larger share.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""Which of a job's fields its network, optimizer and schedule read; known without torch."""
+"""Which of a job's fields its own choices leave unread; known without torch."""
 
 from collections.abc import Iterable
 
@@ -8,13 +8,21 @@ from cifarray.spec.load import with_fields
 from cifarray.training.optimizers import OPTIMIZERS
 from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
 
+SWITCHES = frozenset({"preprocess.normalize", "augment.rotation", "augment.shift", "augment.zoom"})
+"""Fields that, like names, decide which others are read."""
+
+
+def decides(path: str) -> bool:
+    """Whether another value of the field at this path may leave others unread."""
+    return path.endswith(".name") or path in SWITCHES
+
 
 def unread_fields(job: Job) -> list[str]:
     """Dotted paths of fields that are set, but that nothing chosen by this job reads.
 
     Names that are in no registry, and networks of the user's own, count as reading everything.
     """
-    reads: dict[str, frozenset[str]] = {}
+    reads = {"augment": job.augment.reads, "preprocess": job.preprocess.reads}
     if job.optimizer.name in OPTIMIZERS:
         reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields
     if job.schedule.name in SCHEDULES:

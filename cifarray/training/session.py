@@ -5,7 +5,7 @@ It speaks to the other ranks through torch.distributed alone and knows nothing o
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, hold, seed_of
+from cifarray.data.image_checks import check_whitening
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Positions, Selection
+from cifarray.data.whitening import Spectrum
 from cifarray.errors import CheckpointError, JobError
 from cifarray.models.registry import count_parameters
 from cifarray.reporting.scores import Predictions
@@ -29,6 +31,12 @@ from cifarray.training.checkpoint import build_network, restore_rng, rng_state, 
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
+from cifarray.training.preprocessing import (
+    fit_normalize,
+    fit_spectrum,
+    preprocess_state,
+    restore_normalize,
+)
 from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
 from cifarray.training.schedules import build_schedule
 
@@ -46,12 +54,20 @@ class RowSource:
     device: torch.device
     cache_bytes: int
     _held: dict[str, Shard] = field(default_factory=dict)
+    _spectra: list[Spectrum | None] = field(default_factory=list)
 
     def shard(self, split: str, labels: str) -> Shard:
         """This rank's rows of a split; read at the first call where they stay on the device."""
         if split not in self._held:
             self._held[split] = self._open(split, labels)
         return self._held[split]
+
+    def spectrum(self, labels: str) -> Spectrum | None:
+        """How train's images vary, on rank 0; computed once for all trials that share the rows."""
+        if not self._spectra:
+            values = int(np.prod(self.manifest.shape))
+            self._spectra.append(fit_spectrum(self.shard("train", labels), values, self.device))
+        return self._spectra[0]
 
     def _open(self, split: str, labels: str) -> Shard:
         """Resident if train and validation fit the budget together, else streamed."""
@@ -76,11 +92,10 @@ class Session:
         self.job, self._rows = job, rows
         self._rank, self._world_size = world()
         self.history: list[Record] = []
+        check_whitening(job.preprocess, self._shape)
         seed_rng(seed_of(job.seed, "weights"))
         self._network = build_network(job, len(self.classes), self._shape, code).to(rows.device)
         self._parameters = count_parameters(self._network)
-        manifest = rows.manifest
-        self._normalize = Normalize(job.preprocess, manifest.mean, manifest.std).to(rows.device)
         seed_rng(seed_of(job.seed, "dropout", self._rank))
 
     @property
@@ -109,6 +124,13 @@ class Session:
     def shard(self, split: str) -> Shard:
         """This rank's rows of a split."""
         return self._rows.shard(split, self.job.dataset.labels)
+
+    @cached_property
+    def _normalize(self) -> Normalize:
+        """Fitted at the first call, unless a checkpoint brought its own."""
+        rows = self._rows
+        spectrum = partial(rows.spectrum, self.job.dataset.labels)
+        return fit_normalize(self.job, rows.manifest, rows.device, spectrum)
 
     @cached_property
     def _model(self) -> nn.Module:
@@ -197,11 +219,7 @@ class Session:
             "coarse_classes": list(manifest.coarse_classes) if fine else [],
             "fine_to_coarse": list(manifest.fine_to_coarse) if fine else [],
             "input_shape": list(self._shape),
-            "preprocess": {
-                "normalize": self.job.preprocess.normalize,
-                "mean": list(manifest.mean),
-                "std": list(manifest.std),
-            },
+            "preprocess": preprocess_state(self._normalize),
             "parameters": self.parameters,
             "world_size": self._world_size,
             "threads": torch.get_num_threads(),
@@ -215,13 +233,14 @@ class Session:
                 f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
                 f"not {digest[:12]}; a run resumes on the data that it began with"
             )
-        if state["job"] != self.job.model_dump(mode="json") or (
+        if Job.model_validate(state["job"]) != self.job or (
             state["validation_sha256"] != self._rows.selection.validation_sha256
         ):
             raise CheckpointError(
                 "the checkpoint belongs to another job; a run resumes with the job that it began "
                 "with: submit a new run instead"
             )
+        self._normalize = self._restored(state["preprocess"])
         average = self._average
         unwrap(self._model).load_state_dict(state["raw_model"] or state["model"])
         if average is not None:
@@ -232,14 +251,24 @@ class Session:
         if len(state["rng"]) == self._world_size:
             restore_rng(state["rng"][self._rank])
 
-    def evaluate(self, weights: dict[str, Any]) -> dict[str, Predictions] | None:
-        """What these weights say about every row of every split; None on ranks other than 0."""
+    def evaluate(
+        self, weights: dict[str, Any], preprocess: dict[str, Any] | None = None
+    ) -> dict[str, Predictions] | None:
+        """What these weights say about every row of every split; None on ranks other than 0.
+
+        `preprocess` is that of the weights' checkpoint; without one the session's own is taken.
+        """
         self._network.load_state_dict(weights)
+        normalize = self._normalize if preprocess is None else self._restored(preprocess)
         results = {}
         for split in ("train", "validation", "test"):
-            mine = predict_shard(self._network, self.shard(split), self._normalize)
+            mine = predict_shard(self._network, self.shard(split), normalize)
             results[split] = Predictions.join(gather(mine))
         return results if self._rank == 0 else None
+
+    def _restored(self, preprocess: dict[str, Any]) -> Normalize:
+        """A checkpoint's preprocessing on this rank's device."""
+        return restore_normalize(self.job, preprocess, self._shape).to(self._rows.device)
 
     def _validate(self, model: nn.Module) -> dict[str, float]:
         share_buffers(model)

@@ -174,7 +174,7 @@ def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Pa
     """
     store = work.open_store()
     state = read_state(fetch(store, checkpoint_key, scratch))
-    predictions = session.evaluate(state["model"])
+    predictions = session.evaluate(state["model"], state["preprocess"])
     if predictions is None:
         return
     for split, rows in predictions.items():

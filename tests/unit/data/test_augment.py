@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cifarray.data.augment import AUGMENTATIONS, Augment, Normalize, horizontal_flip, padded_crop
+from cifarray.data.mixing import MIXINGS
 from cifarray.errors import DatasetError
-from cifarray.spec.job import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
+from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 
 BOTH = AugmentSpec(horizontal_flip=FlipSpec(), padded_crop=PaddedCropSpec(padding=2))
 
@@ -112,7 +113,9 @@ def test_an_augmentation_that_is_off_changes_nothing():
 
 
 def test_every_augmentation_that_a_job_may_name_is_registered():
-    assert list(AUGMENTATIONS) == list(AugmentSpec.model_fields)
+    resampled, no_augmentations = {"rotation", "shift", "zoom"}, {"preset", "fill"}
+    known = {*AUGMENTATIONS, *MIXINGS, *resampled, *no_augmentations}
+    assert known == AugmentSpec.model_fields.keys()
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (1, 1, 8, 8)])

@@ -45,6 +45,7 @@ def refused(match: str, *sets: str, job: str = "tune-digits") -> None:
         ("model.args={width: 64, deep: {er: 1}}", "model.args", {"width": 64, "deep": {"er": 1}}),
         ("augment.horizontal_flip.p=0.25", "augment.horizontal_flip.p", 0.25),
         ("augment.padded_crop=null", "augment.padded_crop", None),
+        ("augment.preset=complex", "augment.zoom.fraction", 0.2),
         ("train.early_stopping.patience_epochs=2", "train.early_stopping.patience_epochs", 2),
         ("sweep.trials=4", "sweep.trials", 4),
         ("sweep.scheduler.grace_epochs=1", "sweep.scheduler.grace_epochs", 1),
@@ -133,7 +134,7 @@ def test_a_set_can_replace_the_whole_space():
         ("lr=0.1", r"did you mean .*optimizer\.lr\?"),
         ("momentum=0.1", r"did you mean .*optimizer\.momentum"),
         ("train.epochs.max=3", r"did you mean .*train\.epochs"),
-        ("zzz=1", r"choose from: augment\.horizontal_flip\.p, .*validation\.seed"),
+        ("zzz=1", r"choose from: augment\.brightness\.fraction, .*validation\.seed"),
     ],
 )
 def test_an_unknown_field_names_its_nearest_neighbours(item: str, neighbours: str):

@@ -102,6 +102,34 @@ def test_a_field_that_nothing_chosen_uses_is_refused(sections: dict[str, Any], s
     refused(small_job(**sections), sentence)
 
 
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        (
+            {"preprocess": {"normalize": "unit", "epsilon": 0.1}},
+            r"preprocess\.normalize unit does not use preprocess\.epsilon; leave it out",
+        ),
+        (
+            {"augment": {"fill": "zeros", "padded_crop": {"padding": 1}}},
+            r"augment\.fill zeros is for augment\.rotation, shift and zoom",
+        ),
+        ({"augment": {"cutout": {"size": 8}}}, r"cutout\.size 8 would leave nothing .* most 7"),
+    ],
+)
+def test_what_augmentation_and_preprocessing_leave_unread_or_cannot_do_is_refused(
+    sections: dict[str, Any], sentence: str
+):
+    refused(small_job(**sections), sentence)
+
+
+def test_whitening_is_refused_where_the_prepared_images_are_too_large(digits: Digits):
+    job = small_job(augment={"preset": "whitening"})
+    check(job, profile())
+    large = digits.manifest.model_copy(update={"shape": (224, 224, 1)})
+    with pytest.raises(JobError, match="whitening of 224x224x1 images takes a matrix of 50176 x"):
+        check_rows(job, large, selection_of(64), 2)
+
+
 def test_a_network_of_ones_own_has_to_be_there(tmp_path: Path):
     (tmp_path / "net_of_preflight.py").write_text("def small(**options): ...\n")
     job = small_job(model={"name": "net_of_preflight:small", "args": {"width": 3}})

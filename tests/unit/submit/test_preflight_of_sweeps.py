@@ -60,6 +60,14 @@ def test_a_bad_value_beside_other_names_is_found():
         {**NAMES, "optimizer.beta1": {"choice": [0.8, 0.9]}},
         {"model.name": {"choice": ["cnn3", "resnet18"]}, "model.dropout": {"uniform": [0, 0.7]}},
         {"schedule.name": {"choice": ["constant", "cosine"]}},
+        {
+            "preprocess.normalize": {"choice": ["unit", "whitening"]},
+            "preprocess.epsilon": {"loguniform": [1e-6, 1e-1]},
+        },
+        {
+            "augment.zoom": {"choice": [None, {"fraction": 0.2}]},
+            "augment.fill": {"choice": ["nearest", "zeros"]},
+        },
     ],
 )
 def test_a_field_that_some_trials_use_may_be_set_or_swept(space: dict[str, Any]):
@@ -73,6 +81,8 @@ def test_a_field_that_some_trials_use_may_be_set_or_swept(space: dict[str, Any])
         ({**LR, "optimizer.beta1": {"choice": [0.8, 0.9]}}, r"optimizer\.beta1"),
         ({"model.args.width": {"choice": [3, 4]}}, r"model\.args"),
         ({"schedule.gamma": {"choice": [0.5]}}, r"schedule\.gamma"),
+        ({"preprocess.epsilon": {"choice": [0.5]}}, r"preprocess\.epsilon"),
+        ({"augment.fill": {"choice": ["zeros"]}}, r"augment\.fill"),
     ],
 )
 def test_a_field_that_no_trial_could_use_is_refused(space: dict[str, Any], field: str):
@@ -140,6 +150,14 @@ def test_a_field_without_fractions_is_not_drawn_from_a_range_of_them(path: str, 
         (
             {"train.epochs": {"choice": [3, None]}, "train.steps": {"choice": [9, None]}},
             "give epochs or steps",
+        ),
+        (
+            {"preprocess.normalize": {"choice": ["unit", "whitening"]}},
+            r"whitening wants preprocess\.epsilon",
+        ),
+        (
+            {"augment.mixup": {"choice": [None, {}]}, "augment.cutmix": {"choice": [None, {}]}},
+            "give mixup or cutmix, not both",
         ),
     ],
 )

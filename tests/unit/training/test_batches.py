@@ -8,7 +8,7 @@ import torch
 from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import ResidentShard, Rows
 from cifarray.data.selection import shard_range
-from cifarray.spec.job import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
+from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 from cifarray.training.batches import Batch, StepPlan, TrainBatches
 from tests.digit_sessions import CPU
 

@@ -32,8 +32,18 @@ OWN = {"name": "network_of_test_sweepable_fields:dense", "args": {"width": 4}}
 
 VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "preprocess.normalize": ("unit", {}),
+    "preprocess.epsilon": (0.1, {"preprocess": {"normalize": "whitening", "epsilon": 0.01}}),
     "augment.horizontal_flip.p": (0.5, {}),
+    "augment.vertical_flip.p": (0.5, {}),
     "augment.padded_crop.padding": (1, {}),
+    "augment.rotation.degrees": (20.0, {}),
+    "augment.shift.fraction": (0.2, {}),
+    "augment.zoom.fraction": (0.2, {}),
+    "augment.fill": ("zeros", {"augment": {"zoom": {"fraction": 0.3}}}),
+    "augment.brightness.fraction": (0.2, {}),
+    "augment.cutout.size": (3, {}),
+    "augment.mixup.alpha": (0.5, {}),
+    "augment.cutmix.alpha": (0.5, {}),
     "model.name": (OWN["name"], {}),
     "model.dropout": (0.9, {}),
     "model.dropouts": ([0.0, 0.0, 0.0], {}),

@@ -115,6 +115,15 @@ def test_running_figures_count_every_row_of_every_rank(seen: Seen, world: int):
             assert record["train.running_top1"] == expected["train.running_top1"]
 
 
+def test_every_rank_of_every_world_whitens_by_the_same_bits(seen: Seen):
+    expected = seen[1, 0]["whitening"]
+    assert expected["matrix"].shape == (64, 64)
+    for world in WORLDS:
+        for rank in range(world):
+            found = seen[world, rank]["whitening"]
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.fixture(scope="module")
 def alone(folder: Path, digits: Digits) -> dict[tuple[str, str], Predictions]:
     """What this process predicts from the checkpoints, by network and split."""

@@ -22,7 +22,8 @@ from cifarray.data.cache import ResidentShard, Rows
 from cifarray.data.manifest import load_manifest
 from cifarray.errors import NoGpuError
 from cifarray.models.registry import build_model
-from cifarray.spec.job import AugmentSpec, ModelSpec, PreprocessSpec, TrainSpec
+from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.spec.job import ModelSpec, TrainSpec
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.training.batches import StepPlan, TrainBatches
@@ -139,6 +140,15 @@ def resumption(digits: Digits, folder: Path) -> dict[str, Any]:
     return {"same": same_weights(weights_of(resumed), expected), "records": records, "rest": rest}
 
 
+def whitening(digits: Digits) -> dict[str, Any]:
+    """What every rank whitens by, fitted on rows of which each rank holds some."""
+    job = small_job(preprocess={"normalize": "whitening", "epsilon": 0.01}, train={"steps": 1})
+    session = digits.session(job)
+    list(session.records())
+    found: dict[str, Any] = session.state()["preprocess"]["whitening"]
+    return found
+
+
 def drift() -> dict[str, Any]:
     """A network with BatchNorm after a step on other rows per rank, before and after sharing."""
     rank, _ = world()
@@ -178,6 +188,7 @@ def work(digits: Digits, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "talk", talk()
     yield "refusal", refusal(sees_a_gpu=rank < world_size - 1)
     yield "drift", drift()
+    yield "whitening", whitening(digits)
     for name, shards in SHARDS.items():
         rows = shards[world_size]
         yield f"whole batches, {name}", gradients(rows, sum(rows), epochs=3)

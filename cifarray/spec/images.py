@@ -1,0 +1,171 @@
+"""What a job may say about its images: random changes in training, the scaling of all pixels."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cifarray.spec.record import Record
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "simple": {"preprocess": {"normalize": "unit"}},
+    "complex": {
+        "augment": {"horizontal_flip": {}, "vertical_flip": {}, "zoom": {"fraction": 0.2}},
+        "preprocess": {"normalize": "standardize"},
+    },
+    "whitening": {"preprocess": {"normalize": "whitening", "epsilon": 1e-6}},
+    "backbone": {"preprocess": {"normalize": "imagenet"}},
+}
+"""The image generators of the published recipes, in fields of this job; the epsilon is Keras' own.
+
+Of `simple` its report says no more than the name: pixels are scaled to [0, 1], nothing is changed.
+"""
+
+
+class FlipSpec(Record):
+    """Mirror an image with probability `p`."""
+
+    p: float = Field(default=0.5, ge=0.0, le=1.0)
+
+
+class PaddedCropSpec(Record):
+    """Pad by `padding` zero pixels on each side, then cut the old size at a random place."""
+
+    padding: int = Field(default=4, ge=1)
+
+
+class RotationSpec(Record):
+    """Turn an image about its centre, by up to `degrees` either way."""
+
+    degrees: float = Field(ge=0.0, le=180.0)
+
+
+class ShiftSpec(Record):
+    """Move an image by up to `fraction` of its width and of its height, either way."""
+
+    fraction: float = Field(ge=0.0, lt=1.0)
+
+
+class ZoomSpec(Record):
+    """Stretch width and height, each by its own factor from 1 - `fraction` to 1 + `fraction`."""
+
+    fraction: float = Field(ge=0.0, lt=1.0)
+
+
+class BrightnessSpec(Record):
+    """Multiply an image's pixels by a factor from 1 - `fraction` to 1 + `fraction`."""
+
+    fraction: float = Field(ge=0.0, le=1.0)
+
+
+class CutoutSpec(Record):
+    """Blacken a square of `size` pixels a side about a random pixel; it may reach beyond edges."""
+
+    size: int = Field(ge=1)
+
+
+class MixupSpec(Record):
+    """Blend an image with another of its batch, in shares drawn from Beta(alpha, alpha)."""
+
+    alpha: float = Field(default=1.0, gt=0.0)
+
+
+class CutmixSpec(Record):
+    """Replace a box of an image by another's; its share is drawn from Beta(alpha, alpha)."""
+
+    alpha: float = Field(default=1.0, gt=0.0)
+
+
+class AugmentSpec(Record):
+    """Random changes to training images, each image with its own draw; absent ones are off."""
+
+    preset: Literal["simple", "complex", "whitening", "backbone"] | None = Field(
+        default=None, exclude=True
+    )
+    """Stands for fields of `augment` and `preprocess`, which a job's record holds in its place."""
+    horizontal_flip: FlipSpec | None = None
+    vertical_flip: FlipSpec | None = None
+    padded_crop: PaddedCropSpec | None = None
+    rotation: RotationSpec | None = None
+    shift: ShiftSpec | None = None
+    zoom: ZoomSpec | None = None
+    fill: Literal["nearest", "zeros"] | None = None
+    """What rotation, shift and zoom put where an image leaves a gap: its nearest pixel, as Keras'
+    generators do (and as None does), or black, as TFLearn's rotation does."""
+    brightness: BrightnessSpec | None = None
+    cutout: CutoutSpec | None = None
+    mixup: MixupSpec | None = None
+    cutmix: CutmixSpec | None = None
+
+    @model_validator(mode="after")
+    def _a_label_is_mixed_of_two(self) -> Self:
+        if self.mixup is not None and self.cutmix is not None:
+            raise ValueError("give mixup or cutmix, not both: a label is mixed of two")
+        return self
+
+    @property
+    def resampled(self) -> bool:
+        """Whether images are drawn anew between their pixels."""
+        return any(part is not None for part in (self.rotation, self.shift, self.zoom))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields that change something beside the others."""
+        return frozenset(type(self).model_fields) - (set() if self.resampled else {"fill"})
+
+
+class PreprocessSpec(Record):
+    """What happens to pixels before the network, in training and in prediction alike."""
+
+    normalize: Literal["whitening", "imagenet", "signed", "standardize", "unit", "none"] = (
+        "standardize"
+    )
+    """none: 0 to 255 as stored; unit: to [0, 1]; signed: to [-1, 1]; standardize: train's channel
+    mean and std; imagenet: those that the network's ImageNet weights were trained with, gray images
+    as three equal channels; whitening: ZCA, fitted on the rows that are trained on."""
+    epsilon: float | None = Field(default=None, gt=0.0)
+    """`whitening`: added to each variance, of pixels from 0 to 1, before its root divides."""
+
+    @model_validator(mode="after")
+    def _whitening_states_its_epsilon(self) -> Self:
+        if self.normalize == "whitening" and self.epsilon is None:
+            raise ValueError(
+                "whitening wants preprocess.epsilon, which is added to each variance; "
+                "Keras' generators take 1e-6"
+            )
+        return self
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields that change something beside the others."""
+        whitens = self.normalize == "whitening"
+        return frozenset({"normalize", "epsilon"} if whitens else {"normalize"})
+
+
+def without_preset(job: dict[str, Any]) -> dict[str, Any]:
+    """A job's values with the fields of `augment.preset` in its place; those given beside it stay.
+
+    Raises: ValueError for a preset beside another way to normalize.
+    """
+    augment, preprocess = _given(job.get("augment", {})), _given(job.get("preprocess", {}))
+    preset = (augment or {}).pop("preset", None)
+    known = isinstance(preset, str) and preset in PRESETS
+    if augment is None or preprocess is None or not known:
+        return job  # without a preset, or with what the record will refuse
+    fields = PRESETS[preset]
+    meant = fields["preprocess"]["normalize"]
+    if preprocess.get("normalize", meant) != meant:
+        raise ValueError(
+            f"augment.preset {preset} means preprocess.normalize {meant}, not "
+            f"{preprocess['normalize']}; leave one of the two out"
+        )
+    return job | {
+        "augment": {**fields.get("augment", {}), **augment},
+        "preprocess": {**fields["preprocess"], **preprocess},
+    }
+
+
+def _given(section: Any) -> dict[str, Any] | None:
+    """What somebody set in a section, a mapping or a record already; None where it is neither."""
+    if isinstance(section, Record):
+        return {name: getattr(section, name) for name in section.model_fields_set}
+    return dict(section) if isinstance(section, dict) else None
