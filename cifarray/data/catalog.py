@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal
 
 from cifarray.errors import DatasetError
@@ -43,6 +44,13 @@ class DatasetEntry:
         """Bytes of one image as uint8."""
         height, width, channels = self.shape
         return height * width * channels
+
+    @property
+    def train_parts(self) -> tuple[str, ...]:
+        """Names of the archive's parts that train comes from, in order; most have one."""
+        if self.layout != "cifar-pickle":
+            return ("train",)
+        return tuple(PurePosixPath(name).name for name in self.members["train"])
 
 
 CIFAR100_SUPERCLASSES: Mapping[str, tuple[str, ...]] = {

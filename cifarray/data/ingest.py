@@ -14,6 +14,7 @@ from cifarray.data.archives.digits import read_digits
 from cifarray.data.archives.idx import read_idx
 from cifarray.data.catalog import DatasetEntry, dataset_entry
 from cifarray.data.manifest import (
+    ArchivePart,
     FileManifest,
     Manifest,
     SourceManifest,
@@ -72,7 +73,7 @@ def prepare(
     if known:
         return _in_use(store, known, before), False
     source, read = _opened(entry, archive, progress)
-    whole = None if again else _whole(store, name, dataset_digest(source.sha256, name))
+    whole = None if again else _whole(store, entry, dataset_digest(source.sha256, name))
     if whole:
         return _in_use(store, whole, before), False
     progress.start(f"reading {source.name}", None, "rows")
@@ -117,22 +118,27 @@ def _arrays_sha256(arrays: SplitArrays) -> str:
 def _published_before(store: Store, entry: DatasetEntry) -> Manifest | None:
     """The dataset that an earlier call made from the published archive, without fetching it."""
     for folder in store.folders(f"datasets/{entry.name}"):
-        manifest = _whole(store, entry.name, folder)
+        manifest = _whole(store, entry, folder)
         if manifest and manifest.source.published and manifest.ingest_version == INGEST_VERSION:
             return manifest
     return None
 
 
-def _whole(store: Store, name: str, digest: str) -> Manifest | None:
-    """The manifest of a digest whose files all lie there with the size that it says."""
+def _whole(store: Store, entry: DatasetEntry, digest: str) -> Manifest | None:
+    """The manifest of a digest whose files all lie there with the size that it says.
+
+    Written again, to the same bytes, is one of before the archive's parts were listed.
+    """
     try:
-        manifest = find_manifest(store, name, digest)
+        manifest = find_manifest(store, entry.name, digest)
     except DatasetError:
         return None
     if manifest is None:
         return None
-    prefix = dataset_prefix(name, digest)
-    sizes = {entry.key: entry.size_bytes for entry in store.list(prefix)}
+    if len(entry.train_parts) > 1 and not manifest.splits["train"].archive_parts:
+        return None
+    prefix = dataset_prefix(entry.name, digest)
+    sizes = {stored.key: stored.size_bytes for stored in store.list(prefix)}
     files = (file for split in manifest.splits.values() for file in split.files)
     sound = all(sizes.get(f"{prefix}/{file.key}") == file.size_bytes for file in files)
     return manifest if sound else None
@@ -246,4 +252,17 @@ def _write_split(
             progress.advance(rows)
             first += rows
     counts = np.bincount(arrays.labels, minlength=len(entry.classes))
-    return SplitManifest(rows=arrays.rows, files=tuple(files), class_counts=tuple(counts.tolist()))
+    return SplitManifest(
+        rows=arrays.rows,
+        files=tuple(files),
+        class_counts=tuple(counts.tolist()),
+        archive_parts=_archive_parts(split, arrays),
+    )
+
+
+def _archive_parts(split: str, arrays: SplitArrays) -> tuple[ArchivePart, ...]:
+    parts, first = [], 0
+    for name, rows in arrays.parts or ((split, arrays.rows),):
+        parts.append(ArchivePart(name=name, first_row_id=first, rows=rows))
+        first += rows
+    return tuple(parts)

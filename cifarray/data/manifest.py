@@ -33,6 +33,14 @@ class FileManifest(Record):
         return self
 
 
+class ArchivePart(Record):
+    """A part of the archive, such as one of CIFAR-10's batches: a range of row_id."""
+
+    name: str
+    first_row_id: int = Field(ge=0)
+    rows: int = Field(ge=0)
+
+
 class SplitManifest(Record):
     """One split: its files in stored order."""
 
@@ -40,11 +48,20 @@ class SplitManifest(Record):
     files: tuple[FileManifest, ...] = Field(min_length=1)
     class_counts: tuple[Count, ...]
     """Rows of each class, in the order of `classes`."""
+    archive_parts: tuple[ArchivePart, ...] = ()
+    """In the archive's order; empty in what was prepared before they were listed."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if not self.rows == sum(file.rows for file in self.files) == sum(self.class_counts):
             raise ValueError(f"files and classes do not add up to {self.rows} rows")
+        first = 0
+        for part in self.archive_parts:
+            if part.first_row_id != first:
+                raise ValueError(f"archive part {part.name} does not begin at row_id {first}")
+            first += part.rows
+        if self.archive_parts and first != self.rows:
+            raise ValueError(f"archive parts do not add up to {self.rows} rows")
         return self
 
 
@@ -81,7 +98,10 @@ class Manifest(Record):
     fine_to_coarse: tuple[Count, ...] = ()
     splits: dict[str, SplitManifest]
     mean: tuple[float, ...]
-    """Of train, per channel, pixels scaled to 0 to 1."""
+    """Of all of train, per channel, pixels scaled to 0 to 1.
+
+    A job on some of the classes or rows takes these too: the same image is the same input then.
+    """
     std: tuple[float, ...]
     source: SourceManifest
     citation: str

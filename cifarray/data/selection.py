@@ -7,14 +7,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.manifest import Manifest
+from cifarray.data.catalog import DATASETS
+from cifarray.data.labels import Labels, learnt_labels
+from cifarray.data.manifest import Manifest, prepare_command
 from cifarray.data.rows import read_columns
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
+from cifarray.spec.load import nearest
 from cifarray.store import Store
 
 Positions = NDArray[np.int64]
@@ -24,10 +28,11 @@ STORED_SPLIT = {"train": "train", "validation": "train", "test": "test"}
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a job's splits: stored positions, ascending, and the validation rows' ids."""
+    """The rows of a job's splits: stored positions, ascending, the validation rows' ids, labels."""
 
     positions: Mapping[str, Positions]
     validation_row_ids: Positions
+    labels: Labels
 
     def shard(self, split: str, world_size: int, rank: int) -> Positions:
         """The positions that a rank reads; shards differ by at most one row."""
@@ -55,26 +60,107 @@ def shard_range(rows: int, world_size: int, rank: int) -> tuple[int, int]:
 
 
 def select_rows(store: Store, manifest: Manifest, job: Job) -> Selection:
-    """Cut train's rows into train and validation as the job says; test is whole.
+    """Cut train's rows into train and validation as the job says; test has all of its classes'.
 
-    Raises: JobError when either part would be empty.
+    Raises: JobError when any of them would be empty, or there is no such class or archive part.
     """
-    table = read_columns(store, manifest, "train", ["row_id", "label"])
+    labels = learnt_labels(job.dataset, manifest)
+    columns = dict.fromkeys(("row_id", "label", labels.column))
+    table = read_columns(store, manifest, "train", list(columns))
     row_ids = table["row_id"].to_numpy().astype(np.int64)
-    labels = table["label"].to_numpy().astype(np.int64)
-    chosen = np.flatnonzero(row_ids < (job.dataset.rows or len(row_ids)))
+    usable = labels.among(table)
+    if job.dataset.archive_part is not None:
+        usable &= _of_part(store, manifest, job.dataset.archive_part, row_ids)
+    if job.validation.archive_part is None:
+        chosen = _first(job.dataset.rows, usable, row_ids)
+        train, validation = _without_fraction(job, chosen, row_ids, table["label"].to_numpy())
+    else:
+        held_back = _of_part(store, manifest, job.validation.archive_part, row_ids)
+        train = _first(job.dataset.rows, usable & ~held_back, row_ids)
+        validation = np.flatnonzero(labels.among(table) & held_back)
+        if not len(validation) or not len(train):
+            raise JobError(
+                f"validation.archive_part {job.validation.archive_part} leaves {len(train)} rows "
+                f"for train and {len(validation)} for validation; choose another part"
+            )
+    positions = {"train": train, "validation": validation, "test": _test(store, manifest, labels)}
+    return Selection(positions, np.sort(row_ids[validation]), labels)
+
+
+def differences(then: Job, now: Job) -> list[str]:
+    """In what two jobs select other rows or classes: dotted fields with both values."""
+    return [
+        f"{section}.{field} {_in_words(old)}, not {_in_words(new)}"
+        for section in ("dataset", "validation")
+        for field, old in getattr(then, section)
+        if (new := getattr(getattr(now, section), field)) != old
+    ]
+
+
+def _in_words(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else json.dumps(value)
+
+
+def _without_fraction(
+    job: Job, chosen: Positions, row_ids: Positions, labels: Positions
+) -> tuple[Positions, Positions]:
+    """These rows as train and the fraction of them that validates."""
+    fraction = job.validation.fraction
+    assert fraction is not None  # it is, without an archive part
     held_back = choose_validation(
-        row_ids[chosen], labels[chosen], job.validation.fraction, job.validation.seed
+        row_ids[chosen], labels[chosen].astype(np.int64), fraction, job.validation.seed
     )
-    validation, train = chosen[held_back], chosen[~held_back]
+    train, validation = chosen[~held_back], chosen[held_back]
     if not len(validation) or not len(train):
         raise JobError(
-            f"validation.fraction {job.validation.fraction} of {len(chosen)} train rows leaves "
+            f"validation.fraction {fraction} of {len(chosen)} train rows leaves "
             f"{len(train)} for train and {len(validation)} for validation; choose another fraction"
         )
-    test = np.arange(manifest.splits["test"].rows, dtype=np.int64)
-    positions = {"train": train, "validation": validation, "test": test}
-    return Selection(positions, np.sort(row_ids[validation]))
+    return train, validation
+
+
+def _first(rows: int | None, usable: NDArray[np.bool_], row_ids: Positions) -> Positions:
+    """Positions of the usable rows, of the first `rows` of them in the archive's order."""
+    positions = np.flatnonzero(usable)
+    if rows is None or rows >= len(positions):
+        return positions
+    first: Positions = positions[row_ids[positions] < np.sort(row_ids[positions])[rows]]
+    return first
+
+
+def _of_part(store: Store, manifest: Manifest, name: str, row_ids: Positions) -> NDArray[np.bool_]:
+    """Which rows of train come from this part of the archive."""
+    parts = {part.name: part for part in manifest.splits["train"].archive_parts}
+    if not parts:
+        check_part(name, manifest.name)
+        if len(DATASETS[manifest.name].train_parts) == 1:
+            return np.ones(len(row_ids), dtype=np.bool_)
+        raise JobError(
+            f"dataset {manifest.name} was prepared before its archive's parts were listed; run "
+            f"`{prepare_command(store, manifest.name)}` again"
+        )
+    if name not in parts:
+        raise JobError(f"{manifest.name} has no archive part '{name}'; {nearest(name, parts)}")
+    first = parts[name].first_row_id
+    return (row_ids >= first) & (row_ids < first + parts[name].rows)
+
+
+def check_part(name: str, dataset: str) -> None:
+    """Refuse a part that the catalog does not name. Raises: JobError."""
+    known = DATASETS[dataset].train_parts
+    if name not in known:
+        raise JobError(f"{dataset} has no archive part '{name}'; {nearest(name, known)}")
+
+
+def _test(store: Store, manifest: Manifest, labels: Labels) -> Positions:
+    """The test rows of these classes."""
+    if labels.stored is None:
+        return np.arange(manifest.splits["test"].rows, dtype=np.int64)
+    table = read_columns(store, manifest, "test", [labels.column])
+    positions = np.flatnonzero(labels.among(table))
+    if not len(positions):
+        raise JobError(f"no test row of {manifest.name} is of the chosen classes; choose others")
+    return positions
 
 
 def choose_validation(

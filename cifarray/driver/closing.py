@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cifarray.data.catalog import DATASETS
+from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_images
 from cifarray.reporting.inputs import SPLITS, images_per_s
@@ -72,14 +73,14 @@ def publish(run: Run, attempt: Attempt) -> None:
 
 def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
     """What the report says of the dataset, with the class names of the labels that were learnt."""
-    fine = job.dataset.labels == "fine"
+    labels = learnt_labels(job.dataset, manifest)
     return ReportDataset(
         name=manifest.name,
         title=DATASETS[manifest.name].title,
         digest=manifest.digest,
-        classes=manifest.classes if fine else manifest.coarse_classes,
-        coarse_classes=manifest.coarse_classes if fine else (),
-        fine_to_coarse=manifest.fine_to_coarse if fine else (),
+        classes=labels.classes,
+        coarse_classes=labels.coarse_classes,
+        fine_to_coarse=labels.fine_to_coarse,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from cifarray.data.cache import ResidentShard, Rows, rows_from_table
+from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_columns
 from cifarray.data.selection import STORED_SPLIT, select_rows
@@ -54,19 +55,20 @@ def evaluate(
 
     Without `dataset` the rows are those that the job's report speaks of, on the very digest that
     the network was trained on: train and validation as the job divided them. Another dataset, or
-    another digest of the same, gives its test split alone.
+    another digest of the same, gives its test split alone; of a network that learnt some of a
+    dataset's classes, the rows of the classes with these names.
 
     Raises: DatasetError if it is missing, or has other classes or another image shape.
     """
     digest = checkpoint.dataset["digest"] if dataset is None else None
     manifest = load_manifest(store, dataset or checkpoint.dataset["name"], digest)
-    _refuse_unlike(checkpoint, manifest)
+    labels = _labels(checkpoint, manifest)
     same = manifest.digest == checkpoint.dataset["digest"]
     if split not in (STORED_SPLIT if same else ("test",)):
         choices = ", ".join(STORED_SPLIT) if same else "test (the network learnt other data)"
         raise DatasetError(f"no split '{split}' of {manifest.name} here; choose from: {choices}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shard = ResidentShard(_read(checkpoint, store, manifest, split), device)
+    shard = ResidentShard(_read(checkpoint, store, manifest, split, labels), device)
     model, normalize = checkpoint.model.to(device), checkpoint.preprocess.to(device)
     return Evaluation(
         manifest.name,
@@ -78,23 +80,35 @@ def evaluate(
     )
 
 
-def _read(checkpoint: Checkpoint, store: Store, manifest: Manifest, split: str) -> Rows:
-    column = "label" if checkpoint.job.dataset.labels == "fine" else "coarse_label"
-    table = read_columns(store, manifest, STORED_SPLIT[split], ["image", column, "row_id"])
+def _read(
+    checkpoint: Checkpoint, store: Store, manifest: Manifest, split: str, labels: Labels
+) -> Rows:
+    table = read_columns(store, manifest, STORED_SPLIT[split], ["image", labels.column, "row_id"])
     if split != "test":
         table = table.take(select_rows(store, manifest, checkpoint.job).positions[split])
-    return rows_from_table(table, manifest.shape)
+    elif labels.stored is not None:
+        table = table.take(np.flatnonzero(labels.among(table)))
+    if not table.num_rows:
+        raise DatasetError(f"no {split} row of {manifest.name} is of the network's classes")
+    return rows_from_table(labels.renumbered(table), manifest.shape)
 
 
-def _refuse_unlike(checkpoint: Checkpoint, manifest: Manifest) -> None:
-    fine = checkpoint.job.dataset.labels == "fine"
-    classes = manifest.classes if fine else manifest.coarse_classes
+def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
+    """The dataset's labels as the network has learnt them.
+
+    Raises: DatasetError for images or classes that are not the network's; JobError for lack of one.
+    """
     if tuple(manifest.shape) != checkpoint.input_shape:
         raise DatasetError(
             f"{manifest.name} has images of {list(manifest.shape)} (height, width, channels), the "
             f"network takes {list(checkpoint.input_shape)}; choose another dataset"
         )
-    if tuple(classes) != checkpoint.classes:
+    dataset = checkpoint.job.dataset
+    if dataset.classes is not None:
+        dataset = dataset.model_copy(update={"classes": checkpoint.classes})
+    labels = learnt_labels(dataset, manifest)
+    classes = labels.classes
+    if classes != checkpoint.classes:
         differs = np.flatnonzero(
             [a != b for a, b in zip(classes, checkpoint.classes, strict=False)]
         )
@@ -103,3 +117,4 @@ def _refuse_unlike(checkpoint: Checkpoint, manifest: Manifest) -> None:
             f"{manifest.name} has {len(classes)} classes, the network {len(checkpoint.classes)}"
             f"{where}; only a dataset with the same class names can be evaluated"
         )
+    return labels

@@ -173,6 +173,9 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     if len({report["test"]["rows"] for report in reports}) > 1 and len(datasets) == 1:
         notes.append("the runs were tested on different numbers of rows")
+    classes = {_key(field_at(report, "dataset.selection.classes")) for report in reports}
+    if len(classes) > 1 and len(datasets) == 1:
+        notes.append("the runs learnt different classes: their accuracies cannot be compared")
     packages = dict.fromkeys(name for report in reports for name in report["versions"])
     unequal = [
         name for name in packages if len({report["versions"].get(name) for report in reports}) > 1

@@ -146,6 +146,9 @@ def report_content(inputs: ReportInputs) -> dict[str, Any]:
             "digest": inputs.dataset.digest,
             "labels": job.dataset.labels,
             "classes": len(inputs.dataset.classes),
+            "selection": {
+                field: getattr(job.dataset, field) for field in ("classes", "archive_part", "rows")
+            },
         },
         "model": {"name": job.model.name, "parameters": inputs.model_parameters},
         "world_size": inputs.world_size,

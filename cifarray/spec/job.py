@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cifarray.spec.images import AugmentSpec, PreprocessSpec, without_preset
 from cifarray.spec.record import Record
@@ -18,15 +18,57 @@ class DatasetSpec(Record):
 
     name: str
     labels: Literal["fine", "coarse"] = "fine"
+    classes: int | tuple[str, ...] | None = None
+    """The first so many in the dataset's order, or these, numbered as listed; None: all."""
+    archive_part: str | None = None
+    """Use only the train rows of this part of the archive, such as data_batch_1 of cifar10."""
     rows: int | None = Field(default=None, ge=2)
-    """Use only the first rows of train, in the archive's order, before validation is split off."""
+    """Use only the first rows of train, in the archive's order, before validation is split off.
+
+    Where classes or a part are chosen, only their rows count.
+    """
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _a_number_or_names(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            # YAML reads the names of digits as numbers
+            value = [str(name) if type(name) is int else name for name in value]
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError("input should be a list of class names, or how many of the first")
+            if twice := [name for name in value if value.count(name) > 1]:
+                raise ValueError(f"names {twice[0]} twice")
+        elif value is not None and type(value) is not int:
+            raise ValueError("input should be a list of class names, or how many of the first")
+        if value is not None and (value if isinstance(value, int) else len(value)) < 2:
+            raise ValueError("a network tells at least two classes apart; choose more")
+        return value
 
 
 class ValidationSpec(Record):
-    """The seeded, class-balanced part of train that is held back to choose by."""
+    """The part of train that is held back to choose by: a seeded, class-balanced fraction of it.
 
-    fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
+    Or a part of the archive, whole; train has none of its rows, whatever `dataset` says.
+    """
+
+    fraction: float | None = Field(default=0.1, gt=0.0, lt=1.0)
     seed: int = Field(default=0, ge=0)
+    archive_part: str | None = None
+    """Excludes `fraction` and its seed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_part_has_no_fraction(cls, values: Any) -> Any:
+        part = isinstance(values, dict) and values.get("archive_part") is not None
+        return {"fraction": None, **values} if part else values
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_back(self) -> "ValidationSpec":
+        if (self.fraction is None) == (self.archive_part is None):
+            raise ValueError("give fraction or archive_part (the other one null), not both or none")
+        if self.archive_part is not None and self.seed:
+            raise ValueError(f"archive_part draws nothing: leave seed {self.seed} out")
+        return self
 
 
 class ModelSpec(Record):
@@ -137,6 +179,16 @@ class Job(Record):
     @classmethod
     def _a_preset_is_spelled_out(cls, values: Any) -> Any:
         return without_preset(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _no_part_trains_and_validates(self) -> "Job":
+        part = self.dataset.archive_part
+        if part is not None and part == self.validation.archive_part:
+            raise ValueError(
+                f"dataset.archive_part and validation.archive_part are both {part}; the rows that "
+                "train cannot also judge"
+            )
+        return self
 
     @model_validator(mode="after")
     def _kind_and_sweep_agree(self) -> "Job":

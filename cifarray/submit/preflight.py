@@ -9,8 +9,9 @@ from pathlib import Path
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
 from cifarray.data.image_checks import check_images
+from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Selection, select_rows
+from cifarray.data.selection import Selection, check_part, select_rows
 from cifarray.errors import JobError
 from cifarray.models.registry import check_model, is_own
 from cifarray.spec.job import Job
@@ -35,6 +36,10 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
         raise JobError(
             f"dataset {entry.name} has no coarse labels; those that have: {', '.join(having)}"
         )
+    learnt_labels(job.dataset, entry)
+    for part in (job.dataset.archive_part, job.validation.archive_part):
+        if part is not None:
+            check_part(part, entry.name)
     shape = (entry.shape[0], entry.shape[1], entry.shape[2])
     world_size = check_workers(job, profile, workers)
     _check_metrics(job)
@@ -55,8 +60,7 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
 
 def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
     """Refuse what the prepared dataset shows to be impossible. Raises: JobError."""
-    if job.dataset.labels == "coarse" and not manifest.coarse_classes:
-        raise JobError(f"dataset {manifest.name} was prepared without coarse labels; use fine")
+    learnt_labels(job.dataset, manifest)
     rows = len(selection.positions["train"])
     height, width, channels = manifest.shape
     for candidate in candidates(job):

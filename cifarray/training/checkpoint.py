@@ -53,8 +53,8 @@ class Checkpoint:
     epoch: int
     step: int
     metrics: dict[str, Any]
-    dataset: dict[str, str]
-    """`name` and `digest`."""
+    dataset: dict[str, Any]
+    """`digest`, and the job's section: `name`, `labels`, and what it selects."""
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], record: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ It speaks to the other ranks through torch.distributed alone and knows nothing o
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, hold, seed_of
 from cifarray.data.image_checks import check_whitening
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Positions, Selection
+from cifarray.data.selection import Positions, Selection, differences
 from cifarray.data.whitening import Spectrum
 from cifarray.errors import CheckpointError, JobError
 from cifarray.models.registry import count_parameters
@@ -56,28 +56,28 @@ class RowSource:
     _held: dict[str, Shard] = field(default_factory=dict)
     _spectra: list[Spectrum | None] = field(default_factory=list)
 
-    def shard(self, split: str, labels: str) -> Shard:
+    def shard(self, split: str) -> Shard:
         """This rank's rows of a split; read at the first call where they stay on the device."""
         if split not in self._held:
-            self._held[split] = self._open(split, labels)
+            self._held[split] = self._open(split)
         return self._held[split]
 
-    def spectrum(self, labels: str) -> Spectrum | None:
+    def spectrum(self) -> Spectrum | None:
         """How train's images vary, on rank 0; computed once for all trials that share the rows."""
         if not self._spectra:
             values = int(np.prod(self.manifest.shape))
-            self._spectra.append(fit_spectrum(self.shard("train", labels), values, self.device))
+            self._spectra.append(fit_spectrum(self.shard("train"), values, self.device))
         return self._spectra[0]
 
-    def _open(self, split: str, labels: str) -> Shard:
+    def _open(self, split: str) -> Shard:
         """Resident if train and validation fit the budget together, else streamed."""
         rank, world_size = world()
         positions = self.selection.shard(split, world_size, rank)
-        column = "label" if labels == "fine" else "coarse_label"
+        labels = self.selection.labels
         held = (len(self.selection.shard(s, world_size, rank)) for s in ("train", "validation"))
         fits = sum(held) * int(np.prod(self.manifest.shape)) <= self.cache_bytes
         return hold(
-            lambda seed: self.read(split, positions, column, seed),
+            lambda seed: map(labels.renumbered, self.read(split, positions, labels.column, seed)),
             rows=len(positions),
             shape=self.manifest.shape,
             device=self.device,
@@ -101,9 +101,7 @@ class Session:
     @property
     def classes(self) -> list[str]:
         """Names of the labels that are learnt."""
-        manifest = self._rows.manifest
-        fine = self.job.dataset.labels == "fine"
-        return list(manifest.classes if fine else manifest.coarse_classes)
+        return list(self._rows.selection.labels.classes)
 
     @property
     def parameters(self) -> int:
@@ -123,14 +121,13 @@ class Session:
 
     def shard(self, split: str) -> Shard:
         """This rank's rows of a split."""
-        return self._rows.shard(split, self.job.dataset.labels)
+        return self._rows.shard(split)
 
     @cached_property
     def _normalize(self) -> Normalize:
         """Fitted at the first call, unless a checkpoint brought its own."""
         rows = self._rows
-        spectrum = partial(rows.spectrum, self.job.dataset.labels)
-        return fit_normalize(self.job, rows.manifest, rows.device, spectrum)
+        return fit_normalize(self.job, rows.manifest, rows.device, rows.spectrum)
 
     @cached_property
     def _model(self) -> nn.Module:
@@ -200,9 +197,9 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds."""
         share_buffers(unwrap(self._model))
-        manifest, average = self._rows.manifest, self._average
+        average, labels = self._average, self._rows.selection.labels
         raw = unwrap(self._model).state_dict()
-        fine = self.job.dataset.labels == "fine"
+        digest = self._rows.manifest.digest
         return {
             "model": raw if average is None else average.module.state_dict(),
             "raw_model": None if average is None else raw,
@@ -213,11 +210,11 @@ class Session:
             "rng": gather(rng_state()),
             "history": self.history,
             "job": self.job.model_dump(mode="json"),
-            "dataset": {"name": manifest.name, "digest": manifest.digest},
+            "dataset": {**self.job.dataset.model_dump(mode="json"), "digest": digest},
             "validation_sha256": self._rows.selection.validation_sha256,
             "classes": self.classes,
-            "coarse_classes": list(manifest.coarse_classes) if fine else [],
-            "fine_to_coarse": list(manifest.fine_to_coarse) if fine else [],
+            "coarse_classes": list(labels.coarse_classes),
+            "fine_to_coarse": list(labels.fine_to_coarse),
             "input_shape": list(self._shape),
             "preprocess": preprocess_state(self._normalize),
             "parameters": self.parameters,
@@ -233,8 +230,16 @@ class Session:
                 f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
                 f"not {digest[:12]}; a run resumes on the data that it began with"
             )
-        if Job.model_validate(state["job"]) != self.job or (
-            state["validation_sha256"] != self._rows.selection.validation_sha256
+        then = Job.model_validate(state["job"])
+        if others := differences(then, self.job):
+            raise CheckpointError(
+                f"the checkpoint was trained on another selection ({'; '.join(others)}); a run "
+                "resumes with the rows and classes that it began with: submit a new run instead"
+            )
+        if (
+            then != self.job
+            or state["classes"] != self.classes
+            or (state["validation_sha256"] != self._rows.selection.validation_sha256)
         ):
             raise CheckpointError(
                 "the checkpoint belongs to another job; a run resumes with the job that it began "

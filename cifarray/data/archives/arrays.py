@@ -18,6 +18,8 @@ class SplitArrays:
     """[rows, height, width, channels]; may be a strided view."""
     labels: NDArray[np.int16]
     coarse_labels: NDArray[np.int16] | None = None
+    parts: tuple[tuple[str, int], ...] = ()
+    """Name and rows of each of the archive's parts, in order; empty where it names none."""
 
     @property
     def rows(self) -> int:

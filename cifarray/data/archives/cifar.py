@@ -1,6 +1,8 @@
 """Read CIFAR-10 and CIFAR-100: a tar (or its folder) of pickled dictionaries."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ def read_cifar(entry: DatasetEntry, path: Path) -> dict[str, SplitArrays]:
         except ArchiveError as error:
             raise ArchiveError(f"{path.name}, {name}: {error}") from error
     return {
-        split: _joined([parts[name] for name in names])
+        split: _joined({name: parts[name] for name in names})
         for split, names in entry.members.items()
         if split != "names"
     }
@@ -109,12 +111,15 @@ def _check_names(entry: DatasetEntry, meta: dict[str, Any]) -> None:
             )
 
 
-def _joined(parts: list[SplitArrays]) -> SplitArrays:
+def _joined(named: Mapping[str, SplitArrays]) -> SplitArrays:
+    listed = tuple((PurePosixPath(name).name, part.rows) for name, part in named.items())
+    parts = list(named.values())
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], parts=listed)
     coarse = [part.coarse_labels for part in parts if part.coarse_labels is not None]
     return SplitArrays(
         images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         coarse_labels=np.concatenate(coarse) if coarse else None,
+        parts=listed,
     )

@@ -152,3 +152,19 @@ def test_a_report_on_coarse_labels_names_the_superclasses_as_classes(tmp_path: P
     coarse = report_dataset(manifest, small_job(dataset={"name": "cifar100", "labels": "coarse"}))
     assert coarse.classes == fine.coarse_classes
     assert (tuple(coarse.coarse_classes), tuple(coarse.fine_to_coarse)) == ((), ())
+
+
+def test_a_report_on_some_classes_names_these_and_their_superclasses_alone(tmp_path: Path):
+    archive = write_cifar100(tmp_path / "cifar100.tar.gz", 1, 1)
+    manifest, _ = prepare(Store.open(str(tmp_path / "store")), "cifar100", str(archive))
+    names = ["whale", "apple", "beaver"]
+    some = report_dataset(manifest, small_job(dataset={"name": "cifar100", "classes": names}))
+    assert some.classes == ("whale", "apple", "beaver")
+    assert [some.superclass(label) for label in range(3)] == [
+        "aquatic_mammals",
+        "fruit_and_vegetables",
+        "aquatic_mammals",
+    ]
+    assert len(some.coarse_classes) == 2
+    first = report_dataset(manifest, small_job(dataset={"name": "cifar100", "classes": 25}))
+    assert first.classes == manifest.classes[:25]

@@ -120,3 +120,12 @@ def test_a_comparison_is_json(trained: Written, swept: Written):
         trained.content["run_id"],
         swept.content["run_id"],
     ]
+
+
+def test_runs_that_learnt_different_classes_are_said_to_be_incomparable(trained: Written):
+    some = changed(trained.content, "some", dataset__selection__classes=["3", "8"])
+    others = changed(trained.content, "others", dataset__selection__classes=["1", "7"])
+    assert any("different classes" in note for note in compare([some, others]).notes)
+    older = changed(trained.content, "older")
+    del older["dataset"]["selection"]
+    assert not any("classes" in note for note in compare([trained.content, older]).notes)

@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 
 from cifarray.data.catalog import DATASETS
+from cifarray.data.labels import learnt_labels
 from cifarray.data.selection import Selection
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job, load_profile
-from cifarray.submit.preflight import (
-    check,
-    check_rows,
-    check_workers,
-    select,
-    versions,
-)
+from cifarray.submit.preflight import check, check_rows, check_workers, select, versions
 from tests.digit_sessions import Digits, small_job
 from tests.unit.submit.refusals import profile, refused, sweep
 
@@ -222,7 +217,9 @@ def test_sync_batchnorm_is_refused_without_gpus():
 
 def selection_of(rows: int) -> Selection:
     positions = {"train": np.arange(rows), "validation": np.arange(3), "test": np.arange(3)}
-    return Selection(positions, np.arange(3))
+    return Selection(
+        positions, np.arange(3), learnt_labels(small_job().dataset, DATASETS["digits"])
+    )
 
 
 def test_a_global_batch_above_the_train_rows_is_refused(digits: Digits):

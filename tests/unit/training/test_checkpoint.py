@@ -110,7 +110,7 @@ def test_a_checkpoint_predicts_with_nothing_else_at_hand(
     alone = shutil.copytree(folder, tmp_path / "elsewhere")
     shutil.rmtree(folder)
     checkpoint = load_checkpoint(alone)
-    shard = digits.rows(small_job()).shard("test", "fine")
+    shard = digits.rows(small_job()).shard("test")
     found = predict_shard(checkpoint.model, shard, checkpoint.preprocess)
     assert np.array_equal(found.predictions, predictions["test"].predictions)
     np.testing.assert_allclose(found.losses, predictions["test"].losses, rtol=1e-6)
@@ -129,7 +129,14 @@ def test_a_checkpoint_says_what_it_predicts_and_from_what(
     assert (checkpoint.mean, checkpoint.std) == (manifest.mean, manifest.std)
     assert (checkpoint.epoch, checkpoint.step) == (2, 4)
     assert checkpoint.metrics == session.history[-1]
-    assert checkpoint.dataset == {"name": "digits", "digest": manifest.digest}
+    assert checkpoint.dataset == {
+        "name": "digits",
+        "labels": "fine",
+        "classes": None,
+        "archive_part": None,
+        "rows": 80,
+        "digest": manifest.digest,
+    }
     assert checkpoint.job == session.job
 
 

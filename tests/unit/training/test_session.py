@@ -271,7 +271,7 @@ def test_rows_that_fit_the_budget_together_stay_and_others_stream(digits: Digits
     row_bytes = 8 * 8
     fits = digits.rows(job, cache_bytes=80 * row_bytes)
     streams = digits.rows(job, cache_bytes=80 * row_bytes - 1)
-    kinds = [type(rows.shard("train", "fine")).__name__ for rows in (fits, streams)]
+    kinds = [type(rows.shard("train")).__name__ for rows in (fits, streams)]
     assert kinds == ["ResidentShard", "StreamedShard"]
 
 

@@ -132,7 +132,7 @@ def alone(folder: Path, digits: Digits) -> dict[tuple[str, str], Predictions]:
         checkpoint, rows = load_checkpoint(folder / name), digits.rows(small_job(**sections))
         for split in SPLITS:
             predictions[name, split] = predict_shard(
-                checkpoint.model, rows.shard(split, "fine"), checkpoint.preprocess
+                checkpoint.model, rows.shard(split), checkpoint.preprocess
             )
     return predictions
 
