@@ -207,5 +207,5 @@ def cut_off(kubectl: Kubectl, node: str) -> Iterator[None]:
 def is_ready_node(kubectl: Kubectl, node: str) -> bool:
     if node not in names_of_nodes(kubectl):
         return False
-    found = kubectl.json("get", "node", node)["status"]["conditions"]
+    found = kubectl.json("get", "node", node)["status"].get("conditions", ())
     return any(c["type"] == "Ready" and c["status"] == "True" for c in found)
