@@ -91,7 +91,8 @@ def test_a_sweep_goes_on_two_workers_to_a_report_in_either_mode(
 ):
     path = profile_file(tmp_path, mode=mode)
     few = ("--set", "sweep.trials=2", "--set", "train.epochs=2")
-    runs.cifarray("submit", "tune-digits", "--cluster", path, *few, "--name", name)
+    both = ("--set", "sweep.workers_per_trial=2")
+    runs.cifarray("submit", "tune-digits", "--cluster", path, *few, *both, "--name", name)
     report = runs.report(name)
     assert [trial["state"] for trial in report["trials"]] == ["finished", "finished"]
     assert (report["world_size"], report["test"]["rows"]) == (2, 360)
