@@ -91,9 +91,9 @@ def test_a_sweep_goes_on_two_workers_to_a_report_in_either_mode(
 ):
     path = profile_file(tmp_path, mode=mode)
     few = ("--set", "sweep.trials=2", "--set", "train.epochs=2")
-    both = ("--set", "sweep.workers_per_trial=2")
-    runs.cifarray("submit", "tune-digits", "--cluster", path, *few, *both, "--name", name)
-    report = runs.report(name)
+    more = ("--set", "sweep.workers_per_trial=2", "--name", name, "--detach")
+    runs.cifarray("submit", "tune-digits", "--cluster", path, *few, *more)
+    report = runs.wait_until_finished(name)
     assert [trial["state"] for trial in report["trials"]] == ["finished", "finished"]
     assert (report["world_size"], report["test"]["rows"]) == (2, 360)
 
