@@ -93,6 +93,8 @@ def failures_of(store: Store, prefix: str) -> dict[str, Any]:
 def trials_of(job: Job) -> int:
     """How many trials a sweep makes."""
     assert job.sweep is not None
+    if job.sweep.cases:
+        return len(job.sweep.cases)
     total = job.sweep.trials
     for domain in job.sweep.space.values():
         total *= len(domain.grid or (None,))

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
+from cifarray.reporting import formats
 from cifarray.reporting.curves import WIDTH, trial_text
 from cifarray.reporting.formats import shortened
 from cifarray.reporting.inputs import Trial
-from cifarray.reporting.scales import Scale, domain_scale, metric_scale, ranks
+from cifarray.reporting.scales import Scale, choice_scale, domain_scale, metric_scale, ranks
 from cifarray.reporting.svg import COLOURS, draw
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.space import SweepSpec
@@ -44,6 +45,9 @@ class SweepView:
         found = {i: trial.best(sweep.metric, mode) for i, trial in enumerate(trials)}
         values = {i: best.value for i, best in found.items() if best is not None}
         fields = {field: domain_scale(domain) for field, domain in sweep.space.items()}
+        for field in () if fields else sweep.fields:
+            shown = [formats.value(trial.parameters.get(field)) for trial in trials]
+            fields[field] = choice_scale(shown)
         few = [f for f, scale in fields.items() if 0 < len(scale.choices) <= MOST_CHOICE_COLOURS]
         return cls(
             trials=trials,

@@ -118,6 +118,8 @@ class ScheduleSpec(Record):
     """`step`: factor per interval; `exponential`: factor per epoch."""
     final_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
     """`cosine` and `onecycle`: the last learning rate as a fraction of the peak."""
+    decay: float | None = Field(default=None, gt=0.0)
+    """`inverse_time`: divide by 1 + `decay` * step, as Keras' optimizers do with their `decay`."""
 
     @model_validator(mode="after")
     def _one_unit_per_duration(self) -> "ScheduleSpec":

@@ -1,6 +1,6 @@
 """What a sweep varies, how it searches and when it stops a trial."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,10 +56,13 @@ class SchedulerSpec(Record):
 class SweepSpec(Record):
     """A search over job fields, named by their dotted path."""
 
-    space: dict[str, Domain] = Field(min_length=1)
-    search: Literal["random", "grid", "optuna"] = "random"
+    space: dict[str, Domain] = Field(default_factory=dict)
+    """Where each field's values come from; every search but `cases` has one."""
+    cases: tuple[Annotated[dict[str, Any], Field(min_length=1)], ...] = ()
+    """The trials themselves, each by the fields in which it differs from the job."""
+    search: Literal["random", "grid", "optuna", "cases"] = "random"
     trials: int = Field(default=20, ge=1)
-    """Number of samples; with grid search, of each grid point."""
+    """Number of samples; with grid search, of each grid point. Cases are tried once each."""
     scheduler: SchedulerSpec = SchedulerSpec()
     metric: str = "validation.top1"
     max_concurrent: int | None = Field(default=None, ge=1)
@@ -67,3 +70,17 @@ class SweepSpec(Record):
     workers_per_trial: int = Field(default=1, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0.0)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _varies_something(self) -> "SweepSpec":
+        if self.search == "cases" and (self.space or not self.cases):
+            raise ValueError("search cases wants cases, each a mapping of fields, and no space")
+        if self.search != "cases" and (self.cases or not self.space):
+            raise ValueError(f"search {self.search} wants a space of at least 1 item, and no cases")
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Dotted paths of what is varied."""
+        in_cases = dict.fromkeys(path for case in self.cases for path in case)
+        return tuple(self.space or in_cases)

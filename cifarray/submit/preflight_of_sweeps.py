@@ -10,7 +10,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.load import check_field, types_of, with_fields
 from cifarray.spec.space import Domain
 from cifarray.training.reads import decides, unread_fields
-from cifarray.tuning.trials import most_epochs, trial_job
+from cifarray.tuning.trials import case_values, most_epochs, trial_job
 
 NOT_SWEEPABLE = {
     "name": "it only names the job",
@@ -38,6 +38,8 @@ def candidates(job: Job) -> Iterable[Job]:
     if job.sweep is None:
         return [job]
     _check_space(job)
+    if job.sweep.cases:
+        return _cases(job)
     space = job.sweep.space
     first = {path: domain.examples[0] for path, domain in space.items()}
     tried = [
@@ -59,6 +61,20 @@ def remarks(job: Job) -> list[str]:
         f"sweep.scheduler.grace_epochs {rule.grace_epochs} is not below the {most} epochs of the "
         "longest trial: asha will stop none early"
     ]
+
+
+def _cases(job: Job) -> list[Job]:
+    """The trial of each case. Raises: JobError for a field that its own case leaves unread."""
+    assert job.sweep is not None
+    trials = []
+    for number, (given, case) in enumerate(zip(job.sweep.cases, case_values(job), strict=True)):
+        trial = with_fields(job.model_copy(update={"kind": "train", "sweep": None}), case)
+        if unread := sorted(given.keys() & set(unread_fields(trial))):
+            raise JobError(
+                f"sweep.cases.{number} gives {unread[0]}, and nothing that it chooses reads that"
+            )
+        trials.append(trial_job(job, case))
+    return trials
 
 
 def _groups(space: Mapping[str, Domain]) -> list[list[str]]:
@@ -107,11 +123,12 @@ def _check_space(job: Job) -> None:
             "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
             "train.steps, if you like), or choose median or none"
         )
-    for path, domain in job.sweep.space.items():
+    for path in job.sweep.fields:
         check_field(Job, path)
         for prefix, reason in NOT_SWEEPABLE.items():
             if path == prefix or path.startswith(f"{prefix}."):
                 raise JobError(f"{path} cannot be swept: {reason}")
+    for path, domain in job.sweep.space.items():
         kinds_of_value = types_of(Job, path)
         if domain.kind in ("uniform", "loguniform") and kinds_of_value & {int, bool}:
             raise JobError(

@@ -64,6 +64,11 @@ def _exponential(spec: ScheduleSpec, durations: Durations) -> Factor:
     return lambda step: gamma ** (step / durations.steps_per_epoch)
 
 
+def _inverse_time(spec: ScheduleSpec, durations: Durations) -> Factor:
+    decay = spec.decay or 0.0
+    return lambda step: 1.0 / (1.0 + decay * step)
+
+
 def _cosine(spec: ScheduleSpec, durations: Durations) -> Factor:
     last = spec.final_fraction or 0.0
     steps = max(1, durations.total_steps - durations.warmup_steps)
@@ -95,6 +100,7 @@ SCHEDULES: dict[str, ScheduleEntry] = {
         _step, frozenset({"every_epochs", "every_steps", "gamma"}), ("every_epochs", "every_steps")
     ),
     "exponential": ScheduleEntry(_exponential, frozenset({"gamma"}), ("gamma",)),
+    "inverse_time": ScheduleEntry(_inverse_time, frozenset({"decay"}), ("decay",)),
     "cosine": ScheduleEntry(_cosine, frozenset({"final_fraction"})),
     "onecycle": ScheduleEntry(_onecycle, frozenset({"final_fraction"})),
 }

@@ -42,12 +42,15 @@ from cifarray.tuning.trials import (
     TRIAL_FILE,
     TrialRecord,
     best_trial,
+    case_values,
     most_epochs,
     read_trials,
     trial_job,
 )
 
 FOLDER = "trials"
+CASE = "case"
+"""Key of a trial's fields where they were given as a whole."""
 TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to find out anew
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: be silent
@@ -85,7 +88,7 @@ def sweep(work: Work) -> SweepResult:
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space=None if spec.search == "optuna" else search_space(spec),
+            param_space=None if spec.search == "optuna" else search_space(work.job),
             tune_config=tune_config(work),
             run_config=tune.RunConfig(
                 name=FOLDER,
@@ -133,11 +136,15 @@ def concurrency(job: Job, profile: Profile) -> int:
     """How many trials run at once: what the job says, at most what the profile's workers hold."""
     spec = spec_of(job)
     room = max(1, profile.workers // spec.workers_per_trial)
-    return min(room, spec.max_concurrent or room, spec.trials if spec.search != "grid" else room)
+    samples = len(spec.cases) or (spec.trials if spec.search != "grid" else room)
+    return min(room, spec.max_concurrent or room, samples)
 
 
-def search_space(spec: SweepSpec) -> dict[str, Any]:
-    """The space as Ray Tune takes it, keyed by dotted job field."""
+def search_space(job: Job) -> dict[str, Any]:
+    """The space as Ray Tune takes it, keyed by dotted job field; cases have one key for all."""
+    spec = spec_of(job)
+    if spec.cases:
+        return {CASE: tune.grid_search(case_values(job))}
     makers: dict[str, Callable[[Domain], Any]] = {
         "choice": lambda d: tune.choice(list(d.choice or ())),
         "grid": lambda d: tune.grid_search(list(d.grid or ())),
@@ -174,7 +181,7 @@ def tune_config(work: Work) -> tune.TuneConfig:
     mode, at_once = EPOCH_METRICS[spec.metric], concurrency(work.job, work.profile)
     search: Searcher | BasicVariantGenerator
     if spec.search == "optuna":
-        search = OptunaSearch(search_space(spec), metric=spec.metric, mode=mode, seed=spec.seed)
+        search = OptunaSearch(search_space(work.job), metric=spec.metric, mode=mode, seed=spec.seed)
     else:  # a generator takes the limit itself: Tune would ignore its own setting
         search = BasicVariantGenerator(random_state=spec.seed, max_concurrent=at_once)
     return tune.TuneConfig(
@@ -182,7 +189,7 @@ def tune_config(work: Work) -> tune.TuneConfig:
         mode=None if rule else mode,
         search_alg=search,
         scheduler=rule,
-        num_samples=spec.trials,
+        num_samples=1 if spec.cases else spec.trials,
         max_concurrent_trials=at_once if spec.search == "optuna" else None,
         time_budget_s=spec.time_budget_s,
         reuse_actors=spec.workers_per_trial == 1,
@@ -201,6 +208,7 @@ def trial_resources(work: Work) -> dict[str, float]:
 def run_trial(params: dict[str, Any], *, work: Work) -> None:
     """What each trial's process runs: the job with the trial's values in their fields."""
     trial_id = tune.get_context().get_trial_id()
+    params = params.get(CASE, params)
     folder = f"{work.folder}/{FOLDER}/{trial_id}"
     trial = replace(work, job=trial_job(work.job, params), folder=folder)
     trial = replace(trial, world_size=spec_of(work.job).workers_per_trial)

@@ -7,8 +7,9 @@ from typing import Any
 from cifarray.errors import KeyMissingError, StoreError
 from cifarray.runs import read_metrics
 from cifarray.spec.job import Job
-from cifarray.spec.load import with_fields
+from cifarray.spec.load import read_field, with_fields
 from cifarray.spec.metrics import is_better
+from cifarray.spec.record import Record
 from cifarray.store import Store
 from cifarray.training.reads import unread_fields, unset
 
@@ -92,10 +93,23 @@ def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None
     return best
 
 
+def case_values(job: Job) -> list[dict[str, Any]]:
+    """Every case of a sweep with a value for each field that any of them varies."""
+    assert job.sweep is not None
+    own = {path: _plain(read_field(job, path)) for path in job.sweep.fields}
+    return [own | case for case in job.sweep.cases]
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Record) else value
+
+
 def most_epochs(job: Job) -> int | None:
     """The epochs of a sweep's longest trial; None where a trial's steps alone limit it."""
     domain = job.sweep.space.get("train.epochs") if job.sweep else None
     limits = domain.examples if domain else (job.train.epochs,)
+    if job.sweep and "train.epochs" in job.sweep.fields and not domain:
+        limits = tuple(case["train.epochs"] for case in case_values(job))
     return None if None in limits else max(limits)
 
 

@@ -108,6 +108,8 @@ def test_a_grid_makes_a_trial_per_point_and_sample():
     }
     assert trials_of(sweep(space=space, search="grid", trials=2)) == 12
     assert trials_of(sweep()) == 9
+    cases = [{"seed": 1}, {"seed": 2}, {"optimizer.lr": 0.1}]
+    assert trials_of(sweep(space={}, search="cases", cases=cases)) == 3
 
 
 def test_records_without_the_metric_are_never_the_best():

@@ -126,6 +126,17 @@ def test_seven_swept_fields_are_drawn_in_rows():
     assert {f"model.args.field{n}" for n in range(7)} <= set(texts(against_metric(view)))
 
 
+def test_cases_are_drawn_by_the_values_that_they_have():
+    cases = [{"optimizer.name": "sgd", "augment.shift": None}, {"augment.shift": {"fraction": 0.1}}]
+    shown = [
+        Trial.from_mapping({**report_samples.trial(number, 3), "params": case})
+        for number, case in enumerate(cases)
+    ]
+    view = SweepView.of(shown, sweep(space={}, search="cases", cases=cases), None)
+    assert {"optimizer.name", "augment.shift", "sgd"} <= set(texts(parallel(view)))
+    assert titles(against_metric(view))
+
+
 def test_a_small_matrix_shows_every_count_and_the_classes():
     counts = np.array([[8, 2, 0], [0, 10, 0], [1, 0, 9]])
     found = texts(matrix(counts, report_samples.dataset(3, names=["cat", "dog", "ship"])))

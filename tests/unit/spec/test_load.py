@@ -25,14 +25,8 @@ from cifarray.spec.load import (
 )
 from tests.golden_files import Golden
 
-JOBS = (
-    "train-cifar10",
-    "train-cifar100",
-    "train-digits",
-    "train-fashion-mnist",
-    "tune-cifar100",
-    "tune-digits",
-)
+JOBS = job_names()
+JOBS_FOLDER = Path(__file__).parents[3] / "jobs"
 
 
 def refused(match: str, job: str) -> None:
@@ -44,7 +38,9 @@ def refused(match: str, job: str) -> None:
 
 
 def test_the_shipped_jobs_and_profiles_are_listed():
-    assert job_names() == sorted(JOBS)
+    files = JOBS_FOLDER.glob("*.yaml")
+    assert sorted(file.stem for file in files) == job_names()
+    assert {"train-cifar100", "tune-cifar100", "train-digits", "tune-digits"} <= set(job_names())
     assert profile_names() == ["kubernetes", "kubernetes-local", "local"]
 
 
@@ -63,9 +59,21 @@ def test_a_resolved_job_reads_back_as_itself(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_shipped_job_says_how_to_run_it_and_what_it_cost(name: str):
-    header = (Path(__file__).parents[3] / "jobs" / f"{name}.yaml").read_text().splitlines()[:3]
+    lines = (JOBS_FOLDER / f"{name}.yaml").read_text().splitlines()
+    header = [line for line in lines if line.startswith("# ")]
     assert header[0].startswith(f"# cifarray submit {name}")
-    assert header[2].startswith("# Cost and result: ")
+    assert any(line.startswith(("# Cost and result: ", "# Ours")) for line in header)
+
+
+PUBLISHED = [name for name in JOBS if "# Published" in (JOBS_FOLDER / f"{name}.yaml").read_text()]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_names_its_source_and_figure(name: str):
+    header = (JOBS_FOLDER / f"{name}.yaml").read_text()
+    assert "\n# Source: " in header
+    assert "\n# Published" in header
+    assert "\n# Ours" in header
 
 
 @pytest.mark.parametrize("name", profile_names())

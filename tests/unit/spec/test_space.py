@@ -47,5 +47,26 @@ def test_an_unsound_domain_is_refused(fields: dict[str, Any], sentence: str):
 
 
 def test_a_sweep_varies_something():
-    with pytest.raises(ValidationError, match="at least 1 item"):
+    with pytest.raises(ValidationError, match="search random wants a space of at least 1 item"):
         SweepSpec.model_validate({"space": {}})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"search": "cases"},
+        {"search": "cases", "cases": [{"seed": 1}], "space": {"seed": {"choice": [1]}}},
+        {"search": "random", "cases": [{"seed": 1}]},
+        {"search": "grid", "cases": [{"seed": 1}], "space": {"seed": {"grid": [1]}}},
+        {"search": "cases", "cases": [{}]},
+    ],
+)
+def test_cases_stand_in_the_place_of_a_space(fields: dict[str, Any]):
+    with pytest.raises(ValidationError, match=r"search .* wants|at least 1 item"):
+        SweepSpec.model_validate(fields)
+
+
+def test_cases_name_every_field_that_any_of_them_varies():
+    cases = [{"seed": 1}, {"optimizer.lr": 0.1, "seed": 2}]
+    spec = SweepSpec.model_validate({"search": "cases", "cases": cases})
+    assert spec.fields == ("seed", "optimizer.lr")

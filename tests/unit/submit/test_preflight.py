@@ -53,8 +53,8 @@ def test_the_small_job_and_its_sweep_pass():
         ),
         (
             {"schedule": {"name": "cosin"}},
-            "unknown schedule 'cosin'; choose from: constant, cosine, exponential, onecycle, step; "
-            "did you mean cosine",
+            "unknown schedule 'cosin'; choose from: constant, cosine, exponential, inverse_time, "
+            "onecycle, step; did you mean cosine",
         ),
     ],
 )

@@ -47,6 +47,30 @@ def test_every_value_that_a_sweep_may_try_is_checked(space: dict[str, Any], sent
     refused(sweep(space, sweep={"workers_per_trial": 2}), sentence)
 
 
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ({"dataset.rows": 10}, "dataset.rows cannot be swept: trials on different rows"),
+        ({"optimizer.learning_rate": 1}, r"unknown field 'optimizer\.learning_rate'; did you mean"),
+        ({"optimizer.lr": -1}, r"optimizer\.lr: .*greater than 0 \(given -1\)"),
+        ({"optimizer.name": "adan"}, "unknown optimizer 'adan'"),
+        ({"optimizer.beta1": 0.9}, r"sweep\.cases\.1 gives optimizer\.beta1, and nothing"),
+    ],
+)
+def test_every_case_is_checked(case: dict[str, Any], sentence: str):
+    cases = [{"optimizer.lr": 0.1}, case]
+    refused(sweep(sweep={"search": "cases", "cases": cases, "space": {}}), sentence)
+
+
+def test_cases_that_belong_together_are_allowed():
+    cases = [
+        {"optimizer.name": "adam", "optimizer.lr": 1e-3},
+        {"schedule.name": "inverse_time", "schedule.decay": 0.05},
+        {"augment.horizontal_flip": {"p": 0.5}, "train.epochs": 3},
+    ]
+    check(sweep(sweep={"search": "cases", "cases": cases, "space": {}}), profile())
+
+
 def test_a_bad_value_beside_other_names_is_found():
     space = {**NAMES, "optimizer.momentum": {"choice": [0.9, 1.5]}}
     refused(sweep(space), r"optimizer\.momentum: .*less than 1 \(given 1\.5\)")

@@ -18,6 +18,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "constant": {},
     "step": {"every_steps": 20},
     "exponential": {"gamma": 0.9},
+    "inverse_time": {"decay": 0.05},
     "cosine": {},
     "onecycle": {},
 }
@@ -55,6 +56,10 @@ def our_factors(steps: int = TOTAL, **fields: Any) -> list[float]:
         (
             {"name": "exponential", "gamma": 0.8},
             lambda o: lr_scheduler.ExponentialLR(o, gamma=0.8 ** (1 / PER_EPOCH)),
+        ),
+        (  # https://keras.io/api/optimizers/#learning-rate-decay--scheduling, of before Keras 2.11
+            {"name": "inverse_time", "decay": 0.05},
+            lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + 0.05 * step)),
         ),
         ({"name": "cosine"}, lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=TOTAL)),
         (
@@ -144,6 +149,7 @@ def test_a_warm_up_that_is_longer_than_the_training_is_refused():
         ({"name": "constant", "final_fraction": 0.5}, "does not use schedule.final_fraction"),
         ({"name": "step"}, r"step wants schedule\.every_epochs or schedule\.every_steps"),
         ({"name": "exponential"}, "exponential wants schedule.gamma"),
+        ({"name": "inverse_time"}, "inverse_time wants schedule.decay"),
         ({"name": "exponential", "gamma": 0.5, "every_steps": 2}, "does not use"),
     ],
 )

@@ -64,6 +64,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "schedule.every_steps": (1, {"schedule": {"name": "step", "every_steps": 2}}),
     "schedule.gamma": (0.5, {"schedule": STEPWISE}),
     "schedule.final_fraction": (0.5, {"schedule": {"name": "cosine"}}),
+    "schedule.decay": (0.5, {"schedule": {"name": "inverse_time", "decay": 0.05}}),
     "train.epochs": (3, {}),
     "train.steps": (3, {}),
     "train.global_batch_size": (16, {}),

@@ -16,10 +16,10 @@ from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.training.work import Work
 from cifarray.tuning.sweep import (
+    CASE,
     concurrency,
     scheduler,
     search_space,
-    spec_of,
     trial_resources,
     trial_threads,
     tune_config,
@@ -91,7 +91,7 @@ def test_every_kind_of_domain_is_tunes_own():
     random.seed(0)
     np.random.seed(0)
     drawn = {path: [domain.sample() for _ in range(200)] for path, domain in
-             search_space(spec_of(sweep())).items()}  # fmt: skip
+             search_space(sweep()).items()}  # fmt: skip
     assert drawn.keys() == SPACE.keys()
     assert 1e-4 <= min(drawn["optimizer.lr"]) < 1e-3 < 1e-2 < max(drawn["optimizer.lr"]) < 0.1
     assert np.median(drawn["optimizer.lr"]) < 0.01  # as many below 10^-2.5 as above
@@ -103,7 +103,24 @@ def test_every_kind_of_domain_is_tunes_own():
 
 def test_a_grid_is_tunes_own():
     job = small_job(kind="tune", sweep={"space": {"seed": {"grid": [1, 2]}}, "search": "grid"})
-    assert search_space(spec_of(job)) == {"seed": {"grid_search": [1, 2]}}
+    assert search_space(job) == {"seed": {"grid_search": [1, 2]}}
+
+
+def test_cases_are_tried_once_each_with_the_jobs_own_values_where_they_give_none(store: Store):
+    cases = [{"optimizer.lr": 0.1, "train.epochs": 12}, {"augment.horizontal_flip": {"p": 0.2}}]
+    job = small_job(
+        kind="tune",
+        augment={"horizontal_flip": {"p": 0.5}},
+        sweep={"search": "cases", "cases": cases, "trials": 9},
+    )
+    first = {"optimizer.lr": 0.1, "train.epochs": 12, "augment.horizontal_flip": {"p": 0.5}}
+    second = {"optimizer.lr": 0.05, "train.epochs": 2, "augment.horizontal_flip": {"p": 0.2}}
+    assert search_space(job) == {CASE: {"grid_search": [first, second]}}
+    assert tune_config(work(store, job, profile())).num_samples == 1
+    assert concurrency(job, profile()) == 2
+    rule = scheduler(job)
+    assert isinstance(rule, ASHAScheduler)
+    assert rule._max_t == 12
 
 
 def test_asha_counts_in_epochs_up_to_the_jobs_own():
