@@ -35,6 +35,10 @@ test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CI
 	@$(if $(CIFARRAY_TEST_IMAGE_LOADER),scripts/bring_image.sh $(CIFARRAY_TEST_IMAGE_LOADER))
 	@$(BIN)/python -m pytest $(or $(TESTS),tests/cluster) $(ARGS)
 
+.PHONY: results
+results: $(INSTALLED) ## run the published recipes (SMALL=1: what two cores do; ONLY="lenet25 fast") and write docs/results.md
+	@$(BIN)/python -m benchmarks.results $(if $(SMALL),--small) $(if $(STORE),--store $(STORE)) $(if $(ONLY),--only $(ONLY))
+
 .PHONY: image
 image: ## build the container image with docker, podman or buildah (BUILDER, BASE_IMAGE, BUILD_ARGS)
 	@scripts/image.sh $(IMAGE)

@@ -118,6 +118,13 @@ MODELS: dict[str, ModelEntry] = {
         dropouts=(0.0,),
         min_size=20,
     ),
+    "fast_cnn": ModelEntry(
+        title="seven convolutions with BatchNorm, after airbench",
+        paper="https://arxiv.org/abs/2404.00498",
+        factory="cifarray.models.fast_cnn:fast_cnn",
+        dropouts=(0.0,),
+        min_size=9,
+    ),
     "resnet18": ModelEntry(
         title="ResNet-18 with the CIFAR stem",
         paper="https://arxiv.org/abs/1512.03385",

@@ -43,6 +43,7 @@ PUBLISHED = {
     "lenet25_bn_after": Published(24_241, 25, 44),
     "lenet25_bn_before": Published(24_241, 25, 44),
     "lenet25_optimized": Published(599_725, 25, 992),
+    "fast_cnn": Published(1_189_156, 100, 1_856),
     "resnet18": Published(11_220_132, 100, 9_600),
     "resnet50": Published(23_705_252, 100, 53_120),
     "wide_resnet28_10": Published(36_536_884, 100, 17_952),

@@ -1,0 +1,193 @@
+"""Run the published recipes and write docs/results.md: their figures beside ours.
+
+    python -m benchmarks.results [--small] [--only NAME ...] [--store URI] [--cluster NAME]
+
+A row whose recipe was measured before, with the same fields, is not run again; `--write` runs none.
+Every run is one of `cifarray submit` with one worker and its report is what the table is made from;
+docs/results.json keeps that. The datasets have to be in the store (`cifarray data prepare`).
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifarray.runs import Run
+from cifarray.spec.job import Job
+from cifarray.spec.load import load_job
+from cifarray.spec.record import Record
+from cifarray.store import Store
+
+HERE = Path(__file__).parent
+RECIPES = HERE / "recipes.yaml"
+KEPT = HERE.parent / "docs" / "results.json"
+PAGE = HERE.parent / "docs" / "results.md"
+
+
+class Recipe(Record):
+    """A row of the table."""
+
+    name: str
+    system: str
+    job: str
+    sets: tuple[str, ...] = ()
+    published: str = "no figure"
+    measured_on: str = "not said"
+    """What the published figure was measured on."""
+    seeds: int = 1
+    small: tuple[str, ...] = ()
+    """Further fields for a machine of two cores."""
+    skip: str | None = None
+    """How long it would take there, where it is left out."""
+    note: str = ""
+
+    def jobs(self) -> list[Job]:
+        """The whole recipe, and the smaller one where there is one."""
+        whole = load_job(self.job, self.sets)
+        return [whole, *([load_job(self.job, (*self.sets, *self.small))] if self.small else [])]
+
+
+def recipes() -> list[Recipe]:
+    """Every row, in the table's order."""
+    return [Recipe.model_validate(row) for row in yaml.safe_load(RECIPES.read_text("utf-8"))]
+
+
+def same_recipe(recorded: dict[str, Any], job: Job) -> bool:
+    """Whether a run's resolved job is this one, whatever its seed and description."""
+    ours = {"seed": 0, "description": ""}
+    return Job.model_validate({**recorded, **ours}) == job.model_copy(update=ours)
+
+
+def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
+    """The kept runs of a job, one per seed."""
+    found = {run["seed"]: run for run in kept if same_recipe(run["job"], job)}
+    return [found[seed] for seed in sorted(found)]
+
+
+def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One run, from submission to its report."""
+    sets = [*recipe.sets, *(recipe.small if options.small else ()), f"seed={seed}"]
+    command = [
+        str(Path(sys.executable).with_name("cifarray")), "submit", recipe.job, "--json",
+        "--store", options.store, "--cluster", options.cluster, "--workers", "1",
+    ]  # fmt: skip
+    for item in sets:
+        command += ["--set", item]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    run = Run.open(Store.open(options.store), json.loads(done.stdout)["run_id"])
+    report = run.report()
+    return {
+        "recipe": recipe.name,
+        "seed": seed,
+        "test_top1": report["test"]["top1"],
+        "test_rows": report["test"]["rows"],
+        "validation_top1": report["validation"]["top1"],
+        "parameters": report["model"]["parameters"],
+        "epochs": report["epochs"],
+        "best_epoch": report["best_epoch"],
+        "training_s": sum(record["epoch_s"] for record in run.metrics()),
+        "duration_s": report["duration_s"],
+        "hardware": report["hardware"]["gpu"] or report["hardware"]["processor"],
+        "cpus": report["hardware"]["cpus"],
+        "threads": report["threads"],
+        "commit": report["versions"].get("commit"),
+        "torch": report["versions"]["torch"],
+        "reported_at": report["reported_at"],
+        "job": report["resolved_job"],
+    }
+
+
+def cells(recipe: Recipe, kept: list[dict[str, Any]]) -> list[str]:
+    """A recipe's line: the whole recipe where it was run, else the smaller one, else neither."""
+    published = recipe.published
+    if published != "no figure":
+        published += " test" if recipe.measured_on == "test" else f" ({recipe.measured_on})"
+    system = f"[{recipe.system}](../jobs/{recipe.job}.yaml)"
+    for job in recipe.jobs():
+        if runs := measured(kept, job):
+            return [system, published, *figures(runs), budget(recipe.jobs()[0], job, recipe.note)]
+    return [system, published, "not measured", "", "", "", "", recipe.note]
+
+
+def figures(runs: list[dict[str, Any]]) -> list[str]:
+    """Test top-1 over n seeds, parameters, epochs, seconds and hardware."""
+    top1s, first = [100 * run["test_top1"] for run in runs], runs[0]
+    spread = f" ± {statistics.stdev(top1s):.2f}" if len(top1s) > 1 else ""
+    seconds = statistics.mean(run["training_s"] for run in runs)
+    epochs = "/".join(str(n) for n in sorted({run["epochs"] for run in runs}))
+    return [
+        f"**{statistics.mean(top1s):.2f} %**{spread} (n = {len(runs)})",
+        f"{first['parameters']:,}",
+        epochs,
+        f"{seconds:,.0f}",
+        f"{first['threads']} threads, {first['hardware']}",
+    ]
+
+
+def budget(whole: Job, run: Job, note: str) -> str:
+    """In what a run was smaller than its recipe."""
+    less = [
+        f"{field} {getattr(run.train, field)} instead of {getattr(whole.train, field)}"
+        for field in ("epochs", "steps")
+        if getattr(run.train, field) != getattr(whole.train, field)
+    ]
+    return "; ".join(part for part in (*less, note) if part)
+
+
+HEAD = """# Published systems and ours
+
+`make results` (`make results SMALL=1` on a machine of two cores) runs the recipes of
+[benchmarks/recipes.yaml](../benchmarks/recipes.yaml) and writes this page;
+[results.json](results.json) has every run with its seed, commit, versions and resolved job. Ours is
+always top-1 on the whole test split (of the classes that the job learns), read once, from the
+checkpoint that validation chose. Published figures are as their reports give them, with what they
+were measured on. ± is the standard deviation over seeds. Seconds are those of all epochs,
+validation included, without the start of the node; other work ran on the machine meanwhile, so they
+are upper bounds.
+
+| system | published top-1 | ours, test top-1 | parameters | epochs | s | hardware | remarks |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def write_page(kept: list[dict[str, Any]]) -> None:
+    """Write docs/results.md."""
+    lines = ["| " + " | ".join(cells(recipe, kept)) + " |\n" for recipe in recipes()]
+    PAGE.write_text(HEAD + "".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Run what is missing and write the page after each run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", default="store")
+    parser.add_argument("--cluster", default="local")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--write", action="store_true", help="only write the page anew")
+    options = parser.parse_args()
+    kept: list[dict[str, Any]] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
+    for recipe in () if options.write else recipes():
+        if options.only and recipe.name not in options.only:
+            continue
+        if options.small and recipe.skip and not options.only:
+            print(f"{recipe.name}: left out, it takes {recipe.skip} here", file=sys.stderr)
+            continue
+        job = recipe.jobs()[-1 if options.small else 0]
+        for seed in range(recipe.seeds):
+            if any(run["seed"] == seed for run in measured(kept, job)):
+                continue
+            run = carry_out(recipe, seed, options)
+            print(f"{recipe.name}, seed {seed}: {run['test_top1']:.4f}", file=sys.stderr)
+            kept.append(run)
+            KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            write_page(kept)
+    write_page(kept)
+
+
+if __name__ == "__main__":
+    main()
