@@ -28,24 +28,6 @@ model: {name: cnn3}
 optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
 train: {epochs: EPOCHS, global_batch_size: 256}
 """.replace("EPOCHS", str(EPOCHS))
-BARE = """
-import json, sys, time, torch
-from cifarray.data.manifest import load_manifest
-from cifarray.data.selection import select_rows
-from cifarray.data.shards import plan_reads, read_group
-from cifarray.spec.load import load_job
-from cifarray.store import Store
-from cifarray.training.session import RowSource, Session
-store, job = Store.open(sys.argv[1]), load_job(sys.argv[2])
-manifest = load_manifest(store, "cifar100")
-def read(split, positions, column, seed):
-    for group in plan_reads(manifest, split, positions):
-        yield read_group(store.spec, group, ("image", column, "row_id"))
-torch.set_num_threads(int(sys.argv[3]))
-rows = RowSource(manifest, select_rows(store, manifest, job), read, torch.device("cpu"), 1 << 30)
-stamps = [time.time() for _ in Session(job, rows).records()]
-print(json.dumps([b - a for a, b in zip(stamps, stamps[1:])]))
-"""
 
 
 def cifarray(*arguments: str) -> str:
@@ -56,7 +38,7 @@ def cifarray(*arguments: str) -> str:
 
 def bare_epochs(store: str, job: str, threads: int) -> list[float]:
     """Seconds of each epoch after the first, without Ray."""
-    command = [sys.executable, "-c", BARE, store, job, str(threads)]
+    command = [sys.executable, "-m", "benchmarks.bare", store, job, str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
     return seconds
