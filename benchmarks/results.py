@@ -1,8 +1,12 @@
 """Run the published recipes and write docs/results.md: their figures beside ours.
 
     python -m benchmarks.results [--small] [--only NAME ...] [--store URI] [--cluster NAME]
+    python -m benchmarks.results --weights URI --only NAME ...
+    python -m benchmarks.results --write
 
 A row whose recipe was measured before, with the same fields, is not run again; `--write` runs none.
+`--weights` tests the way of a fine-tune whose published weights cannot be had: one short epoch from
+these weights, which gives no figure.
 Every run is one of `cifarray submit` with one worker and its report is what the table is made from;
 docs/results.json keeps that. The datasets have to be in the store (`cifarray data prepare`).
 """
@@ -44,7 +48,15 @@ class Recipe(Record):
     """Further fields for a machine of two cores."""
     skip: str | None = None
     """How long it would take there, where it is left out."""
+    path: tuple[str, ...] = ()
+    """Further fields for a test of a fine-tune's way with other weights."""
     note: str = ""
+
+    def fields(self, options: argparse.Namespace) -> list[str]:
+        """What is set beside the job's own fields."""
+        if options.weights:
+            return [*self.sets, *self.path, f"model.weights={options.weights}"]
+        return [*self.sets, *(self.small if options.small else ())]
 
     def jobs(self) -> list[Job]:
         """The whole recipe, and the smaller one where there is one."""
@@ -65,13 +77,14 @@ def same_recipe(recorded: dict[str, Any], job: Job) -> bool:
 
 def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
     """The kept runs of a job, one per seed."""
-    found = {run["seed"]: run for run in kept if same_recipe(run["job"], job)}
+    whole = (run for run in kept if not run.get("weights"))
+    found = {run["seed"]: run for run in whole if same_recipe(run["job"], job)}
     return [found[seed] for seed in sorted(found)]
 
 
 def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One run, from submission to its report."""
-    sets = [*recipe.sets, *(recipe.small if options.small else ()), f"seed={seed}"]
+    sets = [*recipe.fields(options), f"seed={seed}"]
     command = [
         str(Path(sys.executable).with_name("cifarray")), "submit", recipe.job, "--json",
         "--store", options.store, "--cluster", options.cluster, "--workers", "1",
@@ -83,6 +96,7 @@ def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> dict[st
     report = run.report()
     return {
         "recipe": recipe.name,
+        "weights": options.weights,
         "seed": seed,
         "test_top1": report["test"]["top1"],
         "test_rows": report["test"]["rows"],
@@ -111,6 +125,9 @@ def cells(recipe: Recipe, kept: list[dict[str, Any]]) -> list[str]:
     for job in recipe.jobs():
         if runs := measured(kept, job):
             return [system, published, *figures(runs), budget(recipe.jobs()[0], job, recipe.note)]
+    if any(run["recipe"] == recipe.name and run.get("weights") for run in kept):
+        tried = "published weights not available; path tested with own weights"
+        return [system, published, "not measured", "", "", "", "", tried]
     return [system, published, "not measured", "", "", "", "", recipe.note]
 
 
@@ -155,10 +172,25 @@ are upper bounds.
 """
 
 
-def write_page(kept: list[dict[str, Any]]) -> None:
-    """Write docs/results.md."""
+def page(kept: list[dict[str, Any]]) -> str:
+    """The text of docs/results.md."""
     lines = ["| " + " | ".join(cells(recipe, kept)) + " |\n" for recipe in recipes()]
-    PAGE.write_text(HEAD + "".join(lines), encoding="utf-8")
+    return HEAD + "".join(lines)
+
+
+def left_out(recipe: Recipe, options: argparse.Namespace) -> bool:
+    """Whether a recipe is not run this time, and why is said."""
+    if options.only:
+        return recipe.name not in options.only
+    if options.small and recipe.skip:
+        print(f"{recipe.name}: left out, it takes {recipe.skip} here", file=sys.stderr)
+    return bool(options.small and recipe.skip)
+
+
+def missing_seeds(recipe: Recipe, kept: list[dict[str, Any]], small: bool) -> list[int]:
+    """The seeds that no kept run has."""
+    done = {run["seed"] for run in measured(kept, recipe.jobs()[-1 if small else 0])}
+    return [seed for seed in range(recipe.seeds) if seed not in done]
 
 
 def main() -> None:
@@ -168,25 +200,20 @@ def main() -> None:
     parser.add_argument("--cluster", default="local")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--write", action="store_true", help="only write the page anew")
+    parser.add_argument("--weights")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     kept: list[dict[str, Any]] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
     for recipe in () if options.write else recipes():
-        if options.only and recipe.name not in options.only:
+        if left_out(recipe, options):
             continue
-        if options.small and recipe.skip and not options.only:
-            print(f"{recipe.name}: left out, it takes {recipe.skip} here", file=sys.stderr)
-            continue
-        job = recipe.jobs()[-1 if options.small else 0]
-        for seed in range(recipe.seeds):
-            if any(run["seed"] == seed for run in measured(kept, job)):
-                continue
-            run = carry_out(recipe, seed, options)
-            print(f"{recipe.name}, seed {seed}: {run['test_top1']:.4f}", file=sys.stderr)
-            kept.append(run)
+        seeds = [0] if options.weights else missing_seeds(recipe, kept, options.small)
+        for seed in seeds:
+            kept.append(carry_out(recipe, seed, options))
+            print(f"{recipe.name}, seed {seed}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            write_page(kept)
-    write_page(kept)
+            PAGE.write_text(page(kept), encoding="utf-8")
+    PAGE.write_text(page(kept), encoding="utf-8")
 
 
 if __name__ == "__main__":
