@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import interpolate
 
 from cifarray.data.boxes import cutout
 from cifarray.data.mixing import MIXINGS, Mix
@@ -114,12 +115,14 @@ def _given(spec: AugmentSpec, names: Mapping[str, object]) -> dict[str, dict[str
 
 
 class Normalize(nn.Module):
-    """Pixels 0 to 255 -> what the network sees, as `preprocess.normalize` says.
+    """Pixels 0 to 255 -> what the network sees, as the job's `preprocess` says.
 
     `mean` and `std` are per channel on the scale 0 to 1: those of train, or for `imagenet` those of
     the backbone, which has three of them and so makes three equal channels of gray images.
     `whitening` holds the `mean` image and the `matrix` that whitening multiplies by. The numbers
-    are buffers outside the state dict, which move and change type with the module.
+    are buffers outside the state dict, which move and change type with the module. Resizing comes
+    last: whitening is of pixels as stored, and the rest, being the same for every pixel of a
+    channel, gives the same before and after.
     """
 
     scale_C11: Tensor
@@ -152,6 +155,9 @@ class Normalize(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """images_NCHW in uint8 (or float, 0 to 255) -> a new float tensor."""
+        return self._resized(self._normalized(images_NCHW))
+
+    def _normalized(self, images_NCHW: Tensor) -> Tensor:
         if self.spec.normalize == "imagenet":
             images_NCHW = images_NCHW.expand(-1, len(self.mean), -1, -1)
         floats_NCHW = images_NCHW.to(self.scale_C11.dtype, copy=True)
@@ -160,6 +166,13 @@ class Normalize(nn.Module):
             return floats_NCHW
         white_NP: Tensor = (floats_NCHW.flatten(1) - self.mean_P) @ self.matrix_PP
         return white_NP.view_as(floats_NCHW)
+
+    def _resized(self, images_NCHW: Tensor) -> Tensor:
+        """Bilinear; smaller images are means over what each pixel covers (antialias)."""
+        side = self.spec.resize
+        if side is None or images_NCHW.shape[2:] == (side, side):
+            return images_NCHW
+        return interpolate(images_NCHW, size=(side, side), mode="bilinear", antialias=True)
 
     def _hold(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)

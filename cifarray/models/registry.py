@@ -156,7 +156,7 @@ def check_model(
 ) -> None:
     """Refuse what can be refused without torch: the name, unused fields, too small an image.
 
-    `shape` is the dataset's (H, W, C) where known, `code` the folder given with `--code`.
+    `shape` is (H, W, C) of what the network sees, where known; `code` is what `--code` gave.
     A network of the user's own is looked up as a file and not run.
 
     Raises: JobError.
@@ -185,7 +185,7 @@ def check_model(
     if shape is not None and min(shape[:2]) < entry.min_size:
         raise JobError(
             f"{spec.name} takes images of at least {entry.min_size}x{entry.min_size} pixels, not "
-            f"{shape[0]}x{shape[1]}; choose another model"
+            f"{shape[0]}x{shape[1]}; choose another model, or set preprocess.resize"
         )
 
 

@@ -124,6 +124,8 @@ class PreprocessSpec(Record):
     as three equal channels; whitening: ZCA, fitted on the rows that are trained on."""
     epsilon: float | None = Field(default=None, gt=0.0)
     """`whitening`: added to each variance, of pixels from 0 to 1, before its root divides."""
+    resize: int | None = Field(default=None, ge=8, le=1024)
+    """Height and width that the network sees; None: those that images are stored in."""
 
     @model_validator(mode="after")
     def _whitening_states_its_epsilon(self) -> Self:
@@ -138,7 +140,14 @@ class PreprocessSpec(Record):
     def reads(self) -> frozenset[str]:
         """The fields that change something beside the others."""
         whitens = self.normalize == "whitening"
-        return frozenset({"normalize", "epsilon"} if whitens else {"normalize"})
+        return frozenset({"normalize", "resize"} | ({"epsilon"} if whitens else set()))
+
+    def seen(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(H, W, C) of what the network sees of images of `shape` (H, W, C)."""
+        height, width, channels = shape
+        if self.resize is not None:
+            height = width = self.resize
+        return height, width, 3 if self.normalize == "imagenet" else channels
 
 
 def without_preset(job: dict[str, Any]) -> dict[str, Any]:

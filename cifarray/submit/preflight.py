@@ -46,7 +46,7 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
     tried = list(candidates(job))
     for candidate in tried:
         _check_metrics(candidate)
-        check_model(candidate.model, shape, code)
+        check_model(candidate.model, candidate.preprocess.seen(shape), code)
         check_optimizer(candidate.optimizer)
         check_schedule(candidate.schedule)
         check_images(candidate.augment, candidate.preprocess, shape)

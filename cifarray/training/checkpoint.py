@@ -160,13 +160,10 @@ def build_network(
 ) -> nn.Module:
     """A job's network with fresh weights in the layout that it is trained and evaluated in.
 
-    `shape` is the images' (H, W, C). Evaluation in another layout would round differently, in the
-    last digits.
+    `shape` is (H, W, C) of the images as stored, not as the network sees them. Evaluation in
+    another layout would round differently, in the last digits.
     """
-    height, width, channels = shape
-    if job.preprocess.normalize == "imagenet":
-        channels = 3  # which it makes of gray images
-    model = build_model(job.model, num_classes, (height, width, channels), code)
+    model = build_model(job.model, num_classes, job.preprocess.seen(shape), code)
     layout = torch.channels_last if job.train.channels_last else torch.contiguous_format
     return model.to(memory_format=layout)
 

@@ -19,8 +19,8 @@ from cifarray.training.checkpoint import Checkpoint, load_checkpoint, write_chec
 from tests.unit.inference.conftest import JOB, Trained, open_session
 
 SCALINGS: dict[str, dict[str, Any]] = {
-    "whitening": {"normalize": "whitening", "epsilon": 1e-3},
-    "imagenet": {"normalize": "imagenet"},
+    "whitening": {"normalize": "whitening", "epsilon": 1e-3, "resize": 10},
+    "imagenet": {"normalize": "imagenet", "resize": 16},
     "signed": {"normalize": "signed"},
 }
 Case = tuple[Checkpoint, dict[str, Predictions]]

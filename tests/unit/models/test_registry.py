@@ -115,7 +115,7 @@ def test_an_image_smaller_than_a_network_can_take_is_refused(name: str):
     shape = (smallest - 1, smallest + 1, 3)
     sentence = (
         f"^{name} takes images of at least {smallest}x{smallest} pixels, not "
-        f"{shape[0]}x{shape[1]}; choose another model$"
+        f"{shape[0]}x{shape[1]}; choose another model, or set preprocess.resize$"
     )
     with pytest.raises(JobError, match=sentence):
         check_model(ModelSpec(name=name), shape)

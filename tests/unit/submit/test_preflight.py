@@ -34,6 +34,20 @@ def test_the_small_job_and_its_sweep_pass():
     check(sweep(), profile())
 
 
+def test_a_network_is_judged_by_the_size_that_it_sees():
+    lenet = {"model": {"name": "lenet25"}}
+    refused(small_job(**lenet), "lenet25 takes images of at least 16x16 pixels, not 8x8; .*resize")
+    check(small_job(**lenet, preprocess={"resize": 16}), profile())
+    small = small_job(**lenet, preprocess={"resize": 15})
+    refused(small, "lenet25 takes images of at least 16x16 pixels, not 15x15")
+
+
+@pytest.mark.parametrize("side", [7, 1025, 0])
+def test_a_size_out_of_bounds_is_refused(side: int):
+    with pytest.raises(JobError, match=r"preprocess\.resize: input should be .* (8|1024)"):
+        load_job("train-digits", [f"preprocess.resize={side}"])
+
+
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [

@@ -26,6 +26,7 @@ from tests.digit_sessions import small_job
         ({"augment": {"fill": "zeros", "zoom": {"fraction": 0.1}, "mixup": {}}}, []),
         ({"preprocess": {"normalize": "unit", "epsilon": 0.1}}, ["preprocess.epsilon"]),
         ({"preprocess": {"normalize": "whitening", "epsilon": 0.1}}, []),
+        ({"preprocess": {"normalize": "unit", "resize": 64}}, []),
         ({"model": {"dropouts": [0.1, 0.1, 0.1]}}, []),
         ({"model": {"name": "resnet18", "dropouts": [0.1]}}, ["model.dropouts"]),
         ({"model": {"name": "cnn3", "args": {"width": 3}}}, ["model.args"]),

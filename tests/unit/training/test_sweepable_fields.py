@@ -33,6 +33,7 @@ OWN = {"name": "network_of_test_sweepable_fields:dense", "args": {"width": 4}}
 VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "preprocess.normalize": ("unit", {}),
     "preprocess.epsilon": (0.1, {"preprocess": {"normalize": "whitening", "epsilon": 0.01}}),
+    "preprocess.resize": (12, {}),
     "augment.horizontal_flip.p": (0.5, {}),
     "augment.vertical_flip.p": (0.5, {}),
     "augment.padded_crop.padding": (1, {}),
