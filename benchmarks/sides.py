@@ -194,7 +194,7 @@ def normalize(images_NCHW: Tensor) -> Tensor:
 def load_split(archive: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images as uint8 NCHW and coarse labels, through cifarray's own safe reader."""
     from cifarray.data.ingest import prepare
-    from cifarray.data.rows import image_array, read_columns
+    from cifarray.data.rows import decoded_shape, image_array, read_columns
     from cifarray.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +202,7 @@ def load_split(archive: Path, split: str) -> tuple[Tensor, Tensor]:
         manifest, _ = prepare(store, "cifar100", str(archive))
         table = read_columns(store, manifest, split, ["row_id", "image", "coarse_label"])
         order = np.argsort(table["row_id"].to_numpy())
-        images = image_array(table["image"], manifest.shape)[order]
+        images = image_array(table["image"], decoded_shape(manifest, None))[order]
         labels = table["coarse_label"].to_numpy().astype(np.int64)[order]
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 

@@ -1,6 +1,6 @@
-"""Commands on datasets: data prepare, data inspect, data verify, and the list of them."""
+"""Commands on a dataset: data prepare, data inspect, data verify."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,9 +37,27 @@ ArchiveOption = Annotated[
         "--archive",
         metavar="PATH|URL",
         help="The published archive, or one of its layout with fewer rows; a folder where it comes "
-        "as several files  [default: fetched from its official address]",
+        "as several files; for --layout a folder, tar or zip  [default: fetched from its official "
+        "address]",
         show_default=False,
     ),
+]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="LAYOUT",
+        help="Of images of your own, under a NAME that you choose: imagefolder (train/CLASS/x.jpg, "
+        "test/CLASS/y.png) or huggingface (train-*.parquet, test-*.parquet)  [default: NAME is of "
+        "the catalog]",
+        show_default=False,
+    ),
+]
+CropOption = Annotated[
+    bool, typer.Option("--crop", help="Cut images to the boxes that the archive holds (cub200).")
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")
 ]
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Write it anew though it is there, as when it is damaged.")
@@ -54,6 +72,9 @@ GridOption = Annotated[
 def prepare(
     name: NameArgument,
     archive: ArchiveOption = None,
+    layout: LayoutOption = None,
+    crop: CropOption = False,
+    skip_bad: SkipBadOption = False,
     again: AgainOption = False,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
@@ -63,23 +84,34 @@ def prepare(
 ) -> None:
     """Bring a dataset into the store as Parquet; what is there already is left as it is.
 
+    \b
     Example: cifarray data prepare cifar100 --archive cifar-100-python.tar.gz
+             cifarray data prepare flowers --layout imagefolder --archive my-flowers/
     """
     from cifarray.cli.data_progress import shown_progress
+    from cifarray.data.ingest import Ingest
     from cifarray.data.ingest import prepare as prepare_dataset
 
+    how = Ingest(layout, crop, skip_bad)
     opened = open_store(store, endpoint, cluster)
     with shown_progress() as progress:
-        manifest, written = prepare_dataset(opened, name, archive, progress, again=again)
+        manifest, written = prepare_dataset(opened, name, archive, progress, again=again, how=how)
     if json:
-        output.print_json(_prepared(opened, manifest) | {"written": written})
+        output.print_json(described(opened, manifest) | {"written": written})
         return
     state = "is now" if written else "was already"
     output.print_line(f"{manifest.title} {state} in {_folder(opened, manifest)}")
     for split, content in manifest.splits.items():
         output.print_line(f"  {split:<6} {content.rows:>8,} rows")
-    if not manifest.source.complete:
-        output.print_line(f"  fewer rows than published: {manifest.source.name} holds a part")
+    source = manifest.source
+    if not source.complete:
+        output.print_line(f"  fewer rows than published: {source.name} holds a part")
+    if source.missing_images:
+        output.print_line(f"  {source.missing_images:,} images that it lists are not in it")
+    if source.skipped_images:
+        output.print_line(f"  {source.skipped_images:,} images did not decode and are left out")
+    if manifest.storage == "encoded":
+        output.print_line("  images have different sizes: jobs on them set preprocess.resize")
 
 
 @app.command()
@@ -139,7 +171,7 @@ def verify(
         problems = verify_dataset(opened, name, manifest.digest, progress)
     files = sum(len(split.files) for split in manifest.splits.values())
     if json:
-        output.print_json(_prepared(opened, manifest) | {"files": files, "problems": problems})
+        output.print_json(described(opened, manifest) | {"files": files, "problems": problems})
     for problem in problems[:SHOWN_PROBLEMS]:
         output.warn(problem)
     if problems:
@@ -153,43 +185,6 @@ def verify(
         )
 
 
-def datasets(
-    store: StoreOption = None,
-    endpoint: EndpointOption = None,
-    cluster: ClusterOption = "local",
-    json: JsonOption = False,
-) -> None:
-    """List the datasets that cifarray knows, and which of them are prepared in the store.
-
-    Example: cifarray datasets --store s3://bucket/cifarray
-    """
-    from cifarray.data.catalog import DATASETS
-    from cifarray.data.manifest import latest_digest, load_manifest
-
-    opened = open_store(store, endpoint, cluster)
-    found = []
-    for entry in DATASETS.values():
-        known: dict[str, Any] = {
-            "name": entry.name,
-            "title": entry.title,
-            "shape": list(entry.shape),
-            "classes": len(entry.classes),
-            "coarse_classes": len(entry.coarse_classes),
-            "published_rows": dict(entry.rows),
-            "download_bytes": sum(file.size_bytes for file in entry.archives),
-            "homepage": entry.homepage,
-            "prepared": None,
-        }
-        if latest_digest(opened, entry.name):
-            known["prepared"] = _prepared(opened, load_manifest(opened, entry.name))
-        found.append(known)
-    if json:
-        output.print_json(found)
-        return
-    columns = ("name", "images", "classes", "train", "test", "download", "prepared")
-    output.print_table(columns, [_listed(known) for known in found])
-
-
 @contextmanager
 def _writing(grid: Path) -> Iterator[None]:
     try:
@@ -200,31 +195,18 @@ def _writing(grid: Path) -> Iterator[None]:
         ) from error
 
 
-def _listed(known: dict[str, Any]) -> list[object]:
-    rows, prepared = known["published_rows"], known["prepared"]
-    there = None
-    if prepared:
-        held = " + ".join(f"{count:,}" for count in prepared["rows"].values())
-        there = f"{prepared['digest'][:12]} ({held} rows)"
-    download = known["download_bytes"]
-    return [
-        known["name"],
-        "x".join(map(str, known["shape"])),
-        known["classes"],
-        f"{rows['train']:,}",
-        f"{rows['test']:,}",
-        output.size(download) if download else None,
-        there,
-    ]
-
-
-def _prepared(store: "Store", manifest: "Manifest") -> dict[str, Any]:
+def described(store: "Store", manifest: "Manifest") -> dict[str, Any]:
+    """What is in the store of a dataset, as JSON."""
     return {
         "name": manifest.name,
         "digest": manifest.digest,
         "folder": _folder(store, manifest),
         "rows": {split: content.rows for split, content in manifest.splits.items()},
         "complete": manifest.source.complete,
+        "storage": manifest.storage,
+        "crop": manifest.source.crop,
+        "missing_images": manifest.source.missing_images,
+        "skipped_images": manifest.source.skipped_images,
     }
 
 
@@ -235,14 +217,14 @@ def _folder(store: "Store", manifest: "Manifest") -> str:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
-    height, width, channels = findings["shape"]
     output.print_line(
-        f"{findings['title']}  {height}x{width}x{channels}  {findings['digest'][:12]}"
+        f"{findings['title']}  {images_of(findings['shape'])}  {findings['digest'][:12]}"
     )
     output.print_line(f"{findings['store']}/{findings['folder']}")
     output.print_line()
     names = ["rows", "missing_images", "undecodable_images", "unknown_labels"]
     names += ["min", "max", "channel_mean", "channel_std"]
+    names += [] if findings["shape"] else ["heights", "widths"]
     splits = findings["splits"]
     rows = [
         [name.replace("_", " "), *(_figure(content[name]) for content in splits.values())]
@@ -260,8 +242,17 @@ def _print_findings(findings: dict[str, Any]) -> None:
         output.print_line(f"sample images: {findings['grid']}")
 
 
+def images_of(shape: Sequence[int] | None) -> str:
+    """The size of a dataset's images in words."""
+    return "x".join(map(str, shape)) if shape else "any size"
+
+
 def _figure(value: Any) -> object:
-    return " ".join(f"{part:.4f}" for part in value) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    if all(isinstance(part, int) for part in value):
+        return " to ".join(map(str, value))
+    return " ".join(f"{part:.4f}" for part in value)
 
 
 def _print_duplicates(duplicates: dict[str, Any]) -> None:

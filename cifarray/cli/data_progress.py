@@ -26,6 +26,10 @@ class ShownProgress:
         """Move the bar that is shown."""
         self._advance(amount)
 
+    def remark(self, text: str) -> None:
+        """Print what a person should know."""
+        output.say(text)
+
     def close(self) -> None:
         """End the bar that is shown."""
         self._shown.close()

@@ -35,7 +35,7 @@ COMMANDS = {
     "exporter": "exporter:exporter",
     "jobs": "catalogs:jobs",
     "models": "inference:models",
-    "datasets": "data:datasets",
+    "datasets": "datasets:datasets",
     "doctor": "doctor:doctor",
 }
 """Command, and the module:function below cifarray.cli; the order is that of the help."""

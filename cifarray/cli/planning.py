@@ -88,7 +88,13 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
     if wish.code is not None:
         _refuse_no_folder(wish.code)
     planned = plan(
-        job, profile, workers=wish.workers, code=wish.code, best_of=best_of, sets=wish.sets
+        job,
+        profile,
+        workers=wish.workers,
+        code=wish.code,
+        best_of=best_of,
+        sets=wish.sets,
+        store=store,
     )
     for remark in remarks(planned.job):
         output.say(remark)

@@ -1,7 +1,7 @@
 """Look into a prepared dataset: what its rows hold, and what to know of before training."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cifarray.data.decoding import decode
 from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest
 from cifarray.data.rows import image_array, opened
-from cifarray.data.statistics import count_pixels, moments
+from cifarray.data.statistics import count_picture, count_pixels, moments
 from cifarray.errors import DatasetError
 from cifarray.store import Store
 
@@ -19,7 +20,7 @@ LISTED_GROUPS = 20
 """Groups of equal images that are named one by one; all of them are counted."""
 
 Copies = dict[bytes, list[tuple[str, int, int]]]
-"""Per image, by its digest: split, row_id and label of each row that holds it."""
+"""Per image, by the digest of its bytes: split, row_id and label of each row that holds it."""
 
 
 class SplitAudit:
@@ -29,34 +30,63 @@ class SplitAudit:
         self.classes = len(manifest.classes)
         self.rows = 0
         self.missing = 0
-        self.undecodable = 0
+        self.unread = 0
+        """Rows of files and row groups that are damaged."""
+        self.undecodable_images = 0
+        """Of the rows that were read."""
         self.unknown_labels = 0
         self.class_counts = np.zeros(self.classes, dtype=np.int64)
-        self.pixels = np.zeros((manifest.shape[2], 256), dtype=np.int64)
+        self.shape, self.channels = manifest.shape, manifest.channels
+        self.pixels = np.zeros((self.channels, 256), dtype=np.int64)
+        self.heights: Counter[int] = Counter()
+        self.widths: Counter[int] = Counter()
 
-    def add(self, labels: NDArray[np.int16], images: NDArray[np.uint8]) -> None:
+    def add(self, labels: NDArray[np.int16], images: pa.ChunkedArray) -> None:
         """Count these rows."""
         known = labels[(labels >= 0) & (labels < self.classes)]
         self.rows += len(labels)
         self.unknown_labels += len(labels) - len(known)
         self.class_counts += np.bincount(known, minlength=self.classes)
-        self.pixels += count_pixels(images)
+        if self.shape is None:
+            for content in images:
+                self._add_encoded(content.as_py())
+            return
+        self.pixels += count_pixels(image_array(images, self.shape))
+        self.heights[self.shape[0]] += len(labels)
+        self.widths[self.shape[1]] += len(labels)
+
+    def _add_encoded(self, content: bytes) -> None:
+        try:
+            image = decode(content)
+        except ValueError:
+            self.undecodable_images += 1
+            return
+        self.pixels += count_picture(image, self.channels)
+        self.heights[image.height] += 1
+        self.widths[image.width] += 1
 
     def figures(self) -> dict[str, Any]:
         """As JSON; channel figures are 0 to 1, min and max 0 to 255 as stored."""
         mean, std = moments(self.pixels)
         (present,) = np.nonzero(self.pixels.sum(axis=0))
         return {
-            "rows": self.rows + self.missing + self.undecodable,
+            "rows": self.rows + self.missing + self.unread,
             "missing_images": self.missing,
-            "undecodable_images": self.undecodable,
+            "undecodable_images": self.unread + self.undecodable_images,
             "unknown_labels": self.unknown_labels,
             "class_counts": self.class_counts.tolist(),
             "channel_mean": list(mean),
             "channel_std": list(std),
             "min": int(present[0]) if len(present) else None,
             "max": int(present[-1]) if len(present) else None,
+            "heights": _range(self.heights),
+            "widths": _range(self.widths),
         }
+
+
+def _range(counted: Counter[int]) -> list[int] | None:
+    """The least and the greatest of what was counted."""
+    return [min(counted), max(counted)] if counted else None
 
 
 def inspect_dataset(store: Store, name: str, digest: str | None = None) -> dict[str, Any]:
@@ -80,7 +110,8 @@ def inspect_dataset(store: Store, name: str, digest: str | None = None) -> dict[
         "folder": dataset_prefix(manifest.name, manifest.digest),
         "source": manifest.source.model_dump(mode="json"),
         "citation": manifest.citation,
-        "shape": list(manifest.shape),
+        "shape": list(manifest.shape) if manifest.shape else None,
+        "storage": manifest.storage,
         "classes": list(manifest.classes),
         "coarse_classes": list(manifest.coarse_classes),
         "splits": splits,
@@ -99,11 +130,11 @@ def _audit_split(store: Store, manifest: Manifest, split: str, copies: Copies) -
                 for group, rows in enumerate(file.row_groups):
                     table = _decoded(parquet, group)
                     if table is None:
-                        audit.undecodable += rows
+                        audit.unread += rows
                     else:
-                        _audit_table(audit, manifest, split, table, copies)
+                        _audit_table(audit, split, table, copies)
         except DatasetError:  # no Parquet file, or one of another dataset
-            audit.undecodable += file.rows
+            audit.unread += file.rows
     return audit
 
 
@@ -115,16 +146,12 @@ def _decoded(parquet: pq.ParquetFile, group: int) -> pa.Table | None:
         return None
 
 
-def _audit_table(
-    audit: SplitAudit, manifest: Manifest, split: str, table: pa.Table, copies: Copies
-) -> None:
-    images = image_array(table["image"], manifest.shape)
+def _audit_table(audit: SplitAudit, split: str, table: pa.Table, copies: Copies) -> None:
     labels = table["label"].to_numpy()
-    audit.add(labels, images)
-    flat = images.reshape(len(images), -1)
+    audit.add(labels, table["image"])
     row_ids = table["row_id"].to_pylist()
-    for row_id, label, pixels in zip(row_ids, labels.tolist(), flat, strict=True):
-        digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
+    for row_id, label, image in zip(row_ids, labels.tolist(), table["image"], strict=True):
+        digest = hashlib.blake2b(image.as_buffer(), digest_size=16).digest()
         copies[digest].append((split, row_id, label))
 
 

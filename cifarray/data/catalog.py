@@ -1,10 +1,15 @@
-"""The datasets that cifarray knows: classes, shape, splits, official archives and checksums."""
+"""The datasets that cifarray knows: classes, shape, splits, official archives and checksums.
 
+A dataset of the user's own has an entry too, made of its name and the layout of its archive.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
+from cifarray.data.cub200_classes import CUB200_CLASSES
 from cifarray.errors import DatasetError
 from cifarray.spec.load import unknown_name
 
@@ -25,12 +30,12 @@ class DatasetEntry:
 
     name: str
     title: str
-    shape: tuple[int, int, int]
-    """Height, width, channels."""
+    shape: tuple[int, int, int] | None
+    """Height, width, channels; None where sizes differ, or nobody has looked yet."""
     classes: tuple[str, ...]
     rows: Mapping[str, int]
-    """Published rows of each split; an archive given by path may hold fewer."""
-    layout: Literal["cifar-pickle", "idx", "digits"]
+    """Published rows of each split; an archive given by path may hold fewer. Empty of one's own."""
+    layout: Literal["cifar-pickle", "idx", "digits", "cub200", "imagefolder", "huggingface"]
     citation: str
     homepage: str
     archives: tuple[RemoteFile, ...] = ()
@@ -40,9 +45,15 @@ class DatasetEntry:
     fine_to_coarse: tuple[int, ...] = ()
 
     @property
+    def fixed_shape(self) -> tuple[int, int, int]:
+        """The shape of all images, in layouts that are arrays of pixels."""
+        assert self.shape is not None
+        return self.shape
+
+    @property
     def image_bytes(self) -> int:
-        """Bytes of one image as uint8."""
-        height, width, channels = self.shape
+        """Bytes of one image as uint8, in layouts that are arrays of pixels."""
+        height, width, channels = self.fixed_shape
         return height * width * channels
 
     @property
@@ -201,9 +212,35 @@ DIGITS = DatasetEntry(
     homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html",
 )
 
+CUB200 = DatasetEntry(
+    name="cub200",
+    title="CUB-200-2011",
+    shape=None,
+    classes=CUB200_CLASSES,
+    rows={"train": 5_994, "test": 5_794},
+    layout="cub200",
+    archives=(
+        RemoteFile(
+            name="CUB_200_2011.tgz",
+            url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            md5="97eceeb196236b17998738112f37df78",
+            size_bytes=1_150_585_339,
+        ),
+    ),
+    citation=(
+        "Catherine Wah, Steve Branson, Peter Welinder, Pietro Perona, Serge Belongie. "
+        "The Caltech-UCSD Birds-200-2011 Dataset. "
+        "Technical report CNS-TR-2011-001, California Institute of Technology, 2011."
+    ),
+    homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+)
+
 DATASETS: dict[str, DatasetEntry] = {
-    entry.name: entry for entry in (CIFAR100, CIFAR10, FASHION_MNIST, DIGITS)
+    entry.name: entry for entry in (CIFAR100, CIFAR10, FASHION_MNIST, CUB200, DIGITS)
 }
+OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+OWN_LAYOUTS = ("imagefolder", "huggingface")
+"""The layouts in which a person's own images may lie."""
 
 
 def dataset_entry(name: str) -> DatasetEntry:
@@ -213,5 +250,36 @@ def dataset_entry(name: str) -> DatasetEntry:
         DatasetError: the catalog has no such name; the sentence lists those it has.
     """
     if name not in DATASETS:
-        raise DatasetError(unknown_name("dataset", name, list(DATASETS)))
+        raise DatasetError(f"{unknown_name('dataset', name, list(DATASETS))}; {_own_images(name)}")
     return DATASETS[name]
+
+
+def _own_images(name: str) -> str:
+    """The half-sentence that says how a name becomes that of a dataset of one's own."""
+    called = name if OWN_NAME.fullmatch(name) else "NAME"
+    return (
+        f"or prepare images of your own: `cifarray data prepare {called} --layout imagefolder "
+        "--archive DIR`"
+    )
+
+
+def own_dataset(name: str, layout: str) -> DatasetEntry:
+    """The entry of images of the user's own, of which an archive says everything else.
+
+    Raises:
+        DatasetError: a name of the catalog, or one that no folder can have; an unknown layout.
+    """
+    if layout not in OWN_LAYOUTS:
+        raise DatasetError(unknown_name("layout", layout, OWN_LAYOUTS))
+    if name in DATASETS:
+        raise DatasetError(
+            f"{name} is a dataset of the catalog, whose layout is known; leave --layout out, or "
+            "give your images another name"
+        )
+    if not OWN_NAME.fullmatch(name):
+        raise DatasetError(
+            f"cannot name a dataset {name!r}; a name has lower-case letters, digits, '-' and '_', "
+            "begins with a letter or a digit and has at most 63 characters"
+        )
+    kind: Any = layout
+    return DatasetEntry(name, name, None, (), {}, kind, citation="", homepage="")

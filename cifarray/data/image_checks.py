@@ -10,6 +10,21 @@ LARGEST_WHITENED = (64, 64, 3)
 Shape = tuple[int, int, int]
 
 
+def held_shape(name: str, shape: Shape | None, preprocess: PreprocessSpec) -> Shape:
+    """(H, W, C) of a dataset's images as workers hold them: as stored, or the squares asked for.
+
+    Raises: JobError for images of different sizes, which are stored encoded, without a size.
+    """
+    if shape is not None:
+        return shape
+    if preprocess.resize is None:
+        raise JobError(
+            f"the images of {name} have different sizes; set preprocess.resize to the height and "
+            "width that the network is to see, such as 224"
+        )
+    return preprocess.resize, preprocess.resize, 3
+
+
 def check_images(augment: AugmentSpec, preprocess: PreprocessSpec, shape: Shape) -> None:
     """Refuse what images of `shape` (H, W, C) rule out, and fields that are not read.
 

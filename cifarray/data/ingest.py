@@ -1,48 +1,46 @@
-"""Turn an archive into a dataset in the store: Parquet parts first, then what makes them valid."""
+"""Turn an archive into a dataset in the store: find it, write what is not there, put it in use."""
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cifarray.data.archives.arrays import SplitArrays, check_splits
-from cifarray.data.archives.cifar import read_cifar
 from cifarray.data.archives.digits import read_digits
-from cifarray.data.archives.idx import read_idx
-from cifarray.data.catalog import DatasetEntry, dataset_entry
+from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
+from cifarray.data.content import Content, open_images
+from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.manifest import (
-    ArchivePart,
-    FileManifest,
     Manifest,
-    SourceManifest,
-    SplitManifest,
     dataset_prefix,
     find_manifest,
     latest_digest,
     latest_key,
-    manifest_key,
     prepare_command,
 )
-from cifarray.data.parquet import dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress, Silent
 from cifarray.data.source import Source, combined_sha256, find_source
-from cifarray.data.statistics import count_pixels, moments
-from cifarray.errors import ArchiveError, DatasetError, KeyMissingError
+from cifarray.data.statistics import count_pixels
+from cifarray.data.writing import INGEST_VERSION, write_dataset
+from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
 from cifarray.store import Store
-
-INGEST_VERSION = 1
-"""Part of the digest: raise it whenever the same archive would give other bytes."""
 
 DIGITS_NAME = "sklearn.datasets.load_digits"
 
-Splits = Mapping[str, SplitArrays]
-LAYOUTS: dict[str, Callable[[DatasetEntry, Path], Splits]] = {
-    "cifar-pickle": read_cifar,
-    "idx": read_idx,
-}
+
+@dataclass(frozen=True)
+class Ingest:
+    """How an archive of image files is to be read."""
+
+    layout: str | None = None
+    """Of images of the user's own; the catalog knows that of its datasets."""
+    crop: bool = False
+    """Cut images to the boxes that the archive holds."""
+    skip_bad: bool = False
+    """Leave out images that do not decode, and count them."""
 
 
 def prepare(
@@ -52,6 +50,7 @@ def prepare(
     progress: Progress | None = None,
     *,
     again: bool = False,
+    how: Ingest | None = None,
 ) -> tuple[Manifest, bool]:
     """Bring a dataset into the store; the manifest, and whether anything had to be written.
 
@@ -62,52 +61,79 @@ def prepare(
 
     Raises:
         DatasetError: the catalog has no such name, or another version came into use meanwhile.
+        InputError: the dataset's layout does not have what is asked for.
         ArchiveError: the archive is missing, broken, malicious or another dataset's.
         StoreError: the store cannot be used.
     """
-    entry = dataset_entry(name)
-    progress = progress or Silent()
+    how, progress = how or Ingest(), progress or Silent()
+    entry = own_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
+    _refuse_what_is_not_read(entry, how)
     store.check()
     before = _tag_of_latest(store, name)
-    known = _published_before(store, entry) if archive is None and not again else None
+    known = _published_before(store, entry, how.crop) if archive is None and not again else None
     if known:
         return _in_use(store, known, before), False
-    source, read = _opened(entry, archive, progress)
-    whole = None if again else _whole(store, entry, dataset_digest(source.sha256, name))
+    source, opened = _opened(entry, archive, how, progress)
+    digest = dataset_digest(source.sha256, name, crop=how.crop)
+    whole = None if again else _whole(store, entry, digest)
     if whole:
         return _in_use(store, whole, before), False
-    progress.start(f"reading {source.name}", None, "rows")
-    return _in_use(store, _write(store, entry, source, read(), progress), before), True
+    with opened() as content:
+        manifest = write_dataset(store, entry, source, digest, content, progress, crop=how.crop)
+    return _in_use(store, manifest, before), True
 
 
-def dataset_digest(archive_sha256: str, name: str) -> str:
+def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
+    layout = IMAGE_LAYOUTS.get(entry.layout)
+    if how.crop and not (layout and layout.boxes):
+        having = ", ".join(name for name, other in IMAGE_LAYOUTS.items() if other.boxes)
+        raise InputError(
+            f"{entry.name} has no boxes to crop its images to; leave --crop out (it is for "
+            f"{having})"
+        )
+    if how.skip_bad and not layout:
+        raise InputError(
+            f"{entry.name} holds arrays of pixels, none of which can fail to decode; leave "
+            "--skip-bad out"
+        )
+
+
+def dataset_digest(archive_sha256: str, name: str, *, crop: bool = False) -> str:
     """What names a dataset's folder; known before anything is written."""
-    return hashlib.sha256(f"{archive_sha256}\n{name}\n{INGEST_VERSION}\n".encode()).hexdigest()
-
-
-def stored_order(split: str, rows: int) -> NDArray[np.int64]:
-    """The row_ids of a split in the order in which they are stored, shuffled once and for all.
-
-    By a hash, which unlike a generator gives the same order under any version of NumPy.
-    """
-    draws = b"".join(
-        hashlib.blake2b(f"{split}:{row}".encode(), digest_size=8).digest() for row in range(rows)
-    )
-    return np.argsort(np.frombuffer(draws, dtype=">u8"), kind="stable").astype(np.int64)
+    said = f"{archive_sha256}\n{name}\n{INGEST_VERSION}\n" + "crop\n" * crop
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _opened(
-    entry: DatasetEntry, archive: str | None, progress: Progress
-) -> tuple[Source, Callable[[], Splits]]:
-    """What the dataset is made from, and what reads it."""
-    if entry.layout != "digits":
-        source = find_source(entry, archive, progress)
-        return source, lambda: LAYOUTS[entry.layout](entry, source.path)
-    if archive is not None:
-        raise ArchiveError(f"{entry.name} comes with scikit-learn; leave --archive out")
-    splits = read_digits(entry)
-    sums = ((split, _arrays_sha256(arrays)) for split, arrays in splits.items())
-    return Source(Path(), DIGITS_NAME, combined_sha256(sums), published=True), lambda: splits
+    entry: DatasetEntry, archive: str | None, how: Ingest, progress: Progress
+) -> tuple[Source, Callable[[], AbstractContextManager[Content]]]:
+    """What the dataset is made from, and what opens it."""
+    if entry.layout == "digits":
+        if archive is not None:
+            raise ArchiveError(f"{entry.name} comes with scikit-learn; leave --archive out")
+        splits = read_digits(entry)
+        sums = ((split, _arrays_sha256(arrays)) for split, arrays in splits.items())
+        source = Source(Path(), DIGITS_NAME, combined_sha256(sums), published=True)
+        return source, lambda: _arrays(entry, source, lambda: splits, progress)
+    source = find_source(entry, archive, progress)
+    if entry.layout in IMAGE_LAYOUTS:
+        return source, lambda: open_images(entry, source, how.crop, how.skip_bad, progress)
+    read = LAYOUTS[entry.layout]
+    return source, lambda: _arrays(entry, source, lambda: read(entry, source.path), progress)
+
+
+@contextmanager
+def _arrays(
+    entry: DatasetEntry,
+    source: Source,
+    read: Callable[[], Mapping[str, SplitArrays]],
+    progress: Progress,
+) -> Iterator[Content]:
+    """The content of an archive of arrays of pixels."""
+    progress.start(f"reading {source.name}", None, "rows")
+    splits = read()
+    check_splits(entry, splits)
+    yield Content(entry.shape, entry.classes, splits, count_pixels(splits["train"].images))
 
 
 def _arrays_sha256(arrays: SplitArrays) -> str:
@@ -115,11 +141,13 @@ def _arrays_sha256(arrays: SplitArrays) -> str:
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
-def _published_before(store: Store, entry: DatasetEntry) -> Manifest | None:
+def _published_before(store: Store, entry: DatasetEntry, crop: bool) -> Manifest | None:
     """The dataset that an earlier call made from the published archive, without fetching it."""
     for folder in store.folders(f"datasets/{entry.name}"):
         manifest = _whole(store, entry, folder)
-        if manifest and manifest.source.published and manifest.ingest_version == INGEST_VERSION:
+        if manifest is None or manifest.ingest_version != INGEST_VERSION:
+            continue
+        if manifest.source.published and manifest.source.crop == crop:
             return manifest
     return None
 
@@ -176,93 +204,3 @@ def _named(store: Store, name: str) -> str | None:
         return latest_digest(store, name)
     except DatasetError:
         return None
-
-
-def _write(
-    store: Store,
-    entry: DatasetEntry,
-    source: Source,
-    splits: Splits,
-    progress: Progress,
-) -> Manifest:
-    check_splits(entry, splits)
-    digest = dataset_digest(source.sha256, entry.name)
-    rows = sum(arrays.rows for arrays in splits.values())
-    progress.start(f"writing {entry.name}", rows, "rows")
-    written = {
-        split: _write_split(store, entry, digest, split, arrays, progress)
-        for split, arrays in splits.items()
-    }
-    mean, std = moments(count_pixels(splits["train"].images))
-    complete = all(arrays.rows == entry.rows[split] for split, arrays in splits.items())
-    manifest = Manifest(
-        name=entry.name,
-        title=entry.title,
-        digest=digest,
-        ingest_version=INGEST_VERSION,
-        shape=entry.shape,
-        classes=entry.classes,
-        coarse_classes=entry.coarse_classes,
-        fine_to_coarse=entry.fine_to_coarse,
-        splits=written,
-        mean=mean,
-        std=std,
-        source=SourceManifest(
-            sha256=source.sha256,
-            name=source.name,
-            complete=complete,
-            published=source.published,
-        ),
-        citation=entry.citation,
-    )
-    store.write_json(manifest_key(entry.name, digest), manifest.model_dump(mode="json"))
-    return manifest
-
-
-def _write_split(
-    store: Store,
-    entry: DatasetEntry,
-    digest: str,
-    split: str,
-    arrays: SplitArrays,
-    progress: Progress,
-) -> SplitManifest:
-    schema = dataset_schema(entry.shape, coarse=bool(entry.coarse_classes))
-    order = stored_order(split, arrays.rows)
-    files: list[FileManifest] = []
-    first = 0
-    with tempfile.TemporaryDirectory(prefix="cifarray-") as folder:
-        path = Path(folder) / "part.parquet"
-        for number, row_groups in enumerate(plan_files(arrays.rows, entry.image_bytes)):
-            rows = sum(row_groups)
-            write_part(path, schema, arrays, order[first : first + rows], row_groups)
-            key = f"{split}/part-{number:05d}.parquet"
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            files.append(
-                FileManifest(
-                    key=key,
-                    rows=rows,
-                    size_bytes=path.stat().st_size,
-                    sha256=sha256,
-                    row_groups=tuple(row_groups),
-                )
-            )
-            store.upload(path, f"{dataset_prefix(entry.name, digest)}/{key}")
-            progress.advance(rows)
-            first += rows
-    counts = np.bincount(arrays.labels, minlength=len(entry.classes))
-    return SplitManifest(
-        rows=arrays.rows,
-        files=tuple(files),
-        class_counts=tuple(counts.tolist()),
-        archive_parts=_archive_parts(split, arrays),
-    )
-
-
-def _archive_parts(split: str, arrays: SplitArrays) -> tuple[ArchivePart, ...]:
-    parts, first = [], 0
-    for name, rows in arrays.parts or ((split, arrays.rows),):
-        parts.append(ArchivePart(name=name, first_row_id=first, rows=rows))
-        first += rows
-    return tuple(parts)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from cifarray.data.catalog import dataset_entry
+from cifarray.data.catalog import DATASETS, dataset_entry
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.spec.record import Record
 from cifarray.store import Store
@@ -75,6 +75,12 @@ class SourceManifest(Record):
     """Whether every split holds as many rows as published."""
     published: bool = False
     """Whether its bytes are those of the catalog's checksums."""
+    crop: bool = False
+    """Whether images were cut to the boxes that it holds."""
+    missing_images: Count = 0
+    """Images that it lists and does not hold."""
+    skipped_images: Count = 0
+    """Images that did not decode and were left out, as `--skip-bad` asks."""
 
 
 class Manifest(Record):
@@ -85,14 +91,17 @@ class Manifest(Record):
     title: str
     digest: Sha256
     ingest_version: int = Field(ge=1)
-    shape: tuple[
-        Annotated[int, Field(ge=1, le=4096)],
-        Annotated[int, Field(ge=1, le=4096)],
-        Annotated[int, Field(ge=1, le=4)],
-    ]
-    """Height, width, channels."""
+    shape: (
+        tuple[
+            Annotated[int, Field(ge=1, le=4096)],
+            Annotated[int, Field(ge=1, le=4096)],
+            Annotated[int, Field(ge=1, le=4)],
+        ]
+        | None
+    )
+    """Height, width, channels; None of encoded images, which become squares of RGB."""
     storage: Literal["fixed", "encoded"] = "fixed"
-    """fixed: uint8 pixels, all images of one shape; encoded: JPEG or PNG."""
+    """fixed: uint8 pixels, all images of one shape; encoded: JPEG or PNG, each of its size."""
     classes: tuple[str, ...] = Field(min_length=1)
     coarse_classes: tuple[str, ...] = ()
     fine_to_coarse: tuple[Count, ...] = ()
@@ -112,8 +121,10 @@ class Manifest(Record):
             raise ValueError(f"splits are {sorted(self.splits)}, not train and test")
         if any(len(split.class_counts) != len(self.classes) for split in self.splits.values()):
             raise ValueError(f"class_counts are not {len(self.classes)} long")
-        if not len(self.mean) == len(self.std) == self.shape[2]:
-            raise ValueError(f"mean and std are not {self.shape[2]} long")
+        if (self.shape is None) != (self.storage == "encoded"):
+            raise ValueError(f"storage {self.storage} does not go with shape {self.shape}")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std are not {self.channels} long")
         if self.coarse_classes and (
             len(self.fine_to_coarse) != len(self.classes)
             or max(self.fine_to_coarse) >= len(self.coarse_classes)
@@ -122,10 +133,14 @@ class Manifest(Record):
         return self
 
     @property
-    def image_bytes(self) -> int:
-        """Bytes of one image as uint8."""
-        height, width, channels = self.shape
-        return height * width * channels
+    def train_parts(self) -> tuple[str, ...]:
+        """Names of the archive's parts that train comes from, in order."""
+        return tuple(part.name for part in self.splits["train"].archive_parts)
+
+    @property
+    def channels(self) -> int:
+        """Of every image, once it is decoded."""
+        return 3 if self.shape is None else self.shape[2]
 
 
 def dataset_prefix(name: str, digest: str) -> str:
@@ -203,4 +218,5 @@ def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
 def prepare_command(store: Store, name: str) -> str:
     """What a person types to get the dataset into this store."""
     endpoint = f" --endpoint {store.endpoint}" if store.endpoint else ""
-    return f"cifarray data prepare {name} --store {store.uri}{endpoint}"
+    own = "" if name in DATASETS else " --layout LAYOUT --archive DIR"
+    return f"cifarray data prepare {name}{own} --store {store.uri}{endpoint}"

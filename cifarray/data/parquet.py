@@ -9,21 +9,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cifarray.data.archives.arrays import SplitArrays
+from cifarray.data.content import SplitRows
 
 FILE_BYTES = 64 << 20
-"""Pixels per file, about: large datasets get files of 32 to 96 MiB."""
+"""Images per file, about: large datasets get files of 32 to 96 MiB."""
 ROW_GROUP_BYTES = 8 << 20
-"""Pixels per row group at most, so that a worker reads little more than its own rows."""
+"""Images per row group at most, so that a worker reads little more than its own rows."""
 LEAST_ROW_GROUPS = 16
 """Of a split: with fewer, the shards of a small dataset could not be cut apart."""
 
 
-def dataset_schema(shape: Sequence[int], coarse: bool) -> pa.Schema:
-    """Columns image (uint8, HWC), label, coarse_label where there is one, row_id; none null."""
-    layout = {"shape": json.dumps(list(shape)), "layout": "HWC", "dtype": "uint8"}
+def dataset_schema(shape: Sequence[int] | None, coarse: bool) -> pa.Schema:
+    """Columns image, label, coarse_label where there is one, row_id; none null.
+
+    `image` is uint8 pixels (HWC), or, with None for a shape, the bytes of a JPEG or PNG file.
+    """
+    layout = {"layout": "encoded"}
+    if shape is not None:
+        layout = {"shape": json.dumps(list(shape)), "layout": "HWC", "dtype": "uint8"}
+    kind = pa.binary() if shape is None else pa.binary(int(np.prod(shape)))
     fields = [
-        pa.field("image", pa.binary(int(np.prod(shape))), nullable=False, metadata=layout),
+        pa.field("image", kind, nullable=False, metadata=layout),
         pa.field("label", pa.int16(), nullable=False),
         pa.field("coarse_label", pa.int16(), nullable=False),
         pa.field("row_id", pa.int64(), nullable=False),
@@ -50,7 +56,7 @@ def _even_parts(whole: int, parts: int) -> list[int]:
 def write_part(
     path: Path,
     schema: pa.Schema,
-    split: SplitArrays,
+    split: SplitRows,
     row_ids: NDArray[np.int64],
     row_groups: Sequence[int],
 ) -> None:
@@ -70,10 +76,9 @@ def write_part(
             first += rows
 
 
-def _table(schema: pa.Schema, split: SplitArrays, row_ids: NDArray[np.int64]) -> pa.Table:
-    pixels = pa.py_buffer(np.ascontiguousarray(split.images[row_ids]))
+def _table(schema: pa.Schema, split: SplitRows, row_ids: NDArray[np.int64]) -> pa.Table:
     columns = {
-        "image": pa.Array.from_buffers(schema.field("image").type, len(row_ids), [None, pixels]),
+        "image": split.column(row_ids),
         "label": pa.array(split.labels[row_ids]),
         "row_id": pa.array(row_ids),
     }

@@ -12,6 +12,9 @@ class Progress(Protocol):
     def advance(self, amount: int) -> None:
         """So many more bytes or rows are done."""
 
+    def remark(self, text: str) -> None:
+        """Something that a person should know of what is read."""
+
 
 class Silent:
     """Shows nothing."""
@@ -20,4 +23,7 @@ class Silent:
         """Show nothing."""
 
     def advance(self, amount: int) -> None:
+        """Show nothing."""
+
+    def remark(self, text: str) -> None:
         """Show nothing."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cifarray.data.decoding import with_squares
 from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, prepare_command
 from cifarray.data.parquet import dataset_schema
 from cifarray.errors import DatasetError, KeyMissingError
@@ -24,11 +25,17 @@ def read_columns(store: Store, manifest: Manifest, split: str, columns: Sequence
 
 
 def read_images(
-    store: Store, manifest: Manifest, split: str, row_ids: Sequence[int] | NDArray[np.int64]
+    store: Store,
+    manifest: Manifest,
+    split: str,
+    row_ids: Sequence[int] | NDArray[np.int64],
+    side: int | None = None,
 ) -> NDArray[np.uint8]:
     """The images of these rows, in the order asked for: uint8 [n, height, width, channels].
 
-    Reads the row groups that hold them and no others. Raises: DatasetError.
+    Encoded ones become squares of `side`. Reads the row groups that hold them and no others.
+
+    Raises: DatasetError.
     """
     wanted = np.asarray(row_ids, dtype=np.int64)
     stored = read_columns(store, manifest, split, ["row_id"])["row_id"].to_numpy()
@@ -45,7 +52,7 @@ def read_images(
             f"0 to {len(position_of) - 1} are there"
         )
     positions = position_of[wanted]
-    images = np.empty((len(wanted), *manifest.shape), dtype=np.uint8)
+    images = np.empty((len(wanted), *decoded_shape(manifest, side)), dtype=np.uint8)
     first = 0
     for file in manifest.splits[split].files:
         if np.any((positions >= first) & (positions < first + file.rows)):
@@ -67,9 +74,26 @@ def _take(
     for group, rows in enumerate(file.row_groups):
         (here,) = np.nonzero((positions >= first) & (positions < first + rows))
         if len(here):
-            column = parquet.read_row_group(group, columns=["image"])["image"]
-            images[here] = image_array(column, manifest.shape)[positions[here] - first]
+            table = parquet.read_row_group(group, columns=["image", "row_id"])
+            wanted = decoded(table.take(positions[here] - first), manifest, images.shape[1])
+            images[here] = image_array(wanted["image"], images.shape[1:])
         first += rows
+
+
+def decoded_shape(manifest: Manifest, side: int | None) -> tuple[int, int, int]:
+    """(H, W, C) of a dataset's images as they are read, encoded ones as squares of `side`."""
+    if manifest.shape is not None:
+        return manifest.shape
+    assert side is not None  # a job on encoded images states it
+    return side, side, manifest.channels
+
+
+def decoded(table: pa.Table, manifest: Manifest, side: int | None) -> pa.Table:
+    """A table of images and row_ids with encoded images as pixels. Raises: DatasetError."""
+    if manifest.shape is not None:
+        return table
+    assert side is not None
+    return with_squares(table, side, f"{manifest.name} {manifest.digest[:12]}")
 
 
 def image_array(column: pa.ChunkedArray | pa.Array, shape: Sequence[int]) -> NDArray[np.uint8]:
@@ -96,10 +120,6 @@ def opened(
     """
     key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
     again = f"run `{prepare_command(store, manifest.name)}` again"
-    if manifest.storage != "fixed":
-        raise DatasetError(
-            f"{manifest.name} stores {manifest.storage} images, which this version does not read"
-        )
     try:
         with store.open_input(key) as source:
             parquet = pq.ParquetFile(source, page_checksum_verification=checked)

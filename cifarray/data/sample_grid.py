@@ -14,6 +14,8 @@ from cifarray.store import Store
 
 CELL = 56
 """About the side of an image in the picture; its pixels become squares of one size."""
+PHOTO = 96
+"""The side of an encoded image in the picture."""
 GAP = 4
 MARGIN = 16
 FONT_SIZE = 15
@@ -32,7 +34,8 @@ def sample_grid(store: Store, name: str, digest: str | None = None) -> bytes:
     columns = math.ceil(len(manifest.classes) / CLASSES_PER_COLUMN)
     row_ids = _first_of_each_class(store, manifest, WIDE if columns == 1 else NARROW)
     flat = [row_id for ids in row_ids for row_id in ids]
-    pictures = iter([_picture(image) for image in read_images(store, manifest, "train", flat)])
+    images = read_images(store, manifest, "train", flat, PHOTO)
+    pictures = iter([_picture(image) for image in images])
     return _draw(manifest, [[next(pictures) for _ in ids] for ids in row_ids], columns)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.catalog import DATASETS
+from cifarray.data.catalog import dataset_entry
+from cifarray.data.known import KnownDataset
 from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, prepare_command
 from cifarray.data.rows import read_columns
@@ -132,8 +133,9 @@ def _of_part(store: Store, manifest: Manifest, name: str, row_ids: Positions) ->
     """Which rows of train come from this part of the archive."""
     parts = {part.name: part for part in manifest.splits["train"].archive_parts}
     if not parts:
-        check_part(name, manifest.name)
-        if len(DATASETS[manifest.name].train_parts) == 1:
+        entry = dataset_entry(manifest.name)
+        check_part(name, entry)
+        if len(entry.train_parts) == 1:
             return np.ones(len(row_ids), dtype=np.bool_)
         raise JobError(
             f"dataset {manifest.name} was prepared before its archive's parts were listed; run "
@@ -145,11 +147,12 @@ def _of_part(store: Store, manifest: Manifest, name: str, row_ids: Positions) ->
     return (row_ids >= first) & (row_ids < first + parts[name].rows)
 
 
-def check_part(name: str, dataset: str) -> None:
-    """Refuse a part that the catalog does not name. Raises: JobError."""
-    known = DATASETS[dataset].train_parts
-    if name not in known:
-        raise JobError(f"{dataset} has no archive part '{name}'; {nearest(name, known)}")
+def check_part(name: str, known: KnownDataset) -> None:
+    """Refuse a part that the dataset does not have. Raises: JobError."""
+    if name not in known.train_parts:
+        raise JobError(
+            f"{known.name} has no archive part '{name}'; {nearest(name, known.train_parts)}"
+        )
 
 
 def _test(store: Store, manifest: Manifest, labels: Labels) -> Positions:

@@ -13,7 +13,9 @@ from ray.data._internal.stats import get_or_create_stats_actor
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from cifarray.data.decoding import with_squares
 from cifarray.data.manifest import Manifest, dataset_prefix
+from cifarray.data.rows import decoded_shape
 from cifarray.data.selection import STORED_SPLIT, Positions
 from cifarray.spec.profile import StoreSpec
 from cifarray.store import Store
@@ -43,12 +45,20 @@ class GroupRead:
     """Places within the row group, ascending."""
     size_bytes: int
     """Of these rows' images in memory."""
+    side: int | None = None
+    """Encoded images become squares of it; None of those that are pixels already."""
 
 
-def plan_reads(manifest: Manifest, split: str, positions: Positions) -> list[GroupRead]:
-    """The row groups that hold these positions, in stored order, and the rows to take from each."""
+def plan_reads(
+    manifest: Manifest, split: str, positions: Positions, side: int | None = None
+) -> list[GroupRead]:
+    """The row groups that hold these positions, in stored order, and the rows to take from each.
+
+    Encoded images become squares of `side`.
+    """
     prefix = dataset_prefix(manifest.name, manifest.digest)
-    row_bytes = int(np.prod(manifest.shape))
+    row_bytes = int(np.prod(decoded_shape(manifest, side)))
+    squares = side if manifest.shape is None else None
     reads, first = [], 0
     for file in manifest.splits[STORED_SPLIT[split]].files:
         for index, size in enumerate(file.row_groups):
@@ -56,17 +66,18 @@ def plan_reads(manifest: Manifest, split: str, positions: Positions) -> list[Gro
             if low < high:
                 rows = tuple((positions[low:high] - first).tolist())
                 key = f"{prefix}/{file.key}"
-                reads.append(GroupRead(key, index, rows, len(rows) * row_bytes))
+                reads.append(GroupRead(key, index, rows, len(rows) * row_bytes, squares))
             first += size
     return reads
 
 
 def read_group(store_spec: StoreSpec, read: GroupRead, columns: tuple[str, ...]) -> pa.Table:
-    """One row group's wanted rows."""
+    """One row group's wanted rows, their images as pixels of one size."""
     with Store.open(store_spec.uri, store_spec.endpoint).open_input(read.key) as source:
         table = pq.ParquetFile(source).read_row_group(read.row_group, columns=list(columns))
-    whole = len(read.rows) == table.num_rows
-    return table if whole else table.take(pa.array(read.rows, type=pa.int64()))
+    if len(read.rows) < table.num_rows:
+        table = table.take(pa.array(read.rows, type=pa.int64()))
+    return table if read.side is None else with_squares(table, read.side, read.key)
 
 
 class RowGroups(Datasource):
@@ -124,12 +135,14 @@ def read_shard(
     positions: Positions,
     label_column: str = "label",
     order_seed: int | None = None,
+    side: int | None = None,
 ) -> Iterator[pa.Table]:
     """Tables of (image, label column, row_id) for these positions of a split.
 
-    In stored order, or, with a seed, with the row groups in an order drawn from it.
+    In stored order, or, with a seed, with the row groups in an order drawn from it. Encoded images
+    become squares of `side` in Ray's tasks, which run wherever the cluster has a CPU free.
     """
-    reads = plan_reads(manifest, split, positions)
+    reads = plan_reads(manifest, split, positions, side)
     if order_seed is not None:
         order = np.random.default_rng(order_seed).permutation(len(reads))
         reads = [reads[i] for i in order]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cifarray.data.archives.files import FolderFiles
 from cifarray.data.archives.members import place_in_folder
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.download import Download, cache_folder, download, is_address, shown
+from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.progress import Progress
 from cifarray.errors import ArchiveError
 
@@ -34,6 +36,12 @@ def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) ->
     Raises:
         ArchiveError: it is not there, cannot be fetched, or is not what was published.
     """
+    if not entry.rows and (archive is None or is_address(archive)):
+        raise ArchiveError(
+            f"images of your own lie on this machine, and {entry.name} has "
+            f"{'no --archive' if archive is None else f'the address {archive}'}; give the path of "
+            "a folder, tar or zip"
+        )
     if archive is None:
         path = _fetch_official(entry, progress)
     elif is_address(archive):
@@ -56,6 +64,8 @@ def _source(entry: DatasetEntry, path: Path, archive: str | None, progress: Prog
         )
     name = path.name if archive is None else _last_name(archive)
     if path.is_dir():
+        if entry.layout in IMAGE_LAYOUTS:
+            return _images_source(entry, path, name, progress)
         return _folder_source(entry, path, name)
     if not path.is_file() or len(entry.archives) > 1:
         names = ", ".join(file.name for file in entry.archives)
@@ -100,6 +110,17 @@ def _last_name(archive: str) -> str:
     path = urllib.parse.urlsplit(shown(archive)).path if is_address(archive) else archive
     name = PurePosixPath(path).name
     return name if name.strip(".") else "archive"
+
+
+def _images_source(entry: DatasetEntry, folder: Path, name: str, progress: Progress) -> Source:
+    """A folder of image files: its checksum is over those that its layout reads."""
+    files = FolderFiles(folder, IMAGE_LAYOUTS[entry.layout].wanted)
+    if not files.names:
+        raise ArchiveError(f"{folder} holds no file in the layout {entry.layout}")
+    total = sum((folder / file).stat().st_size for file in files.names)
+    progress.start(f"checking {name}", total, "bytes")
+    sums = [(file, _sums(folder / file, progress)[0]) for file in files.names]
+    return Source(folder, name, combined_sha256(sums), published=False)
 
 
 def _folder_source(entry: DatasetEntry, folder: Path, name: str) -> Source:

@@ -1,7 +1,12 @@
 """Figures over a dataset's pixels, from exact counts of their 256 values."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CHUNK_ROWS = 4096
 
@@ -16,6 +21,12 @@ def count_pixels(images: NDArray[np.uint8]) -> NDArray[np.int64]:
         for channel in range(len(counts)):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     return counts
+
+
+def count_picture(image: "Image.Image", channels: int) -> NDArray[np.int64]:
+    """The same of one image of mode L or RGB, gray as so many equal channels."""
+    counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
+    return np.broadcast_to(counts, (channels, 256))
 
 
 def moments(counts: NDArray[np.int64]) -> Moments:

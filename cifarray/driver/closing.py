@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cifarray.data.catalog import DATASETS
 from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_images
 from cifarray.reporting.inputs import SPLITS, images_per_s
+from cifarray.reporting.pictures import LARGEST_SIDE
 from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Attempt, Run, read_metrics, write_index
@@ -76,7 +76,7 @@ def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
     labels = learnt_labels(job.dataset, manifest)
     return ReportDataset(
         name=manifest.name,
-        title=DATASETS[manifest.name].title,
+        title=manifest.title,
         digest=manifest.digest,
         classes=labels.classes,
         coarse_classes=labels.coarse_classes,
@@ -91,7 +91,7 @@ def _read_predictions(store: Store, attempt: Attempt, split: str) -> Predictions
 
 def _mistakes(store: Store, manifest: Manifest, test: Predictions) -> list[Mistake]:
     chosen = test.most_confident_mistakes(MISTAKES_SHOWN)
-    images = read_images(store, manifest, "test", test.row_ids[chosen])
+    images = read_images(store, manifest, "test", test.row_ids[chosen], LARGEST_SIDE)
     return [
         Mistake(
             row_id=int(test.row_ids[place]),

@@ -9,7 +9,7 @@ import torch
 from cifarray.data.cache import ResidentShard, Rows, rows_from_table
 from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import read_columns
+from cifarray.data.rows import decoded, decoded_shape, read_columns
 from cifarray.data.selection import STORED_SPLIT, select_rows
 from cifarray.errors import DatasetError
 from cifarray.reporting.scores import Predictions
@@ -84,13 +84,14 @@ def _read(
     checkpoint: Checkpoint, store: Store, manifest: Manifest, split: str, labels: Labels
 ) -> Rows:
     table = read_columns(store, manifest, STORED_SPLIT[split], ["image", labels.column, "row_id"])
+    table = decoded(table, manifest, checkpoint.input_shape[0])
     if split != "test":
         table = table.take(select_rows(store, manifest, checkpoint.job).positions[split])
     elif labels.stored is not None:
         table = table.take(np.flatnonzero(labels.among(table)))
     if not table.num_rows:
         raise DatasetError(f"no {split} row of {manifest.name} is of the network's classes")
-    return rows_from_table(labels.renumbered(table), manifest.shape)
+    return rows_from_table(labels.renumbered(table), checkpoint.input_shape)
 
 
 def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
@@ -98,10 +99,11 @@ def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
 
     Raises: DatasetError for images or classes that are not the network's; JobError for lack of one.
     """
-    if tuple(manifest.shape) != checkpoint.input_shape:
+    shape = decoded_shape(manifest, checkpoint.input_shape[0])
+    if shape != checkpoint.input_shape:
         raise DatasetError(
-            f"{manifest.name} has images of {list(manifest.shape)} (height, width, channels), the "
-            f"network takes {list(checkpoint.input_shape)}; choose another dataset"
+            f"{manifest.name} has images of {list(shape)} (height, width, channels), the network "
+            f"takes {list(checkpoint.input_shape)}; choose another dataset"
         )
     dataset = checkpoint.job.dataset
     if dataset.classes is not None:

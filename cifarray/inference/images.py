@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cifarray.data.decoding import resized, with_channels
 from cifarray.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -53,38 +54,12 @@ def _fit(path: str, image: Image.Image, shape: tuple[int, int, int]) -> ReadImag
     upright = ImageOps.exif_transpose(image)
     if (image.getexif().get(0x0112) or 1) != 1:
         changes.append("turned upright")
-    coloured = _with_channels(upright, channels, changes)
+    coloured = with_channels(upright, channels, changes)
     if coloured.size != (width, height):
         old = f"{coloured.width}x{coloured.height}"
         same_shape = coloured.width * height == coloured.height * width
         note = "" if same_shape else ", which changes its proportions"
         changes.append(f"resized from {old} to {width}x{height}{note}")
-        coloured = coloured.resize((width, height), Image.Resampling.BILINEAR)
+        coloured = resized(coloured, height, width)
     pixels = np.asarray(coloured, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(path, pixels, tuple(changes))
-
-
-def _with_channels(image: Image.Image, channels: int, changes: list[str]) -> Image.Image:
-    wanted = {1: "L", 3: "RGB"}.get(channels)
-    if wanted is None:
-        raise ValueError(f"the network takes {channels} channels, neither gray nor RGB")
-    if image.mode.startswith("I;16"):
-        changes.append("16 bits to 8")
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no fixed range")
-    if image.has_transparency_data:
-        changes.append("transparency laid on white")
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-        if wanted == "L":
-            changes.append("RGB to gray")
-    elif wanted == "RGB" and image.mode in ("L", "1"):
-        changes.append("gray to RGB")
-    elif image.mode not in (wanted, "1"):
-        changes.append(f"{_spoken(image.mode)} to {'gray' if wanted == 'L' else 'RGB'}")
-    return image if image.mode == wanted else image.convert(wanted)
-
-
-def _spoken(mode: str) -> str:
-    return {"P": "palette", "L": "gray"}.get(mode, mode)

@@ -53,17 +53,20 @@ def plan(
     code: Path | None = None,
     best_of: Run | None = None,
     sets: Sequence[str] = (),
+    store: Store | None = None,
 ) -> Plan:
     """Check a job against its profile, with a sweep's best fields where they are asked for.
 
-    `sets` are the fields that were typed: they win over those of the sweep.
+    `sets` are the fields that were typed: they win over those of the sweep. `store` holds the
+    dataset, if it is one of the user's own.
+
     Raises: JobError, StoreError.
     """
     source = None
     if best_of is not None:
         source = best_fields(best_of)
         job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
-    preflight.check(job, profile, workers, code)
+    preflight.check(job, profile, workers, code, store)
     return Plan(job, profile, workers, code, source)
 
 

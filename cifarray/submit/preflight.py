@@ -8,14 +8,15 @@ from pathlib import Path
 
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
-from cifarray.data.image_checks import check_images
+from cifarray.data.image_checks import check_images, held_shape
+from cifarray.data.known import KnownDataset, known_dataset
 from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Selection, check_part, select_rows
 from cifarray.errors import JobError
 from cifarray.models.registry import check_model, is_own
 from cifarray.spec.job import Job
-from cifarray.spec.load import nearest, unknown_name
+from cifarray.spec.load import nearest
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
@@ -26,26 +27,27 @@ from cifarray.training.schedules import build_schedule, check_schedule
 VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "optuna")
 
 
-def check(job: Job, profile: Profile, workers: int | None = None, code: Path | None = None) -> None:
-    """Refuse what the job and the profile alone show to be impossible. Raises: JobError."""
-    if job.dataset.name not in DATASETS:
-        raise JobError(unknown_name("dataset", job.dataset.name, DATASETS))
-    entry = DATASETS[job.dataset.name]
-    if job.dataset.labels == "coarse" and not entry.coarse_classes:
-        having = sorted(name for name, other in DATASETS.items() if other.coarse_classes)
-        raise JobError(
-            f"dataset {entry.name} has no coarse labels; those that have: {', '.join(having)}"
-        )
-    learnt_labels(job.dataset, entry)
-    for part in (job.dataset.archive_part, job.validation.archive_part):
-        if part is not None:
-            check_part(part, entry.name)
-    shape = (entry.shape[0], entry.shape[1], entry.shape[2])
+def check(
+    job: Job,
+    profile: Profile,
+    workers: int | None = None,
+    code: Path | None = None,
+    store: Store | None = None,
+) -> None:
+    """Refuse what the job and the profile show to be impossible, before any row is read.
+
+    The store says what images of the user's own are like; the catalog knows the other datasets.
+
+    Raises: JobError, StoreError.
+    """
+    known = known_dataset(job.dataset.name, store)
+    _check_dataset(job, known)
     world_size = check_workers(job, profile, workers)
     _check_metrics(job)
     tried = list(candidates(job))
     for candidate in tried:
         _check_metrics(candidate)
+        shape = held_shape(known.name, known.shape, candidate.preprocess)
         check_model(candidate.model, candidate.preprocess.seen(shape), code)
         check_optimizer(candidate.optimizer)
         check_schedule(candidate.schedule)
@@ -58,13 +60,25 @@ def check(job: Job, profile: Profile, workers: int | None = None, code: Path | N
         )
 
 
+def _check_dataset(job: Job, known: KnownDataset) -> None:
+    if job.dataset.labels == "coarse" and not known.coarse_classes:
+        having = sorted(name for name, other in DATASETS.items() if other.coarse_classes)
+        raise JobError(
+            f"dataset {known.name} has no coarse labels; those that have: {', '.join(having)}"
+        )
+    learnt_labels(job.dataset, known)
+    for part in (job.dataset.archive_part, job.validation.archive_part):
+        if part is not None:
+            check_part(part, known)
+
+
 def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
     """Refuse what the prepared dataset shows to be impossible. Raises: JobError."""
     learnt_labels(job.dataset, manifest)
     rows = len(selection.positions["train"])
-    height, width, channels = manifest.shape
     for candidate in candidates(job):
-        check_images(candidate.augment, candidate.preprocess, (height, width, channels))
+        shape = held_shape(manifest.name, manifest.shape, candidate.preprocess)
+        check_images(candidate.augment, candidate.preprocess, shape)
         batch = candidate.train.global_batch_size
         if batch > rows:
             raise JobError(

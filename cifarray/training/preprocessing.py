@@ -20,9 +20,13 @@ SpectrumOf = Callable[[], Spectrum | None]
 
 
 def fit_normalize(
-    job: Job, manifest: Manifest, device: torch.device, train: SpectrumOf
+    job: Job,
+    manifest: Manifest,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    train: SpectrumOf,
 ) -> Normalize:
-    """The job's preprocessing on this rank's device. Called by all ranks together.
+    """The job's preprocessing of images held as `shape` (H, W, C). Called by all ranks together.
 
     `train` gives what `fit_spectrum` found, and is only asked for whitening.
     """
@@ -32,7 +36,7 @@ def fit_normalize(
     if job.preprocess.normalize != "whitening":
         return Normalize(job.preprocess, mean, std).to(device)
     assert job.preprocess.epsilon is not None  # whitening states it
-    whitening = {name: torch.empty(size) for name, size in _shapes(manifest.shape).items()}
+    whitening = {name: torch.empty(size) for name, size in _shapes(shape).items()}
     if (found := train()) is not None:
         matrix_PP = found.matrix(job.preprocess.epsilon)
         whitening = {"mean": found.mean_P.float(), "matrix": matrix_PP.float()}

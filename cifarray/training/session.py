@@ -20,6 +20,7 @@ from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, hold, seed_of
 from cifarray.data.image_checks import check_whitening
 from cifarray.data.manifest import Manifest
+from cifarray.data.rows import decoded_shape
 from cifarray.data.selection import Positions, Selection, differences
 from cifarray.data.whitening import Spectrum
 from cifarray.errors import CheckpointError, JobError
@@ -53,8 +54,15 @@ class RowSource:
     read: ShardReader
     device: torch.device
     cache_bytes: int
+    side: int | None = None
+    """Of the squares that encoded images become; those stored as pixels need none."""
     _held: dict[str, Shard] = field(default_factory=dict)
     _spectra: list[Spectrum | None] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images as they are held."""
+        return decoded_shape(self.manifest, self.side)
 
     def shard(self, split: str) -> Shard:
         """This rank's rows of a split; read at the first call where they stay on the device."""
@@ -65,7 +73,7 @@ class RowSource:
     def spectrum(self) -> Spectrum | None:
         """How train's images vary, on rank 0; computed once for all trials that share the rows."""
         if not self._spectra:
-            values = int(np.prod(self.manifest.shape))
+            values = int(np.prod(self.shape))
             self._spectra.append(fit_spectrum(self.shard("train"), values, self.device))
         return self._spectra[0]
 
@@ -75,11 +83,11 @@ class RowSource:
         positions = self.selection.shard(split, world_size, rank)
         labels = self.selection.labels
         held = (len(self.selection.shard(s, world_size, rank)) for s in ("train", "validation"))
-        fits = sum(held) * int(np.prod(self.manifest.shape)) <= self.cache_bytes
+        fits = sum(held) * int(np.prod(self.shape)) <= self.cache_bytes
         return hold(
             lambda seed: map(labels.renumbered, self.read(split, positions, labels.column, seed)),
             rows=len(positions),
-            shape=self.manifest.shape,
+            shape=self.shape,
             device=self.device,
             budget_bytes=self.cache_bytes if fits else 0,
         )
@@ -116,8 +124,7 @@ class Session:
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        height, width, channels = self._rows.manifest.shape
-        return height, width, channels
+        return self._rows.shape
 
     def shard(self, split: str) -> Shard:
         """This rank's rows of a split."""
@@ -127,7 +134,7 @@ class Session:
     def _normalize(self) -> Normalize:
         """Fitted at the first call, unless a checkpoint brought its own."""
         rows = self._rows
-        return fit_normalize(self.job, rows.manifest, rows.device, rows.spectrum)
+        return fit_normalize(self.job, rows.manifest, rows.shape, rows.device, rows.spectrum)
 
     @cached_property
     def _model(self) -> nn.Module:

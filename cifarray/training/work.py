@@ -97,12 +97,14 @@ def open_rows(work: Work, device: torch.device) -> RowSource:
             f"validation rows differ from those that run {work.run.run_id} recorded; "
             "submit a new run"
         )
+    side = work.job.preprocess.resize
     return RowSource(
         manifest=manifest,
         selection=selection,
-        read=partial(read_shard, store, manifest),
+        read=partial(read_shard, store, manifest, side=side),
         device=device,
         cache_bytes=work.profile.cache_bytes_per_worker,
+        side=side,
     )
 
 

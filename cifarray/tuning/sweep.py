@@ -240,8 +240,8 @@ def trial_threads(work: Work) -> int:
     return work.profile.threads_per_worker or share
 
 
-_ROWS: dict[str, RowSource] = {}
-"""The rows that this process read for an earlier trial; of one run only."""
+_ROWS: dict[tuple[str, int | None], RowSource] = {}
+"""The rows that this process read for an earlier trial; of one run and one size only."""
 
 
 def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> None:
@@ -252,10 +252,11 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     """
     refuse_without_gpus(trial.profile, torch.cuda.is_available())
     device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
-    if trial.run.run_id not in _ROWS:
+    read = (trial.run.run_id, trial.job.preprocess.resize)  # encoded images were read as squares
+    if read not in _ROWS:
         _ROWS.clear()
-        _ROWS[trial.run.run_id] = open_rows(trial, device)
-    session = open_session(trial, device, threads, _ROWS[trial.run.run_id])
+        _ROWS[read] = open_rows(trial, device)
+    session = open_session(trial, device, threads, _ROWS[read])
     store = trial.open_store()
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, trial.folder, Path(scratch))

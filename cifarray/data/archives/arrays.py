@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
@@ -26,6 +27,17 @@ class SplitArrays:
         """Number of rows."""
         return len(self.labels)
 
+    @property
+    def image_bytes(self) -> int:
+        """Of one image."""
+        return int(np.prod(self.images.shape[1:]))
+
+    def column(self, row_ids: NDArray[np.int64]) -> pa.Array:
+        """The pixels of these rows' images."""
+        pixels = pa.py_buffer(np.ascontiguousarray(self.images[row_ids]))
+        kind = pa.binary(self.image_bytes)
+        return pa.Array.from_buffers(kind, len(row_ids), [None, pixels])
+
 
 def check_splits(entry: DatasetEntry, splits: Mapping[str, SplitArrays]) -> None:
     """Refuse arrays that cannot be this dataset.
@@ -46,7 +58,7 @@ def _check_images(entry: DatasetEntry, split: str, arrays: SplitArrays) -> None:
     if arrays.images.dtype != np.uint8 or shape[1:] != entry.shape:
         raise ArchiveError(
             f"{entry.name} {split} holds images of shape {list(shape[1:])}; "
-            f"{entry.title} has {list(entry.shape)}; is it another dataset's archive?"
+            f"{entry.title} has {list(entry.fixed_shape)}; is it another dataset's archive?"
         )
     if shape[0] != arrays.rows:
         raise ArchiveError(

@@ -70,7 +70,7 @@ def _arrays(entry: DatasetEntry, split: str, content: bytes) -> SplitArrays:
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != entry.image_bytes:
         shape = None if pixels is None else list(pixels.shape)
         raise ArchiveError(f"holds images of shape {shape}; [rows, {entry.image_bytes}] is needed")
-    height, width, channels = entry.shape
+    height, width, channels = entry.fixed_shape
     planes = pixels.reshape(len(pixels), channels, height, width)
     return SplitArrays(
         images=planes.transpose(0, 2, 3, 1),

@@ -66,7 +66,7 @@ def _folder_members(folder: Path, limits: Mapping[str, int]) -> Iterator[tuple[s
             yield name, _file(place, limit)
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """Counts what comes out of a decompressor and stops at a limit."""
 
     def __init__(self, source: BinaryIO, name: str, limit_bytes: int) -> None:
@@ -90,12 +90,12 @@ class _Bounded(io.RawIOBase):
 def _tar_members(path: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     budget = sum(limits.values()) + TAR_OVERHEAD_BYTES
     try:
-        with path.open("rb") as file, _unpacked(file) as source:
-            stream = _Bounded(source, path.name, budget)
+        with path.open("rb") as file, unpacked(file) as source:
+            stream = Bounded(source, path.name, budget)
             with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as tar:
                 for member in tar:
-                    _check_member(path.name, member)
-                    if member.isfile() and (name := _plain(member.name)) in limits:
+                    check_member(path.name, member)
+                    if member.isfile() and (name := plain(member.name)) in limits:
                         yield name, _content(path.name, tar, member, limits[name])
             while stream.read(CHUNK_BYTES):  # to the end, where gzip keeps its checksum
                 pass
@@ -105,18 +105,20 @@ def _tar_members(path: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, b
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _unpacked(file: BinaryIO) -> BinaryIO:
+def unpacked(file: BinaryIO) -> BinaryIO:
     """The tar inside a gzip file, or the file itself."""
     magic = file.read(2)
     file.seek(0)
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if magic == b"\x1f\x8b" else file
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A member's path without a leading './'."""
     return str(PurePosixPath(name))
 
 
-def _check_member(archive: str, member: tarfile.TarInfo) -> None:
+def check_member(archive: str, member: tarfile.TarInfo) -> None:
+    """Refuse what would leave a folder or is no file. Raises: ArchiveError."""
     name = PurePosixPath(member.name.replace("\\", "/"))
     shown = repr(member.name[:80])
     if name.is_absolute() or ".." in name.parts:

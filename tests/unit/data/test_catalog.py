@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.data.catalog import DATASETS, DatasetEntry, dataset_entry
-from cifarray.data.ingest import LAYOUTS
+from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.errors import DatasetError
 
 
@@ -20,7 +20,7 @@ def test_every_entry_is_complete(entry: DatasetEntry) -> None:
     assert set(entry.rows) == {"train", "test"}
     assert entry.title and entry.citation and entry.homepage.startswith("https://")
     assert len(entry.fine_to_coarse) == (len(entry.classes) if entry.coarse_classes else 0)
-    assert entry.layout == "digits" or entry.layout in LAYOUTS
+    assert entry.layout == "digits" or entry.layout in LAYOUTS | IMAGE_LAYOUTS
     for file in entry.archives:
         assert re.fullmatch(r"[0-9a-f]{32}", file.md5)
         assert file.url.endswith(f"/{file.name}")
