@@ -107,9 +107,11 @@ def prepare(
     if not source.complete:
         output.print_line(f"  fewer rows than published: {source.name} holds a part")
     if source.missing_images:
-        output.print_line(f"  {source.missing_images:,} images that it lists are not in it")
+        output.print_line(f"  images that it lists and does not hold: {source.missing_images:,}")
     if source.skipped_images:
-        output.print_line(f"  {source.skipped_images:,} images did not decode and are left out")
+        output.print_line(
+            f"  images that did not decode and are left out: {source.skipped_images:,}"
+        )
     if manifest.storage == "encoded":
         output.print_line("  images have different sizes: jobs on them set preprocess.resize")
 

@@ -31,20 +31,26 @@ def sample_grid(store: Store, name: str, digest: str | None = None) -> bytes:
     Raises: DatasetError where the dataset is missing.
     """
     manifest = load_manifest(store, name, digest)
-    columns = math.ceil(len(manifest.classes) / CLASSES_PER_COLUMN)
+    present = sum(count > 0 for count in manifest.splits["train"].class_counts)
+    columns = math.ceil(present / CLASSES_PER_COLUMN)
     row_ids = _first_of_each_class(store, manifest, WIDE if columns == 1 else NARROW)
-    flat = [row_id for ids in row_ids for row_id in ids]
+    flat = [row_id for ids in row_ids.values() for row_id in ids]
     images = read_images(store, manifest, "train", flat, PHOTO)
     pictures = iter([_picture(image) for image in images])
-    return _draw(manifest, [[next(pictures) for _ in ids] for ids in row_ids], columns)
+    return _draw(
+        manifest, {name: [next(pictures) for _ in ids] for name, ids in row_ids.items()}, columns
+    )
 
 
-def _first_of_each_class(store: Store, manifest: Manifest, count: int) -> list[list[int]]:
+def _first_of_each_class(store: Store, manifest: Manifest, count: int) -> dict[str, list[int]]:
+    """By name; an archive that is a part may hold none of some classes."""
     table = read_columns(store, manifest, "train", ["row_id", "label"])
     row_ids, labels = table["row_id"].to_numpy(), table["label"].to_numpy()
-    return [
-        np.sort(row_ids[labels == label])[:count].tolist() for label in range(len(manifest.classes))
-    ]
+    return {
+        name: np.sort(row_ids[labels == label])[:count].tolist()
+        for label, name in enumerate(manifest.classes)
+        if np.any(labels == label)
+    }
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:
@@ -53,11 +59,11 @@ def _picture(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).convert("RGB")
 
 
-def _draw(manifest: Manifest, pictures: list[list[Image.Image]], columns: int) -> bytes:
+def _draw(manifest: Manifest, pictures: dict[str, list[Image.Image]], columns: int) -> bytes:
     font: Any = ImageFont.load_default(FONT_SIZE)
-    width, height = (side + GAP for side in next(row[0] for row in pictures if row).size)
-    name_width = math.ceil(max(font.getlength(name) for name in manifest.classes)) + 3 * GAP
-    column_width = name_width + max(map(len, pictures)) * width + MARGIN
+    width, height = (side + GAP for side in next(iter(pictures.values()))[0].size)
+    name_width = math.ceil(max(map(font.getlength, pictures))) + 3 * GAP
+    column_width = name_width + max(map(len, pictures.values())) * width + MARGIN
     per_column = math.ceil(len(pictures) / columns)
     top = 2 * MARGIN + FONT_SIZE
     size = (MARGIN + columns * column_width, top + per_column * height + MARGIN)
@@ -65,7 +71,7 @@ def _draw(manifest: Manifest, pictures: list[list[Image.Image]], columns: int) -
     pen = ImageDraw.Draw(canvas)
     rows = manifest.splits["train"].rows
     pen.text((MARGIN, MARGIN), f"{manifest.title}: {rows:,} training rows", INK, font)
-    for index, (name, row) in enumerate(zip(manifest.classes, pictures, strict=True)):
+    for index, (name, row) in enumerate(pictures.items()):
         left = MARGIN + index // per_column * column_width
         upper = top + index % per_column * height
         pen.text((left, upper + height // 2), name, INK, font, anchor="lm")

@@ -51,10 +51,13 @@ def list_cub200(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> ImageAr
                 f"{files.path.name} holds none of the images that images.txt lists for {split}; "
                 "unpack the images too, beside the lists"
             )
+    empty = len(entry.classes) - len({label for found in rows.values() for label, _, _ in found})
+    remarks = (f"{empty} of its {len(entry.classes)} classes have no image",) * bool(empty)
     return ImageArchive(
         entry.classes,
         {split: _listed(files, found, crop) for split, found in rows.items()},
         missing,
+        remarks,
     )
 
 

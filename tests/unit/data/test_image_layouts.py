@@ -1,0 +1,357 @@
+"""Archives of image files become datasets, row for row; what is wrong with one is one sentence."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cifarray.data.audit import inspect_dataset
+from cifarray.data.catalog import DATASETS
+from cifarray.data.decoding import decode
+from cifarray.data.ingest import Ingest, prepare
+from cifarray.data.manifest import Manifest, load_manifest
+from cifarray.data.rows import image_array, read_columns
+from cifarray.data.verify import verify_dataset
+from cifarray.errors import ArchiveError, DatasetError, InputError
+from cifarray.store import Store
+from tests.image_archives import (
+    SIZES,
+    bird_files,
+    encoded,
+    folder_files,
+    hub_shard,
+    hub_tables,
+    picture,
+    write_folder,
+    write_tar_of,
+    write_zip_of,
+)
+
+Files = dict[str, Any]
+ONE_SIZE = ((12, 10),)
+FOLDER, HUB = Ingest("imagefolder"), Ingest("huggingface")
+
+
+def prepared(store: Store, path: Path, how: Ingest, name: str = "mine") -> Manifest:
+    manifest, written = prepare(store, name, str(path), how=how)
+    assert written
+    assert load_manifest(store, name) == manifest
+    assert verify_dataset(store, name) == []
+    return manifest
+
+
+def rows_of(store: Store, manifest: Manifest, split: str) -> list[tuple[bytes, str]]:
+    """The stored bytes and the class of each row, by row_id."""
+    table = read_columns(store, manifest, split, ["image", "label", "row_id"]).sort_by("row_id")
+    names = [manifest.classes[label] for label in table["label"].to_pylist()]
+    return list(zip(table["image"].to_pylist(), names, strict=True))
+
+
+def class_rows(files: Mapping[str, bytes], split: str) -> list[tuple[bytes, str]]:
+    """The same of files in folders of their classes."""
+    return [(files[n], n.split("/")[1]) for n in sorted(files) if n.startswith(f"{split}/")]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar_of, write_zip_of])
+def test_a_folder_of_images_keeps_the_bytes_of_every_file(
+    write: Callable[[Path, Files], Path], local_store: Store, tmp_path: Path
+):
+    files = folder_files(("zebra", "ant", "Bee"))
+    manifest = prepared(local_store, write(tmp_path / "given", files), FOLDER)
+    assert (manifest.shape, manifest.storage) == (None, "encoded")
+    assert manifest.classes == ("Bee", "ant", "zebra")
+    for split in ("train", "test"):
+        assert rows_of(local_store, manifest, split) == class_rows(files, split)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_images_of_one_size_are_stored_as_pixels(
+    mode: str, channels: int, local_store: Store, tmp_path: Path
+):
+    pictures = {
+        f"{split}/{name}/{number}.png": picture(label, number, (12, 10)).convert(mode)
+        for split in ("train", "test")
+        for label, name in enumerate(("cat", "dog"))
+        for number in range(4)
+    }
+    folder = write_folder(tmp_path / "given", {n: encoded(i) for n, i in pictures.items()})
+    manifest = prepared(local_store, folder, FOLDER)
+    assert (manifest.shape, manifest.storage) == ((12, 10, channels), "fixed")
+    table = read_columns(local_store, manifest, "train", ["image", "row_id"]).sort_by("row_id")
+    expected = [np.asarray(pictures[n]) for n in sorted(pictures) if n.startswith("train/")]
+    found = image_array(table["image"], manifest.shape or ())
+    assert np.array_equal(found, np.stack(expected).reshape(found.shape))
+    scaled = np.stack(expected).reshape(found.shape) / 255
+    assert np.allclose(manifest.mean, scaled.mean((0, 1, 2)))
+
+
+def test_large_images_of_one_size_keep_their_bytes(local_store: Store, tmp_path: Path):
+    files = folder_files(train=1, test=1, sizes=((300, 20),))
+    assert prepared(local_store, write_folder(tmp_path / "given", files), FOLDER).shape is None
+
+
+def test_mean_and_std_are_numpys_over_the_pixels_of_every_size(local_store: Store, tmp_path: Path):
+    files = folder_files()
+    manifest = prepared(local_store, write_folder(tmp_path / "given", files), FOLDER)
+    pixels = np.concatenate(
+        [np.asarray(decode(content)).reshape(-1, 3) for content, _ in class_rows(files, "train")]
+    )
+    np.testing.assert_allclose(manifest.mean, (pixels / 255).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(manifest.std, (pixels / 255).std(0), rtol=1e-12)
+    found = inspect_dataset(local_store, "mine")["splits"]["train"]
+    assert found["channel_mean"] == list(manifest.mean)
+    assert (found["heights"], found["widths"]) == ([24, 40], [20, 33])
+
+
+@pytest.mark.parametrize("how", [FOLDER, HUB, Ingest()], ids=["folder", "hub", "birds"])
+def test_the_same_archive_gives_the_same_bytes_and_another_one_another_digest(
+    how: Ingest, tmp_path: Path
+):
+    files: Files = {FOLDER: folder_files(), HUB: hub_tables()}.get(how) or bird_files()
+    name = "mine" if how.layout else "cub200"
+    contents = []
+    for number in range(2):
+        store = Store.open(str(tmp_path / f"store{number}"))
+        prepared(store, write_folder(tmp_path / f"given{number}" / "images", files), how, name)
+        contents.append({entry.key: store.read(entry.key) for entry in store.list("")})
+    assert contents[0] == contents[1]
+    *_, last = (name for name in sorted(files) if name.endswith((".jpg", ".parquet")))
+    del files[last]
+    other = prepared(store, write_folder(tmp_path / "other", files), how, name)
+    assert other.digest not in {load_manifest(store, name, d).digest for d in _others(store, other)}
+
+
+def _others(store: Store, manifest: Manifest) -> list[str]:
+    return [d for d in store.folders(f"datasets/{manifest.name}") if d != manifest.digest[:12]]
+
+
+@pytest.mark.parametrize("sizes", [None, ONE_SIZE], ids=["encoded", "fixed"])
+@pytest.mark.parametrize("column", ["image", "img"])
+def test_the_hubs_shards_come_out_row_for_row(
+    sizes: Any, column: str, local_store: Store, tmp_path: Path
+):
+    tables = hub_tables(sizes or SIZES, column=column)
+    manifest = prepared(local_store, write_folder(tmp_path / "given", tables), HUB)
+    assert manifest.classes == ("cat", "dog")
+    assert manifest.shape == ((12, 10, 3) if sizes else None)
+    train = pa.concat_tables([t for name, t in tables.items() if "train" in name])
+    rows = rows_of(local_store, manifest, "train")
+    assert [name for _, name in rows] == [("cat", "dog")[k] for k in train["label"].to_pylist()]
+    for (found, _), given in zip(rows, train[column].to_pylist(), strict=True):
+        expected = np.asarray(decode(given["bytes"])).tobytes() if sizes else given["bytes"]
+        assert found == expected
+
+
+def test_a_validation_split_of_the_hub_is_left_out_and_that_is_said(
+    local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from cifarray.cli.data_progress import shown_progress
+
+    tables = hub_tables()
+    tables["data/validation-00000.parquet"] = tables["data/test-00000.parquet"]
+    folder = write_folder(tmp_path / "given", tables)
+    with shown_progress() as progress:
+        manifest, _ = prepare(local_store, "mine", str(folder), progress, how=HUB)
+    assert {split: part.rows for split, part in manifest.splits.items()} == {"train": 12, "test": 6}
+    assert "1 files of split validation are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sizes", [None, ONE_SIZE], ids=["encoded", "fixed"])
+def test_what_is_written_opens_in_the_datasets_package(
+    sizes: Any, local_store: Store, tmp_path: Path
+):
+    datasets = pytest.importorskip("datasets")
+    files = folder_files(sizes=sizes or SIZES)
+    manifest = prepared(local_store, write_folder(tmp_path / "given", files), FOLDER)
+    parts = local_store.path(f"datasets/mine/{manifest.digest[:12]}")
+    loaded = datasets.load_dataset(
+        "parquet",
+        data_files={split: f"{parts}/{split}/*.parquet" for split in ("train", "test")},
+        cache_dir=str(tmp_path / "cache"),
+    )
+    for split in ("train", "test"):
+        rows = sorted(loaded[split], key=lambda row: row["row_id"])
+        stored = rows_of(local_store, manifest, split)
+        assert [(row["image"], manifest.classes[row["label"]]) for row in rows] == stored
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar_of])
+def test_the_birds_are_read_as_published(
+    write: Callable[[Path, Files], Path], local_store: Store, tmp_path: Path
+):
+    files = bird_files()
+    manifest = prepared(local_store, write(tmp_path / "given", files), Ingest(), "cub200")
+    assert manifest.classes == DATASETS["cub200"].classes
+    assert (manifest.source.complete, manifest.source.missing_images) == (False, 0)
+    images = [content for name, content in files.items() if name.endswith(".jpg")]
+    for split, first in (("train", 0), ("test", 1)):
+        stored = rows_of(local_store, manifest, split)
+        assert [content for content, _ in stored] == images[first::2]
+        assert [name for _, name in stored] == [manifest.classes[k] for k in (0, 0, 1, 1, 2, 2)]
+
+
+def test_listed_birds_that_are_not_there_are_counted(local_store: Store, tmp_path: Path):
+    files = bird_files()
+    gone = [name for name in files if name.endswith(("1.jpg", "2.jpg"))]
+    files = {name: content for name, content in files.items() if name not in gone}
+    manifest = prepared(local_store, write_folder(tmp_path / "given", files), Ingest(), "cub200")
+    assert manifest.source.missing_images == len(gone) == 6
+    assert {split: part.rows for split, part in manifest.splits.items()} == {"train": 3, "test": 3}
+
+
+def test_cropped_birds_are_the_pixels_of_their_boxes_under_a_digest_of_their_own(
+    local_store: Store, tmp_path: Path
+):
+    files = bird_files()
+    folder = write_folder(tmp_path / "given", files)
+    whole = prepared(local_store, folder, Ingest(), "cub200")
+    cropped = prepared(local_store, folder, Ingest(crop=True), "cub200")
+    assert cropped.digest != whole.digest
+    assert (whole.source.crop, cropped.source.crop) == (False, True)
+    for split in ("train", "test"):
+        pairs = zip(
+            rows_of(local_store, whole, split), rows_of(local_store, cropped, split), strict=True
+        )
+        for (before, _), (after, _) in pairs:
+            image = np.asarray(decode(before))
+            box = image[2 : 2 + len(image) - 5, 4 : 4 + image.shape[1] - 6]
+            assert np.array_equal(np.asarray(decode(after)), box)
+
+
+def test_images_that_do_not_decode_are_left_out_and_counted(local_store: Store, tmp_path: Path):
+    files = folder_files()
+    files["train/cat/002.jpg"] = b"rubbish"
+    files["test/dog/001.png"] = files["test/dog/001.png"][:100]
+    folder = write_folder(tmp_path / "given", files)
+    with pytest.raises(ArchiveError, match=r"train row_id 2, train/cat/002\.jpg, does not decode"):
+        prepare(local_store, "mine", str(folder), how=FOLDER)
+    assert local_store.list("") == []
+    manifest = prepared(local_store, folder, Ingest("imagefolder", skip_bad=True))
+    assert manifest.source.skipped_images == 2
+    assert manifest.splits["train"].rows == 11
+    del files["train/cat/002.jpg"]
+    assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
+
+
+def changed(files: Files, gone: str = "", **more: Any) -> Files:
+    kept = {name: content for name, content in files.items() if not gone or gone not in name}
+    return kept | {name.replace("__", "/").replace("_txt", ".txt"): c for name, c in more.items()}
+
+
+SOUND = encoded(picture(0, 0))
+BAD_FOLDERS: list[tuple[Files, str]] = [
+    ({"readme.txt": b""}, "holds no file in the layout imagefolder"),
+    (changed(folder_files(), "train/"), r"holds no image at train/CLASS/; both train and test"),
+    (changed(folder_files(), "test/"), r"holds no image at test/CLASS/; both train and test"),
+    (changed(folder_files(), "/cat"), "holds one class, 'dog'; a network tells at least two"),
+    (changed(folder_files(), "test/cat"), "holds class 'cat' in train and not in test; both need"),
+    (changed(folder_files(), "train/cat"), "holds class 'cat' in test and not in train"),
+    (changed(folder_files(), train__cow__notes=b""), "class 'cow' of given has no .jpg or .png"),
+    ({f"{at}/{n}": c for at in "ab" for n, c in folder_files().items()}, "in 'a' and in 'b'; give"),
+]
+LISTS = bird_files()
+BAD_BIRDS: list[tuple[Files, str]] = [
+    (changed(LISTS, "classes.txt"), r"lacks classes\.txt; is it another dataset's"),
+    (changed(LISTS, "images.txt"), r"lacks images\.txt; is it another"),
+    (changed(LISTS, ".jpg"), "holds none of the images that images.txt lists for train; unpack"),
+    (changed(LISTS, classes_txt=b"1 001.Cat\n"), r"names are not those of CUB.*'Cat' differs"),
+    (changed(LISTS, images_txt=b"\xff\xfe"), r"images\.txt, is no text; fetch"),
+    (changed(LISTS, images_txt=b"1 a\n1 b\n"), r"images\.txt, line 2: '1 b' is no new id"),
+    (changed(LISTS, images_txt=b"999 a.jpg\n"), r"train_test_split\.txt, image 999: is missing"),
+    (
+        changed(LISTS, image_class_labels_txt=LISTS["image_class_labels.txt"] + b"", **{
+            "train_test_split_txt": b"1 2\n"}),
+        r"train_test_split\.txt, image 1: says neither 0 nor 1",
+    ),
+    (
+        changed(LISTS, image_class_labels_txt=b"1 201\n"),
+        r"image_class_labels\.txt, image 1: class '201' is none; 1 to 200 are allowed",
+    ),
+]  # fmt: skip
+FEATURELESS = hub_shard([SOUND] * 2, [0, 1]).replace_schema_metadata({})
+BAD_SHARDS: list[tuple[Files, str]] = [
+    ({"train-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no test-\*\.parquet"),
+    ({"test-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no train-\*\.parquet"),
+    ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is no sound Parquet file"),
+    ({"a/train-0.parquet": b"", "b/test-0.parquet": b""}, "shards in 'a' and in 'b'; give the fol"),
+    (changed(hub_tables(), **{"data__train-00000-of-00002.parquet": FEATURELESS}), "names no cl"),
+]
+
+
+@pytest.mark.parametrize(
+    ("how", "files", "sentence"),
+    [
+        *((FOLDER, *case) for case in BAD_FOLDERS),
+        *((Ingest(), *case) for case in BAD_BIRDS),
+        *((HUB, *case) for case in BAD_SHARDS),
+    ],
+)
+def test_an_archive_that_is_none_is_refused_in_one_sentence(
+    how: Ingest, files: Files, sentence: str, local_store: Store, tmp_path: Path
+):
+    folder = write_folder(tmp_path / "given", files)
+    with pytest.raises(ArchiveError, match=sentence) as caught:
+        prepare(local_store, "mine" if how.layout else "cub200", str(folder), how=how)
+    assert "\n" not in str(caught.value)
+    assert local_store.list("") == []
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "classes", "sentence"),
+    [
+        ([SOUND] * 3, [0, 1, 2], ("a", "b"), r"row 2 of test-0\.parquet has label 2; 0 to 1 are"),
+        ([SOUND] * 3, [0, -1, 1], ("a", "b"), r"row 1 of test-0\.parquet has label -1; 0 to 1"),
+        ([SOUND] * 3, [0, None, 1], ("a", "b"), r"row 1 of test-0\.parquet has label none; 0 to"),
+        ([SOUND, None], [0, 1], ("a", "b"), r"test row_id 1, row 1 of test-0\.parquet, does not d"),
+        ([SOUND, b"x"], [0, 1], ("a", "b"), r"test row_id 1, row 1 of test-0\.parquet, does not d"),
+        ([SOUND] * 2, [0, 0], ("a", "b"), "class 'b' of given has no row in test; every class"),
+    ],
+)
+def test_a_shards_bad_row_is_named(
+    images: Any, labels: Any, classes: Any, sentence: str, local_store: Store, tmp_path: Path
+):
+    good = hub_shard([SOUND] * 2, [0, 1], classes)
+    bad = hub_shard(images, labels, classes)
+    folder = write_folder(tmp_path / "given", {"train-0.parquet": good, "test-0.parquet": bad})
+    with pytest.raises(ArchiveError, match=sentence):
+        prepare(local_store, "mine", str(folder), how=HUB)
+
+
+def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
+    local_store: Store, tmp_path: Path
+):
+    for number, (classes, sentence) in enumerate(
+        [(("a",), "holds one class, 'a'"), (("a", "a"), "there twice"), ((1, 2), "is no text")]
+    ):
+        shard = hub_shard([SOUND], [0], classes)  # type: ignore[arg-type]
+        files = {"train-0.parquet": shard, "test-0.parquet": shard}
+        folder = write_folder(tmp_path / str(number), files)
+        with pytest.raises(ArchiveError, match=sentence):
+            prepare(local_store, "mine", str(folder), how=HUB)
+
+
+@pytest.mark.parametrize(
+    ("name", "archive", "how", "kind", "sentence"),
+    [
+        ("mine", None, FOLDER, ArchiveError, "mine has no --archive; give the path of a folder"),
+        ("mine", "http://x/y.zip", FOLDER, ArchiveError, "has the address http://x/y.zip; give"),
+        ("mine", "nowhere", FOLDER, ArchiveError, "no archive at nowhere"),
+        ("mine", ".", Ingest("folder"), DatasetError, "unknown layout 'folder'; choose from: hugg"),
+        ("cifar10", ".", FOLDER, DatasetError, "cifar10 is a dataset of the catalog, whose layout"),
+        ("My Cats", ".", FOLDER, DatasetError, "cannot name a dataset 'My Cats'; a name has lower"),
+        ("../x", ".", FOLDER, DatasetError, "cannot name a dataset"),
+        ("mine", ".", Ingest(), DatasetError, "unknown dataset 'mine'; .*prepare mine --layout im"),
+        ("cifar10", None, Ingest(crop=True), InputError, "cifar10 has no boxes to crop its images"),
+        ("mine", ".", Ingest("imagefolder", crop=True), InputError, "mine has no boxes to crop"),
+        ("digits", None, Ingest(skip_bad=True), InputError, "arrays of pixels, none of which can"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    name: str, archive: str | None, how: Ingest, kind: type[Exception], sentence: str,
+    local_store: Store,
+):  # fmt: skip
+    with pytest.raises(kind, match=sentence):
+        prepare(local_store, name, archive, how=how)
