@@ -39,13 +39,13 @@ def small_job(**sections: Any) -> Job:
     return Job.model_validate(values)
 
 
-def shard_reader(store: Store, manifest: Manifest) -> ShardReader:
+def shard_reader(store: Store, manifest: Manifest, side: int | None = None) -> ShardReader:
     """Reads a shard row group by row group, in this process."""
 
     def read(
         split: str, positions: Positions, label_column: str, order_seed: int | None
     ) -> Iterator[pa.Table]:
-        reads = plan_reads(manifest, split, positions)
+        reads = plan_reads(manifest, split, positions, side)
         if order_seed is not None:
             reads = [reads[i] for i in np.random.default_rng(order_seed).permutation(len(reads))]
         for group in reads:
@@ -64,7 +64,9 @@ def open_rows(
 ) -> RowSource:
     """The job's rows on the CPU."""
     selection = selection or select_rows(store, manifest, job)
-    return RowSource(manifest, selection, shard_reader(store, manifest), CPU, cache_bytes)
+    side = job.preprocess.resize
+    read = shard_reader(store, manifest, side)
+    return RowSource(manifest, selection, read, CPU, cache_bytes, side)
 
 
 @dataclass(frozen=True)

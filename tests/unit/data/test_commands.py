@@ -1,6 +1,7 @@
 """`datasets`, `data prepare`, `data inspect` and `data verify` as they are typed."""
 
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from cifarray.data.manifest import dataset_prefix, load_manifest
 from cifarray.store import Store
 from tests.archive_server import ArchiveServer
 from tests.archives import write_cifar10, write_cifar100, write_tar
+from tests.image_archives import bird_files, folder_files, write_folder
 from tests.s3 import S3Server
 
 Command = Callable[..., tuple[int, str, str]]
@@ -84,6 +86,11 @@ def test_prepare_fetches_an_address_into_a_bucket(
     ("words", "reason"),
     [
         (("prepare", "cifar1000"), "unknown dataset 'cifar1000'"),
+        (("prepare", "mine", "--layout", "imagefolder"), "mine has no --archive"),
+        (("prepare", "mine", "--layout", "zip", "--archive", "."), "unknown layout 'zip'"),
+        (("prepare", "cifar10", "--layout", "imagefolder"), "is a dataset of the catalog"),
+        (("prepare", "cifar10", "--crop"), "has no boxes to crop its images to"),
+        (("prepare", "digits", "--skip-bad"), "leave --skip-bad out"),
         (("prepare", "cifar100", "--archive", "nowhere.tar.gz"), "no archive at nowhere.tar.gz"),
         (("prepare", "cifar100", "--archive", "http://["), "no archive at http"),
         (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is no http or https"),
@@ -175,6 +182,7 @@ def test_datasets_lists_the_catalog_and_what_is_prepared(home: Store, cifarray: 
         "cifar100",
         "cifar10",
         "fashion-mnist",
+        "cub200",
         "digits",
     ]
     cifarray("data", "prepare", "digits", "--quiet")
@@ -185,6 +193,53 @@ def test_datasets_lists_the_catalog_and_what_is_prepared(home: Store, cifarray: 
     assert found["cifar100"]["prepared"] is None
     assert found["cifar100"]["published_rows"] == {"train": 50000, "test": 10000}
     assert digest[:12] in cifarray("datasets")[1]
+
+
+def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
+    home: Store, cifarray: Command, tmp_path: Path
+) -> None:
+    files = folder_files()
+    files["train/dog/003.png"] = b"rubbish"
+    folder = write_folder(tmp_path / "pets", files)
+    words = ("data", "prepare", "my-pets", "--layout", "imagefolder", "--archive", str(folder))
+    code, out, err = cifarray(*words)
+    assert (code, out) == (2, "")
+    assert "error: train row_id 9, train/dog/003.png, does not decode" in err
+    code, out, err = cifarray(*words, "--skip-bad")
+    assert code == 0
+    assert "left out: train/dog/003.png (its bytes are no image of JPEG or PNG)" in err
+    assert "images that did not decode and are left out: 1" in out
+    assert "jobs on them set preprocess.resize" in out
+    digest = load_manifest(home, "my-pets").digest
+    *_, listed = cifarray("datasets")[1].splitlines()
+    assert listed.split()[:4] == ["my-pets", "any", "size", "2"]
+    assert f"{digest[:12]} (11 + 6 rows)" in listed
+    code, out, _ = cifarray("data", "inspect", "my-pets", "--grid", "pets.png")
+    assert code == 0
+    assert "my-pets  any size" in out
+    assert re.search(r"^heights +24 to 40 +24 to 40$", out, re.MULTILINE)
+    assert Path("pets.png").read_bytes().startswith(b"\x89PNG")
+    assert cifarray("data", "verify", "my-pets")[0] == 0
+    found = json.loads(cifarray(*words, "--skip-bad", "--json", "--quiet")[1])
+    assert found["written"] is False
+    assert (found["storage"], found["skipped_images"], found["crop"]) == ("encoded", 1, False)
+
+
+def test_birds_say_what_is_missing_and_crops_are_asked_for(
+    home: Store, cifarray: Command, tmp_path: Path
+) -> None:
+    files = bird_files()
+    del files["images/001.Black_footed_Albatross/bird_0000.jpg"]
+    folder = write_folder(tmp_path / "CUB_200_2011", files)
+    words = ("data", "prepare", "cub200", "--archive", str(folder))
+    code, out, err = cifarray(*words)
+    assert code == 0
+    assert "images that it lists and does not hold: 1" in out
+    assert "fewer rows than published" in out
+    assert "197 of its 200 classes have no image" in err
+    whole = load_manifest(home, "cub200")
+    assert cifarray(*words, "--crop")[0] == 0
+    assert load_manifest(home, "cub200").digest != whole.digest
 
 
 @pytest.mark.parametrize(

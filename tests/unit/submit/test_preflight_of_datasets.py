@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 
+from cifarray.data.ingest import Ingest, prepare
+from cifarray.data.manifest import load_manifest
 from cifarray.errors import JobError
-from cifarray.spec.load import load_job
+from cifarray.spec.job import Job
+from cifarray.spec.load import load_job, load_profile
+from cifarray.store import Store
 from cifarray.submit.preflight import check, select
 from tests.digit_sessions import Digits, small_job
+from tests.image_archives import folder_files, write_folder
 from tests.unit.submit.refusals import profile, refused, sweep
 
 
@@ -111,3 +116,74 @@ def test_a_subset_trains_no_larger_batch_than_it_has_rows(tmp_path: Path):
     job = small_job(dataset={"classes": [3, 8], "rows": 40}, train={"global_batch_size": 33})
     with pytest.raises(JobError, match="global_batch_size 33 is above the 32 rows"):
         select(digits.store, digits.manifest, job, 1)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with images of different sizes under a name of one's own."""
+    folder = tmp_path_factory.mktemp("pets")
+    store = Store.open(str(folder / "store"))
+    images = write_folder(folder / "images", folder_files())
+    prepare(store, "my-pets", str(images), how=Ingest("imagefolder"))
+    return store
+
+
+def pets_job(**sections: Any) -> Job:
+    own = {"dataset": {"name": "my-pets", "rows": None}, "preprocess": {"resize": 24}}
+    return small_job(**{**own, "train": {"global_batch_size": 8}, **sections})
+
+
+def test_a_dataset_of_ones_own_is_known_by_the_store_alone(pets: Store):
+    check(pets_job(), load_profile("local"), store=pets)
+    assert len(select(pets, load_manifest(pets, "my-pets"), pets_job(), 1).labels.classes) == 2
+    refused(pets_job(), r"unknown dataset 'my-pets'; .*data prepare my-pets --layout imagefolder")
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"dataset": {"name": "my-cats"}}, r"unknown dataset 'my-cats'; choose from: cifar10"),
+        ({"dataset": {"name": "../x"}}, r"unknown dataset '\.\./x'; .*prepare NAME --layout"),
+        ({"preprocess": {"resize": None}}, r"images of my-pets have different sizes; set prepro"),
+        (
+            {"dataset": {"name": "my-pets", "classes": ["cat", "cow"]}},
+            "dataset my-pets has no fine class 'cow'; choose from: cat, dog",
+        ),
+        (
+            {"dataset": {"name": "my-pets", "archive_part": "half"}},
+            "my-pets has no archive part 'half'; choose from: train",
+        ),
+        (
+            {"dataset": {"name": "my-pets", "labels": "coarse"}},
+            "dataset my-pets has no coarse labels; those that have: cifar100",
+        ),
+        (
+            {"model": {"name": "lenet25"}, "preprocess": {"resize": 12}},
+            "lenet25 takes images of at least 16x16 pixels, not 12x12",
+        ),
+        (
+            {"preprocess": {"resize": 65, "normalize": "whitening", "epsilon": 0.1}},
+            "whitening of 65x65x3 images takes a matrix",
+        ),
+        ({"augment": {"padded_crop": {"padding": 24}}}, r"of 24x24 pixels; give at most 23"),
+    ],
+)
+def test_what_its_manifest_rules_out_is_refused(
+    sections: dict[str, Any], sentence: str, pets: Store
+):
+    with pytest.raises(JobError, match=sentence):
+        check(pets_job(**sections), load_profile("local"), store=pets)
+
+
+def test_birds_want_a_size_before_they_are_prepared():
+    birds = {"dataset": {"name": "cub200", "rows": None}}
+    refused(small_job(**birds), "the images of cub200 have different sizes; set preprocess.resize")
+    check(small_job(**birds, preprocess={"resize": 64}), load_profile("local"))
+
+
+def test_a_sweep_may_try_several_sizes(pets: Store):
+    space = {"preprocess.resize": {"choice": [16, 24]}}
+    sweep = {"space": space, "metric": "validation.loss"}
+    job = pets_job(kind="tune", sweep=sweep, preprocess={})
+    check(job, load_profile("local"), store=pets)
+    select(pets, load_manifest(pets, "my-pets"), job, 1)
