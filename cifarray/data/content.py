@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from cifarray.data.archives.images import ImageArchive, ListedImages
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.decoding import decode, with_channels
 from cifarray.data.layouts import IMAGE_LAYOUTS
+from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
 from cifarray.data.source import Source
 from cifarray.data.statistics import count_picture
@@ -28,33 +29,6 @@ from cifarray.errors import ArchiveError
 LARGEST_FIXED = 256
 """Height and width up to which images of one size are stored as pixels."""
 Shape = tuple[int, int, int]
-
-
-class SplitRows(Protocol):
-    """The rows of a split in the archive's order, as they can be written."""
-
-    @property
-    def labels(self) -> NDArray[np.int16]:
-        """Of each row."""
-
-    @property
-    def coarse_labels(self) -> NDArray[np.int16] | None:
-        """Of each row, where there are any."""
-
-    @property
-    def parts(self) -> Sequence[tuple[str, int]]:
-        """Name and rows of each of the archive's parts; empty where it names none."""
-
-    @property
-    def rows(self) -> int:
-        """How many."""
-
-    @property
-    def image_bytes(self) -> int:
-        """Of one image as it is stored, on average."""
-
-    def column(self, row_ids: NDArray[np.int64]) -> pa.Array:
-        """The images of these rows as they are stored."""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from cifarray.data.content import SplitRows
 
 FILE_BYTES = 64 << 20
 """Images per file, about: large datasets get files of 32 to 96 MiB."""
@@ -17,6 +16,33 @@ ROW_GROUP_BYTES = 8 << 20
 """Images per row group at most, so that a worker reads little more than its own rows."""
 LEAST_ROW_GROUPS = 16
 """Of a split: with fewer, the shards of a small dataset could not be cut apart."""
+
+
+class SplitRows(Protocol):
+    """The rows of a split in the archive's order, as they can be written."""
+
+    @property
+    def labels(self) -> NDArray[np.int16]:
+        """Of each row."""
+
+    @property
+    def coarse_labels(self) -> NDArray[np.int16] | None:
+        """Of each row, where there are any."""
+
+    @property
+    def parts(self) -> Sequence[tuple[str, int]]:
+        """Name and rows of each of the archive's parts; empty where it names none."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image as it is stored, on average."""
+
+    def column(self, row_ids: NDArray[np.int64]) -> pa.Array:
+        """The images of these rows as they are stored."""
 
 
 def dataset_schema(shape: Sequence[int] | None, coarse: bool) -> pa.Schema:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.content import Content, SplitRows
+from cifarray.data.content import Content
 from cifarray.data.manifest import (
     ArchivePart,
     FileManifest,
@@ -18,7 +18,7 @@ from cifarray.data.manifest import (
     dataset_prefix,
     manifest_key,
 )
-from cifarray.data.parquet import dataset_schema, plan_files, write_part
+from cifarray.data.parquet import SplitRows, dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress
 from cifarray.data.source import Source
 from cifarray.data.statistics import moments

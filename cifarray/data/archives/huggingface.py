@@ -134,14 +134,17 @@ def _class_names(path: Path, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _listed(paths: Sequence[Path], image: str, label: str, classes: Sequence[str]) -> ListedImages:
+def _listed(
+    paths: Sequence[Path], image: str, label: str, classes: tuple[str, ...]
+) -> ListedImages:
     labels: list[NDArray[np.int64]] = []
     names: list[str] = []
     for path in paths:
         with _opened(path) as parquet:
-            if not {image, label} <= set(parquet.schema_arrow.names):
+            if _columns(path, parquet.schema_arrow) != (image, label, classes):
                 raise ArchiveError(
-                    f"{path.name} lacks {image} or {label}, which the first shard has"
+                    f"{path.name} has other columns or class names than the first shard of train; "
+                    "give shards of one dataset"
                 )
             column = parquet.read(columns=[label])[label]
         labels.append(_checked_labels(path, column, classes))
