@@ -144,6 +144,27 @@ def test_the_hubs_shards_come_out_row_for_row(
         assert found == expected
 
 
+def test_what_the_datasets_package_writes_is_read(local_store: Store, tmp_path: Path):
+    import datasets
+
+    names = ["cat", "dog"]
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    )
+    pictures = [picture(row % 2, row, SIZES[row % 3]) for row in range(9)]
+    for split in ("train", "test"):
+        rows = {"image": pictures, "label": [row % 2 for row in range(9)]}
+        made = datasets.Dataset.from_dict(rows, features=features)
+        (tmp_path / "given").mkdir(exist_ok=True)
+        made.to_parquet(str(tmp_path / "given" / f"{split}-00000-of-00001.parquet"))
+    manifest = prepared(local_store, tmp_path / "given", HUB)
+    assert manifest.classes == ("cat", "dog")
+    stored = rows_of(local_store, manifest, "train")
+    assert [name for _, name in stored] == [names[row % 2] for row in range(9)]
+    for (content, _), image in zip(stored, pictures, strict=True):
+        assert np.array_equal(np.asarray(decode(content)), np.asarray(image))
+
+
 def test_a_validation_split_of_the_hub_is_left_out_and_that_is_said(
     local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -162,7 +183,8 @@ def test_a_validation_split_of_the_hub_is_left_out_and_that_is_said(
 def test_what_is_written_opens_in_the_datasets_package(
     sizes: Any, local_store: Store, tmp_path: Path
 ):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     files = folder_files(sizes=sizes or SIZES)
     manifest = prepared(local_store, write_folder(tmp_path / "given", files), FOLDER)
     parts = local_store.path(f"datasets/mine/{manifest.digest[:12]}")

@@ -53,8 +53,8 @@ def test_a_size_out_of_bounds_is_refused(side: int):
     [
         (
             {"dataset": {"name": "cifar1000"}},
-            "unknown dataset 'cifar1000'; choose from: cifar10, cifar100, digits, fashion-mnist; "
-            "did you mean cifar100",
+            "unknown dataset 'cifar1000'; choose from: cifar10, cifar100, cub200, digits, "
+            "fashion-mnist; did you mean cifar100",
         ),
         (
             {"model": {"name": "resnet81"}},
