@@ -1,4 +1,4 @@
-"""lenet25, its two variants with BatchNorm, and lenet25_optimized: for 25 classes of CIFAR-100.
+"""lenet25 and what was tried with it: BatchNorm, one more dense layer, more convolutions.
 
 The plan of "Gradient-Based Learning Applied to Document Recognition" (LeNet-5),
 https://doi.org/10.1109/5.726791: unpadded convolutions, 2x2 pooling, dense layers. What differs
@@ -6,12 +6,16 @@ from the paper: ReLU and the maximum in pooling, full connections between the ma
 dense layer of 50 instead of two of 120 and 84. lenet25_bn_after and lenet25_bn_before put
 BatchNorm (https://arxiv.org/abs/1502.03167) behind or before the ReLU of each convolution; those
 keep their biases, as published, although a BatchNorm right behind takes a bias out again.
-lenet25_optimized has five 3x3 convolutions, each with BatchNorm behind its ReLU. New here, in all
-four: a dropout before the last layer, with rate 0 unless a job says otherwise.
+lenet25_fc3 has a second hidden dense layer; its report states no width, so it has the first one's.
+lenet25_optimized has five 3x3 convolutions, each with BatchNorm behind its ReLU. All were trained
+on 25 classes of CIFAR-100. New here, in all of them: a dropout before the last layer, with rate 0
+unless a job says otherwise.
 
 Shapes: N images, C channels, H height, W width, K classes.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -51,6 +55,17 @@ def lenet25_bn_before(
     return _lenet("before", num_classes, in_channels, image_size, dropout)
 
 
+def lenet25_fc3(
+    num_classes: int,
+    in_channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    dropout: float = 0.0,
+) -> "LeNet25":
+    """Build the one of three dense layers, 50, 50 and the last: 26,747 parameters."""
+    hidden = (HIDDEN, HIDDEN)
+    return _lenet("none", num_classes, in_channels, image_size, dropout, hidden)
+
+
 def lenet25_optimized(
     num_classes: int,
     in_channels: int = 3,
@@ -72,19 +87,25 @@ def lenet25_optimized(
 
 
 class LeNet25(nn.Module):
-    """images_NCHW -> logits_NK: convolutions, then a hidden dense layer of 50 and the last one."""
+    """images_NCHW -> logits_NK: convolutions, then dense layers with ReLU and the last one."""
 
     def __init__(
-        self, features: nn.Module, out_features: int, num_classes: int, dropout: float
+        self,
+        features: nn.Module,
+        out_features: int,
+        num_classes: int,
+        dropout: float,
+        hidden: Sequence[int] = (HIDDEN,),
     ) -> None:
         super().__init__()
         self.features = features
+        dense = [
+            layer
+            for before, width in pairwise((out_features, *hidden))
+            for layer in (nn.Linear(before, width), nn.ReLU(inplace=True))
+        ]
         self.classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(out_features, HIDDEN),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(HIDDEN, num_classes),
+            nn.Flatten(), *dense, nn.Dropout(dropout), nn.Linear(hidden[-1], num_classes)
         )
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -94,7 +115,12 @@ class LeNet25(nn.Module):
 
 
 def _lenet(
-    norm: Norm, num_classes: int, in_channels: int, image_size: tuple[int, int], dropout: float
+    norm: Norm,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    dropout: float,
+    hidden: Sequence[int] = (HIDDEN,),
 ) -> LeNet25:
     features = nn.Sequential(
         *_convolution(in_channels, 6, 5, norm),
@@ -103,7 +129,7 @@ def _lenet(
         nn.MaxPool2d(2),
     )
     height, width = (((side - 4) // 2 - 4) // 2 for side in image_size)
-    return LeNet25(features, 16 * height * width, num_classes, dropout)
+    return LeNet25(features, 16 * height * width, num_classes, dropout, hidden)
 
 
 def _convolution(

@@ -111,6 +111,13 @@ MODELS: dict[str, ModelEntry] = {
         dropouts=(0.0,),
         min_size=16,
     ),
+    "lenet25_fc3": ModelEntry(
+        title="lenet25 with one more dense layer",
+        paper="https://doi.org/10.1109/5.726791",
+        factory="cifarray.models.lenet25:lenet25_fc3",
+        dropouts=(0.0,),
+        min_size=16,
+    ),
     "lenet25_optimized": ModelEntry(
         title="five 3x3 convolutions with BatchNorm, after LeNet",
         paper="https://doi.org/10.1109/5.726791",

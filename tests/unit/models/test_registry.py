@@ -42,6 +42,8 @@ PUBLISHED = {
     "lenet25": Published(24_197, 25, 0),
     "lenet25_bn_after": Published(24_241, 25, 44),
     "lenet25_bn_before": Published(24_241, 25, 44),
+    # 456 and 2,416 in the convolutions, 20,050, 2,550 and 1,275 in the dense layers
+    "lenet25_fc3": Published(26_747, 25, 0),
     "lenet25_optimized": Published(599_725, 25, 992),
     "fast_cnn": Published(1_189_156, 100, 1_856),
     "resnet18": Published(11_220_132, 100, 9_600),
