@@ -17,6 +17,7 @@ from cifarray.cli.options import (
     open_store,
 )
 from cifarray.cli.output import detail, print_json, print_line, print_table, say
+from cifarray.errors import InputError
 
 if TYPE_CHECKING:
     from cifarray.store import Store
@@ -169,7 +170,7 @@ def models(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A network, or package.module:factory  [default: list all]",
+            help="A network, timm/<name>, or package.module:factory  [default: list all]",
             show_default=False,
         ),
     ] = None,
@@ -177,6 +178,16 @@ def models(
         int,
         typer.Option("--classes", min=1, max=1_000_000, help="Number of classes to count with."),
     ] = 100,
+    head: Annotated[
+        int | None,
+        typer.Option(
+            "--head",
+            min=1,
+            max=65_536,
+            help="Width of a hidden dense layer before the last, of timm/<name>.",
+            show_default=False,
+        ),
+    ] = None,
     code: CodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -184,23 +195,29 @@ def models(
 
     \b
     Example:  cifarray models resnet18 --classes 10
+              cifarray models timm/resnet50 --classes 200 --head 500 --json
     """
-    from cifarray.models.registry import MODELS, describe_model
+    from cifarray.models.registry import BACKBONE, MODELS
+    from cifarray.models.sizes import describe_model
     from cifarray.spec.job import ModelSpec
 
+    if name is None and head is not None:
+        raise InputError(f"--head {head} is for one network; name it, as in timm/resnet50")
     names = list(MODELS) if name is None else [name]
-    described = [describe_model(ModelSpec(name=n), classes, code) for n in names]
+    described = [describe_model(ModelSpec(name=n, head=head), classes, code) for n in names]
     if as_json:
         print_json(described if name is None else described[0])
         return
     rows = [_model_row(record) for record in described]
+    if name is None:
+        rows.append(("timm/<name>", None, None, BACKBONE.title, BACKBONE.paper))
     print_table(("name", "parameters", "images", "network", "paper"), rows)
 
 
 def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
-    from cifarray.models.registry import MODELS
+    from cifarray.models.registry import find_entry
 
-    entry = MODELS.get(record["name"])
+    entry = find_entry(record["name"])
     about = (entry.title, entry.paper) if entry else ("your own", None)
     images = "x".join(map(str, record["input_shape"]))
     return record["name"], f"{record['parameters']['total']:,}", images, *about

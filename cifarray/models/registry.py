@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarray.errors import JobError
+from cifarray.models.backbones import PREFIX, check_backbone, check_size, is_backbone
+from cifarray.models.beginning import check_beginning
 from cifarray.models.code import check_factory, import_factory
 from cifarray.models.own import check_own_network, said
 from cifarray.spec.job import ModelSpec
@@ -15,8 +17,10 @@ from cifarray.spec.load import unknown_name
 if TYPE_CHECKING:
     from torch import nn
 
-_OPTIONS = ("dropout", "dropouts", "args")
-"""The fields of a ModelSpec that only some networks read."""
+HEAD_OPTIONS = frozenset({"head", "frozen", "features"})
+"""The fields of a ModelSpec that only a backbone with a head of ours reads."""
+OWN_READS = frozenset({"dropout", "dropouts", "args", "weights"})
+"""Those that a network of the user's own reads."""
 RGB_32X32 = (32, 32, 3)
 
 
@@ -35,11 +39,14 @@ class ModelEntry:
     """The smallest height and width that it takes."""
     input_shape: tuple[int, int, int] = RGB_32X32
     """(H, W, C) of the images that it was made for, which its parameters are counted with."""
+    options: frozenset[str] = frozenset()
+    """Fields of a ModelSpec that few networks read, and this one does."""
 
     @property
     def reads(self) -> frozenset[str]:
         """Fields of a ModelSpec, besides the name, that change this network."""
-        return frozenset({"dropout", "dropouts"} if len(self.dropouts) > 1 else {"dropout"})
+        several = {"dropouts"} if len(self.dropouts) > 1 else set()
+        return frozenset({"dropout", "weights"} | several) | self.options
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -153,6 +160,21 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
+BACKBONE = ModelEntry(
+    title="any of timm's, and a head",
+    paper="https://github.com/huggingface/pytorch-image-models",
+    factory="cifarray.models.timm_classifier:timm_classifier",
+    dropouts=(0.0,),
+    options=HEAD_OPTIONS,
+)
+"""Of every `timm/<name>`."""
+
+
+def find_entry(name: str) -> ModelEntry | None:
+    """The entry of a network; None for one of the user's own, and for unknown names."""
+    return BACKBONE if is_backbone(name) else MODELS.get(name)
+
+
 def is_own(name: str) -> bool:
     """Whether the name is `package.module:factory`, a network of the user's own."""
     return ":" in name
@@ -161,35 +183,38 @@ def is_own(name: str) -> bool:
 def check_model(
     spec: ModelSpec, shape: tuple[int, int, int] | None = None, code: Path | None = None
 ) -> None:
-    """Refuse what can be refused without torch: the name, unused fields, too small an image.
+    """Refuse an unknown name, unused fields, a size of images that the network cannot take.
 
     `shape` is (H, W, C) of what the network sees, where known; `code` is what `--code` gave.
-    A network of the user's own is looked up as a file and not run.
+    A network of the user's own is looked up as a file and not run. Torch is imported for `timm/`
+    alone.
 
     Raises: JobError.
     """
+    entry = find_entry(spec.name)
     if is_own(spec.name):
         check_factory(spec.name, code)
-        reserved = {"num_classes", "in_channels", "image_size", "dropout", "dropouts"}
-        if taken := sorted(reserved & spec.args.keys()):
-            raise JobError(
-                f"model.args may not hold {', '.join(taken)}: cifarray passes the first three from "
-                "the dataset, and model.dropout or model.dropouts are fields of their own"
-            )
-        return
-    if spec.name not in MODELS:
+        _refuse_reserved(spec)
+    elif entry is None:
         raise JobError(
             unknown_name("model", spec.name, MODELS)
-            + "; or give package.module:factory for a network of your own"
+            + f"; or give {PREFIX}<name> for one of timm's, or package.module:factory for a "
+            "network of your own"
         )
-    entry = MODELS[spec.name]
-    _refuse_unread_fields(spec, entry)
+    elif entry is BACKBONE:
+        check_backbone(spec.name)
+    _refuse_unread_fields(spec, OWN_READS if entry is None else entry.reads)
+    check_beginning(spec)
+    if entry is None:
+        return
     if spec.dropouts is not None and len(spec.dropouts) != len(entry.dropouts):
         raise JobError(
             f"model.dropouts of {spec.name} are {len(entry.dropouts)} rates, as in "
             f"{list(entry.dropouts)}, not {list(spec.dropouts)}"
         )
-    if shape is not None and min(shape[:2]) < entry.min_size:
+    if shape is not None and entry is BACKBONE:
+        check_size(spec.name, shape)
+    elif shape is not None and min(shape[:2]) < entry.min_size:
         raise JobError(
             f"{spec.name} takes images of at least {entry.min_size}x{entry.min_size} pixels, not "
             f"{shape[0]}x{shape[1]}; choose another model, or set preprocess.resize"
@@ -206,14 +231,15 @@ def build_model(
     Raises: JobError.
     """
     check_model(spec, shape, code)
-    name = spec.name if is_own(spec.name) else MODELS[spec.name].factory
     height, width, channels = shape
     options: dict[str, Any] = dict(spec.args)
-    if spec.dropout is not None:
-        options["dropout"] = spec.dropout
-    if spec.dropouts is not None:
-        options["dropouts"] = spec.dropouts
-    factory = import_factory(name, code if is_own(name) else None)
+    for field in ("dropout", "dropouts", "head"):
+        if getattr(spec, field) is not None:
+            options[field] = getattr(spec, field)
+    entry = find_entry(spec.name)
+    if entry is BACKBONE:
+        options |= {"backbone": spec.name.removeprefix(PREFIX), "frozen": spec.frozen}
+    factory = import_factory(entry.factory if entry else spec.name, None if entry else code)
     try:
         model = factory(
             num_classes=num_classes, in_channels=channels, image_size=(height, width), **options
@@ -227,41 +253,18 @@ def build_model(
     return model  # type: ignore[no-any-return]
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of weights, trainable or not; running statistics are not among them."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def _refuse_reserved(spec: ModelSpec) -> None:
+    reserved = {"num_classes", "in_channels", "image_size", "dropout", "dropouts"}
+    if taken := sorted(reserved & spec.args.keys()):
+        raise JobError(
+            f"model.args may not hold {', '.join(taken)}: cifarray passes the first three from "
+            "the dataset, and model.dropout or model.dropouts are fields of their own"
+        )
 
 
-def count_buffers(model: nn.Module) -> int:
-    """Number of running statistics (BatchNorm's counter of batches is not one)."""
-    named = model.named_buffers()
-    return sum(b.numel() for name, b in named if not name.endswith("num_batches_tracked"))
-
-
-def describe_model(spec: ModelSpec, num_classes: int, code: Path | None = None) -> dict[str, Any]:
-    """Name, sizes and input shape of a network, built without memory for its weights.
-
-    Built for the images that it was made for, and one of the user's own for 32x32 RGB ones.
-
-    Raises: JobError.
-    """
-    import torch
-
-    shape = MODELS[spec.name].input_shape if spec.name in MODELS else RGB_32X32
-    with torch.device("meta"):
-        model = build_model(spec, num_classes, shape, code)
-    total = count_parameters(model)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {
-        "name": spec.name,
-        "parameters": {"total": total, "trainable": trainable, "buffers": count_buffers(model)},
-        "input_shape": list(shape),
-    }
-
-
-def _refuse_unread_fields(spec: ModelSpec, entry: ModelEntry) -> None:
-    given = [f for f in _OPTIONS if getattr(spec, f) not in (None, {})]
-    for field in given:
-        if field not in entry.reads:
-            used = ", ".join(f"model.{name}" for name in sorted(entry.reads))
+def _refuse_unread_fields(spec: ModelSpec, reads: frozenset[str]) -> None:
+    nothing = ModelSpec(name=spec.name)
+    for field, value in spec:
+        if field != "name" and field not in reads and value != getattr(nothing, field):
+            used = ", ".join(f"model.{name}" for name in sorted(reads))
             raise JobError(f"model {spec.name} does not use model.{field}; it uses {used}")

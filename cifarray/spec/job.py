@@ -72,7 +72,7 @@ class ValidationSpec(Record):
 
 
 class ModelSpec(Record):
-    """A network of the registry, or `package.module:factory` for one of the user's own."""
+    """A network of the registry, one of timm's backbones, or `package.module:factory`."""
 
     name: str
     dropout: Fraction | None = None
@@ -81,6 +81,26 @@ class ModelSpec(Record):
     """Every rate of a network that has several, in order; excludes `dropout`."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments, for a network of the user's own."""
+    weights: str = "none"
+    """What it begins with: none (random), timm (those that timm publishes), or an address: a file,
+    a checkpoint's folder, s3://bucket/file, or `run:ID` for the best checkpoint of a run."""
+    head: int | None = Field(default=None, ge=1, le=65_536)
+    """`timm/`: width of a hidden dense layer before the last; None: the last one alone."""
+    frozen: bool = False
+    """`timm/`: train the head alone; the backbone keeps its weights and its running statistics."""
+    features: Literal["cached"] | None = None
+    """`frozen`: compute the backbone's outputs once per dataset, and train the head on these."""
+
+    @field_validator("weights")
+    @classmethod
+    def _an_address_that_can_be_read(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not value.strip() or value == "run:" or (separator and (scheme != "s3" or not rest)):
+            raise ValueError(
+                "give none, timm, a path, s3://bucket/file or run:ID; what lies elsewhere has to "
+                "be downloaded first"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_say_dropout(self) -> "ModelSpec":
@@ -189,6 +209,16 @@ class Job(Record):
             raise ValueError(
                 f"dataset.archive_part and validation.archive_part are both {part}; the rows that "
                 "train cannot also judge"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_computed_once_does_not_change(self) -> "Job":
+        on = [f"augment.{name}" for name, _ in self.augment if getattr(self.augment, name)]
+        if self.model.features == "cached" and on:
+            raise ValueError(
+                f"model.features cached computes each image once, and {on[0]} changes images every "
+                "epoch; leave one of the two out"
             )
         return self
 

@@ -22,6 +22,8 @@ NOT_SWEEPABLE = {
     "sweep": "a sweep does not vary itself",
     "train.compile": "it changes the speed, not the result",
     "train.channels_last": "it changes the speed, not the result",
+    "model.weights": "all trials begin with the one file of weights that the run holds",
+    "model.features": "it changes the speed, not the result",
 }
 LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
 """Fields that a schedule has to fit."""
@@ -122,6 +124,11 @@ def _check_space(job: Job) -> None:
         raise JobError(
             "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
             "train.steps, if you like), or choose median or none"
+        )
+    if job.model.weights != "none" and "model.name" in job.sweep.fields:
+        raise JobError(
+            f"model.name cannot be swept beside model.weights {job.model.weights}, which are of "
+            "one network; sweep each network by itself"
         )
     for path in job.sweep.fields:
         check_field(Job, path)

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable
 
-from cifarray.models.registry import MODELS
-from cifarray.spec.job import Job
+from cifarray.models.registry import find_entry
+from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import with_fields
 from cifarray.training.optimizers import OPTIMIZERS
 from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
 
 SWITCHES = frozenset({"preprocess.normalize", "augment.rotation", "augment.shift", "augment.zoom"})
 """Fields that, like names, decide which others are read."""
+MODEL_DEFAULTS = {
+    f"model.{name}": field.get_default(call_default_factory=True)
+    for name, field in ModelSpec.model_fields.items()
+}
+"""What these fields hold when nobody sets them; in other sections that is None."""
 
 
 def decides(path: str) -> bool:
@@ -27,17 +32,19 @@ def unread_fields(job: Job) -> list[str]:
         reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields
     if job.schedule.name in SCHEDULES:
         reads["schedule"] = SCHEDULES[job.schedule.name].fields | WARMUP_FIELDS
-    if job.model.name in MODELS:
-        reads["model"] = MODELS[job.model.name].reads
+    if entry := find_entry(job.model.name):
+        reads["model"] = entry.reads
     unread: list[str] = []
     for section, fields in reads.items():
         given = getattr(job, section).model_dump(exclude={"name", "lr"}, exclude_none=True)
         unread += [
-            f"{section}.{field}" for field in given if field not in fields and given[field] != {}
+            f"{section}.{field}"
+            for field, value in given.items()
+            if field not in fields and value != MODEL_DEFAULTS.get(f"{section}.{field}")
         ]
     return unread
 
 
 def unset(job: Job, paths: Iterable[str]) -> Job:
     """The job with these fields as if nobody had set them."""
-    return with_fields(job, {path: {} if path == "model.args" else None for path in paths})
+    return with_fields(job, {path: MODEL_DEFAULTS.get(path) for path in paths})

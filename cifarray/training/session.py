@@ -24,7 +24,7 @@ from cifarray.data.rows import decoded_shape
 from cifarray.data.selection import Positions, Selection, differences
 from cifarray.data.whitening import Spectrum
 from cifarray.errors import CheckpointError, JobError
-from cifarray.models.registry import count_parameters
+from cifarray.models.sizes import count_parameters
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches

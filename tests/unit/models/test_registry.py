@@ -15,8 +15,8 @@ from cifarray.models.registry import (
     MODELS,
     build_model,
     check_model,
-    describe_model,
 )
+from cifarray.models.sizes import describe_model
 from cifarray.spec.job import ModelSpec
 
 
