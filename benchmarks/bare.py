@@ -19,7 +19,8 @@ from cifarray.data.selection import Positions, select_rows
 from cifarray.data.shards import plan_reads, read_group
 from cifarray.spec.load import load_job
 from cifarray.store import Store
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 
 
 def main(uri: str, name_or_path: str, threads: str, *sets: str) -> None:

@@ -38,7 +38,8 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     from cifarray.data.shards import plan_reads, read_group
     from cifarray.spec.job import Job
     from cifarray.store import Store
-    from cifarray.training.session import RowSource, Session
+    from cifarray.training.row_source import RowSource
+    from cifarray.training.session import Session
 
     job = Job.model_validate(
         {

@@ -15,7 +15,8 @@ from cifarray.data.selection import Positions, Selection, select_rows
 from cifarray.data.shards import plan_reads, read_group
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.session import RowSource, Session, ShardReader
+from cifarray.training.row_source import RowSource, ShardReader
+from cifarray.training.session import Session
 
 CPU = torch.device("cpu")
 JOB: dict[str, Any] = {
@@ -65,8 +66,8 @@ def open_rows(
     """The job's rows on the CPU."""
     selection = selection or select_rows(store, manifest, job)
     side = job.preprocess.resize
-    read = shard_reader(store, manifest, side)
-    return RowSource(manifest, selection, read, CPU, cache_bytes, side)
+    reader = shard_reader(store, manifest, side)
+    return RowSource(manifest, selection, reader, CPU, cache_bytes, side, store)
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ class Digits:
         """The job's rows."""
         return open_rows(self.store, self.manifest, job, **options)
 
-    def session(self, job: Job | None = None, rows: RowSource | None = None) -> Session:
+    def session(
+        self, job: Job | None = None, rows: RowSource | None = None, weights: Path | None = None
+    ) -> Session:
         """The small job, or another one, on this rank."""
         job = job or small_job()
-        return Session(job, rows or self.rows(job))
+        return Session(job, rows or self.rows(job), weights=weights)
 
 
 def weights_of(session: Session) -> dict[str, torch.Tensor]:

@@ -132,13 +132,15 @@ def show_plan(planned: Planned, as_json: bool) -> None:
     Raises: JobError, StoreError.
     """
     from cifarray.spec.load import to_yaml
-    from cifarray.submit.new_run import check_data
+    from cifarray.submit.new_run import check_beginning, check_data
 
     plan = planned.plan
     try:
         if planned.store is not None:
             _refuse_taken(planned)
-            check_data(plan, planned.store, _manifest(planned))
+            manifest = _manifest(planned)
+            selection = check_data(plan, planned.store, manifest)
+            check_beginning(plan, planned.store, manifest, selection)
     except DatasetError as error:
         output.say(f"not checked against its rows: {error}")
     if plan.profile.kind == "kubernetes" and _is_rayjob(plan.profile):
@@ -169,9 +171,15 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
     Raises: InputError for what does not fit into a manifest.
     """
     from cifarray.spec.load import dump_yaml
+    from cifarray.submit.beginning import lies_here
     from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
     from cifarray.submit.new_run import request
 
+    if lies_here(weights := planned.plan.job.model.weights):
+        raise InputError(
+            f"model.weights {weights} is a path of this machine and does not fit into a RayJob; "
+            "submit without --dry-run, or give s3://bucket/file or run:ID"
+        )
     if planned.plan.code is not None:
         raise InputError(
             "--code does not fit into a RayJob; submit without --dry-run, or build the network "
@@ -212,7 +220,15 @@ def record(planned: Planned) -> "list[Run]":
     except BaseException as error:
         give_up(runs, error)
         raise
+    _tell_of_weights(runs[0])
     return runs
+
+
+def _tell_of_weights(run: "Run") -> None:
+    """Say which of the network's weights none were found for."""
+    weights = run.spec().weights
+    if weights is not None and weights.fresh:
+        output.say(f"its head begins with random weights: {', '.join(weights.fresh)}")
 
 
 def _refuse_taken(planned: Planned) -> None:

@@ -47,15 +47,15 @@ def open_checkpoint(
 
 def _find(target: str, open_store: Callable[[], Store], scratch: Path) -> tuple[Path, str]:
     try:
-        found = _in_folder(Path(target))
+        found = checkpoint_in_folder(Path(target))
     except OSError as error:
         raise CheckpointError(
             f"{target} cannot be read: {error.strerror}; give another path"
         ) from error
-    return found or _in_stored_run(Run.open(open_store(), target), scratch)
+    return found or checkpoint_of_run(Run.open(open_store(), target), scratch)
 
 
-def _in_folder(path: Path) -> tuple[Path, str] | None:
+def checkpoint_in_folder(path: Path) -> tuple[Path, str] | None:
     """The checkpoint at a path of this machine; None where the path may be a run's id instead."""
     if path.is_file() and (path.parent / PROOF_FILE).is_file():
         path = path.parent
@@ -99,7 +99,8 @@ def _run_folder(key: str) -> str:
     return (before.strip("/") if attempts else "") or "."
 
 
-def _in_stored_run(run: Run, scratch: Path) -> tuple[Path, str]:
+def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
+    """A run's best checkpoint, fetched into `scratch`, and its key. Raises: CheckpointError."""
     key = _chosen(run.store, f"{run.prefix}/", f"run {run.id}")
     if key is None:
         newest = run.key("attempts", str(run.newest_attempt()))

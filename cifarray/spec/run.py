@@ -15,6 +15,16 @@ class CodeSpec(Record):
     sha256: str
 
 
+class WeightsSpec(Record):
+    """The weights that a run's network begins with, copied into the run's folder."""
+
+    key: str
+    """Where the safetensors file lies in the store."""
+    sha256: str
+    fresh: tuple[str, ...] = ()
+    """Weights that it has none for: those of a head for other classes; they begin random."""
+
+
 class RunSpec(Record):
     """`runs/<id>/job.yaml`: enough to run it again."""
 
@@ -32,6 +42,7 @@ class RunSpec(Record):
     versions: dict[str, str]
     """Of python, cifarray, torch, torchvision, ray, numpy, pyarrow; and `commit` where known."""
     code: CodeSpec | None = None
+    weights: WeightsSpec | None = None
     best_of: dict[str, Any] | None = None
     """The sweep and trial whose fields this job took: {"run_id", "trial_id", "params"}."""
 

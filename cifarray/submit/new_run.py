@@ -1,12 +1,14 @@
 """From what a person typed to a run in the store: checked, resolved and recorded."""
 
 import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cifarray.data.image_checks import held_shape
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.selection import Selection
 from cifarray.errors import JobError, StoreError
@@ -16,10 +18,12 @@ from cifarray.runs.run import SPEC_FILE
 from cifarray.spec.job import Job
 from cifarray.spec.load import with_fields
 from cifarray.spec.profile import Profile
-from cifarray.spec.run import CodeSpec, RunRequest, RunSpec
+from cifarray.spec.run import CodeSpec, RunRequest, RunSpec, WeightsSpec
 from cifarray.store import Store
 from cifarray.submit import preflight
+from cifarray.submit.beginning import WEIGHTS_FILE, Beginning, find_beginning
 from cifarray.submit.kubernetes.record import applied_record
+from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.training.reads import decides, unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
@@ -102,6 +106,24 @@ def check_data(plan: Plan, store: Store, manifest: Manifest) -> Selection:
     return preflight.select(store, manifest, plan.job, workers)
 
 
+def check_beginning(plan: Plan, store: Store, manifest: Manifest, selection: Selection) -> None:
+    """Hold the weights that the job names against its network; timm's are not downloaded for it.
+
+    Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
+    """
+    if plan.job.model.weights != "timm":
+        with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
+            _find_beginning(plan, store, manifest, selection, Path(folder))
+
+
+def _find_beginning(
+    plan: Plan, store: Store, manifest: Manifest, selection: Selection, folder: Path
+) -> Beginning | None:
+    classes, first = len(selection.labels.classes), next(iter(candidates(plan.job)))
+    shape = held_shape(manifest.name, manifest.shape, first.preprocess)
+    return find_beginning(plan.job, store, shape, classes, folder)
+
+
 def request(plan: Plan, manifest: Manifest | None, name: str | None = None) -> RunRequest:
     """What is asked for, of the dataset as it is if that is known."""
     return RunRequest(
@@ -134,17 +156,48 @@ def record_request(store: Store, asked: RunRequest) -> Run:
 
 
 def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None) -> Run:
-    """Record the run, with its code and validation rows. Raises: JobError, StoreError."""
+    """Record the run, with its code, its weights and its validation rows.
+
+    Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
+    """
     return _create(plan, store, manifest, request(plan, manifest, name))
 
 
 def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> Run:
     selection = check_data(plan, store, manifest)
-    run_id = asked.run_id
     packed = pack_code(plan.code) if plan.code else None
-    code = packed and CodeSpec(key=f"runs/{run_id}/{CODE_FILE}", sha256=code_sha256(packed))
-    spec = RunSpec(
-        run_id=run_id,
+    with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
+        beginning = _find_beginning(plan, store, manifest, selection, Path(folder))
+        run = Run.create(store, _spec(plan, manifest, selection, asked, packed, beginning))
+        try:
+            if packed:
+                store.write(run.key(CODE_FILE), packed)
+            if beginning:
+                store.upload(beginning.path, run.key(WEIGHTS_FILE))
+            store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
+        except StoreError as error:
+            with suppress(StoreError):  # the same that failed just now
+                run.mark_failed(f"it could not be recorded: {error}")
+            raise
+    return run
+
+
+def _spec(
+    plan: Plan,
+    manifest: Manifest,
+    selection: Selection,
+    asked: RunRequest,
+    packed: bytes | None,
+    beginning: Beginning | None,
+) -> RunSpec:
+    prefix, code, weights = f"runs/{asked.run_id}", None, None
+    if packed:
+        code = CodeSpec(key=f"{prefix}/{CODE_FILE}", sha256=code_sha256(packed))
+    if beginning:
+        key = f"{prefix}/{WEIGHTS_FILE}"
+        weights = WeightsSpec(key=key, sha256=beginning.sha256, fresh=beginning.fresh)
+    return RunSpec(
+        run_id=asked.run_id,
         job=plan.job,
         profile=plan.profile,
         world_size=plan.world_size,
@@ -153,19 +206,10 @@ def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> 
         validation_sha256=selection.validation_sha256,
         submitted_at=asked.submitted_at,
         versions=asked.versions,
-        code=code or None,
+        code=code,
+        weights=weights,
         best_of=plan.best_of,
     )
-    run = Run.create(store, spec)
-    try:
-        if packed:
-            store.write(run.key(CODE_FILE), packed)
-        store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
-    except StoreError as error:
-        with suppress(StoreError):  # the same that failed just now
-            run.mark_failed(f"it could not be recorded: {error}")
-        raise
-    return run
 
 
 def _as_parquet(selection: Selection) -> bytes:

@@ -3,107 +3,60 @@
 It speaks to the other ranks through torch.distributed alone and knows nothing of Ray.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import Shard, hold, seed_of
+from cifarray.data.cache import Shard, seed_of
 from cifarray.data.image_checks import check_whitening
-from cifarray.data.manifest import Manifest
-from cifarray.data.rows import decoded_shape
-from cifarray.data.selection import Positions, Selection, differences
-from cifarray.data.whitening import Spectrum
-from cifarray.errors import CheckpointError, JobError
+from cifarray.errors import JobError
 from cifarray.models.sizes import count_parameters
+from cifarray.models.weights import begin_with
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import build_network, restore_rng, rng_state, seed_rng
 from cifarray.training.evaluation import predict_shard, validation_figures
+from cifarray.training.feature_rows import FeatureRows
+from cifarray.training.lone_rows import check_lone_rows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
-from cifarray.training.preprocessing import (
-    fit_normalize,
-    fit_spectrum,
-    preprocess_state,
-    restore_normalize,
-)
+from cifarray.training.preprocessing import fit_normalize, preprocess_state, restore_normalize
 from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
+from cifarray.training.resuming import check_resumable
+from cifarray.training.row_source import RowSource
 from cifarray.training.schedules import build_schedule
-
-ShardReader = Callable[[str, Positions, str, int | None], Iterator[pa.Table]]
-"""(split, positions, label column, order seed or None) -> tables of image, label and row_id."""
-
-
-@dataclass(frozen=True)
-class RowSource:
-    """The dataset as a job sees it: what is selected, and how a rank reads its part."""
-
-    manifest: Manifest
-    selection: Selection
-    read: ShardReader
-    device: torch.device
-    cache_bytes: int
-    side: int | None = None
-    """Of the squares that encoded images become; those stored as pixels need none."""
-    _held: dict[str, Shard] = field(default_factory=dict)
-    _spectra: list[Spectrum | None] = field(default_factory=list)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images as they are held."""
-        return decoded_shape(self.manifest, self.side)
-
-    def shard(self, split: str) -> Shard:
-        """This rank's rows of a split; read at the first call where they stay on the device."""
-        if split not in self._held:
-            self._held[split] = self._open(split)
-        return self._held[split]
-
-    def spectrum(self) -> Spectrum | None:
-        """How train's images vary, on rank 0; computed once for all trials that share the rows."""
-        if not self._spectra:
-            values = int(np.prod(self.shape))
-            self._spectra.append(fit_spectrum(self.shard("train"), values, self.device))
-        return self._spectra[0]
-
-    def _open(self, split: str) -> Shard:
-        """Resident if train and validation fit the budget together, else streamed."""
-        rank, world_size = world()
-        positions = self.selection.shard(split, world_size, rank)
-        labels = self.selection.labels
-        held = (len(self.selection.shard(s, world_size, rank)) for s in ("train", "validation"))
-        fits = sum(held) * int(np.prod(self.shape)) <= self.cache_bytes
-        return hold(
-            lambda seed: map(labels.renumbered, self.read(split, positions, labels.column, seed)),
-            rows=len(positions),
-            shape=self.shape,
-            device=self.device,
-            budget_bytes=self.cache_bytes if fits else 0,
-        )
 
 
 class Session:
     """A job on this rank. Every method is called by all ranks together."""
 
-    def __init__(self, job: Job, rows: RowSource, code: Path | None = None) -> None:
+    def __init__(
+        self, job: Job, rows: RowSource, code: Path | None = None, weights: Path | None = None
+    ) -> None:
+        """`code` holds a network of the user's own, `weights` what `model.weights` names."""
         self.job, self._rows = job, rows
         self._rank, self._world_size = world()
         self.history: list[Record] = []
         check_whitening(job.preprocess, self._shape)
+        shard_rows = rows.selection.shard_rows("train", self._world_size)
+        check_lone_rows(job, shard_rows, self._shape, len(self.classes), code)
         seed_rng(seed_of(job.seed, "weights"))
-        self._network = build_network(job, len(self.classes), self._shape, code).to(rows.device)
+        network = build_network(job, len(self.classes), self._shape, code)
+        begin_with(network, job.model, weights)
+        self._network = network.to(rows.device)
         self._parameters = count_parameters(self._network)
+        self._features: FeatureRows | None = None
+        if job.model.features is not None:
+            assert weights is not None  # without any, `begin_with` has refused the job
+            self._features = FeatureRows(job, rows, self._network, weights)
         seed_rng(seed_of(job.seed, "dropout", self._rank))
 
     @property
@@ -127,8 +80,15 @@ class Session:
         return self._rows.shape
 
     def shard(self, split: str) -> Shard:
-        """This rank's rows of a split."""
+        """This rank's rows of a split, with features for images where the job caches them."""
+        if self._features is not None:
+            return self._features.shard(split, self._normalize)
         return self._rows.shard(split)
+
+    @property
+    def _scaling(self) -> Normalize:
+        """What `shard`'s rows go through before the network: features are scaled already."""
+        return self._normalize if self._features is None else self._features.as_they_are
 
     @cached_property
     def _normalize(self) -> Normalize:
@@ -154,7 +114,8 @@ class Session:
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.job.optimizer, unwrap(self._model).parameters())
+        weights = unwrap(self._model).parameters()
+        return build_optimizer(self.job.optimizer, (w for w in weights if w.requires_grad))
 
     @cached_property
     def _average(self) -> AveragedModel | None:
@@ -171,7 +132,7 @@ class Session:
             shard=self.shard("train"),
             plan=StepPlan.make(rows, job.train.global_batch_size, self._rank),
             augment=Augment(job.augment),
-            normalize=self._normalize,
+            normalize=self._scaling,
             seed=job.seed,
             rank=self._rank,
             channels_last=job.train.channels_last,
@@ -231,27 +192,8 @@ class Session:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises: CheckpointError for other data or another job."""
-        digest = self._rows.manifest.digest
-        if state["dataset"]["digest"] != digest:
-            raise CheckpointError(
-                f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
-                f"not {digest[:12]}; a run resumes on the data that it began with"
-            )
-        then = Job.model_validate(state["job"])
-        if others := differences(then, self.job):
-            raise CheckpointError(
-                f"the checkpoint was trained on another selection ({'; '.join(others)}); a run "
-                "resumes with the rows and classes that it began with: submit a new run instead"
-            )
-        if (
-            then != self.job
-            or state["classes"] != self.classes
-            or (state["validation_sha256"] != self._rows.selection.validation_sha256)
-        ):
-            raise CheckpointError(
-                "the checkpoint belongs to another job; a run resumes with the job that it began "
-                "with: submit a new run instead"
-            )
+        rows = self._rows
+        check_resumable(state, self.job, rows.manifest, rows.selection, self.classes)
         self._normalize = self._restored(state["preprocess"])
         average = self._average
         unwrap(self._model).load_state_dict(state["raw_model"] or state["model"])
@@ -268,13 +210,14 @@ class Session:
     ) -> dict[str, Predictions] | None:
         """What these weights say about every row of every split; None on ranks other than 0.
 
-        `preprocess` is that of the weights' checkpoint; without one the session's own is taken.
+        `preprocess` is that of the weights' checkpoint, and the session's own from then on.
         """
         self._network.load_state_dict(weights)
-        normalize = self._normalize if preprocess is None else self._restored(preprocess)
+        if preprocess is not None:
+            self._normalize = self._restored(preprocess)
         results = {}
         for split in ("train", "validation", "test"):
-            mine = predict_shard(self._network, self.shard(split), normalize)
+            mine = predict_shard(self._network, self.shard(split), self._scaling)
             results[split] = Predictions.join(gather(mine))
         return results if self._rank == 0 else None
 
@@ -284,7 +227,7 @@ class Session:
 
     def _validate(self, model: nn.Module) -> dict[str, float]:
         share_buffers(model)
-        mine = predict_shard(model, self.shard("validation"), self._normalize)
+        mine = predict_shard(model, self.shard("validation"), self._scaling)
         return validation_figures(mine, self._rows.device)
 
 

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -24,11 +24,13 @@ from cifarray.data.shards import read_shard
 from cifarray.errors import (
     CheckpointError,
     DivergedError,
+    JobError,
     KeyMissingError,
     NoGpuError,
     RunFailedError,
 )
 from cifarray.models.code import unpack_code
+from cifarray.models.weights import file_sha256
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import RunSpec
@@ -37,7 +39,8 @@ from cifarray.training.checkpoint import read_state
 from cifarray.training.checkpoint_store import fetch, newest_good
 from cifarray.training.loop import Record
 from cifarray.training.ranks import from_rank_0, gather, world
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 
 OUTCOME_FILE = "outcome.json"
 FAILURES = "failures"
@@ -83,8 +86,11 @@ def open_session(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.set_num_threads(threads)
-    code = fetch_code(work.run, work.open_store())
-    return Session(work.job, rows or open_rows(work, device), code)
+    store = work.open_store()
+    code = fetch_code(work.run, store)
+    with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
+        weights = fetch_weights(work.run, store, Path(folder))
+        return Session(work.job, rows or open_rows(work, device), code, weights)
 
 
 def open_rows(work: Work, device: torch.device) -> RowSource:
@@ -105,6 +111,7 @@ def open_rows(work: Work, device: torch.device) -> RowSource:
         device=device,
         cache_bytes=work.profile.cache_bytes_per_worker,
         side=side,
+        store=store,
     )
 
 
@@ -115,6 +122,21 @@ def fetch_code(run: RunSpec, store: Store) -> Path | None:
     folder = Path(tempfile.mkdtemp(prefix="cifarray-code-"))
     unpack_code(store.read(run.code.key), run.code.sha256, folder)
     return folder
+
+
+def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
+    """The weights that the run begins with, if it names any, in the folder. Raises: JobError."""
+    if run.weights is None:
+        return None
+    path = folder / PurePosixPath(run.weights.key).name
+    store.download(run.weights.key, path)
+    found = file_sha256(path)
+    if found != run.weights.sha256:
+        raise JobError(
+            f"the run's weights have sha256 {found}, but {run.weights.sha256} was recorded; "
+            "submit the run again"
+        )
+    return path
 
 
 def resume(session: Session, store: Store, folder: str, scratch: Path) -> None:

@@ -23,7 +23,7 @@ from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.training.checkpoint_store import StoredCheckpoint, best_good, keep
-from cifarray.training.session import RowSource
+from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
     Work,
     attempt_of,

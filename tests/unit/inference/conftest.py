@@ -20,7 +20,8 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint, write_checkpoint
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 
 JOB = Job.model_validate(
     {

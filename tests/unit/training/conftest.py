@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cifarray.spec.job import Job
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 from tests.digit_sessions import Digits, small_job
 
 

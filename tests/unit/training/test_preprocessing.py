@@ -12,7 +12,8 @@ from cifarray.data.cache import rows_from_table
 from cifarray.errors import CheckpointError, JobError
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 
 EPSILON = 0.01

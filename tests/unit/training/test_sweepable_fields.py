@@ -11,7 +11,8 @@ from cifarray.spec.job import Job
 from cifarray.spec.load import fields_of, load_profile, with_fields
 from cifarray.submit import preflight
 from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 from tests.digit_sessions import Digits, small_job, without_times
 
 NETWORK = """

@@ -1,0 +1,173 @@
+"""Weights from a file: read without running what it holds, matched with a network, loaded.
+
+A file is safetensors, or what `torch.save` made of a state dict: of the same network, of one with
+another head, or one that timm publishes.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifarray.errors import JobError
+from cifarray.models.backbones import published_config
+from cifarray.models.timm_classifier import TimmClassifier
+from cifarray.spec.job import ModelSpec
+
+Weights = dict[str, Tensor]
+MOST_BYTES = 8 << 30
+"""Of a file of weights; the largest that timm publishes have four GiB."""
+WRAPPERS = ("model", "state_dict")
+"""Keys below which a file may hold the state dict: ours, and the usual one."""
+SHOWN_KEYS = 3
+BACKBONE, HEAD = "backbone.", "head."
+AUXILIARY = "AuxLogits."
+"""Of Inception's published weights: a second classifier, for training alone."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of some weights a network takes."""
+
+    weights: Weights
+    fresh: tuple[str, ...]
+    """The network's weights that keep their random values: those of its head, or none."""
+
+
+def read_weights(path: Path, source: str) -> Weights:
+    """The tensors of a file, on the CPU; `source` is how a person calls it.
+
+    Raises: JobError.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise JobError(f"weights {source} are larger than {MOST_BYTES >> 30} GiB")
+        found = _tensors(path)
+    except OSError as error:
+        raise JobError(f"weights {source} cannot be read: {error.strerror or error}") from error
+    for wrapper in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not found or not all(map(_is_weight, found.items())):
+        raise JobError(f"weights {source} are no state dict: names and tensors and nothing else")
+    return found
+
+
+def _tensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"  # as torch.save has written them since 2020
+    try:
+        if is_zip:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
+    except OSError:
+        raise
+    except SafetensorError as error:
+        raise JobError(
+            f"{path.name} holds no weights that can be read ({error}); give safetensors, or a "
+            "state dict that torch.save wrote"
+        ) from error
+    except Exception as error:  # torch's own words advise to let the file run code
+        raise JobError(
+            f"{path.name} holds more than tensors, or is damaged; give safetensors, or a state "
+            "dict that torch.save wrote"
+        ) from error
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def match_weights(network: nn.Module, name: str, weights: Weights, source: str) -> Match:
+    """What the network called `name` takes of these weights: all of them, or all but the head's.
+
+    The head is what comes last: a backbone's own, of other networks the last linear layer. Where
+    any weight of it is missing or of another shape, because it is for other classes, it stays
+    fresh as a whole. Raises: JobError if the rest differs, with the first keys that do.
+    """
+    if isinstance(network, TimmClassifier) and not any(key.startswith(BACKBONE) for key in weights):
+        weights = _from_timm(name, weights)
+    wanted = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    given = {key: tensor.shape for key, tensor in weights.items()}
+    differing = [key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)]
+    differing = [key for key in differing if not _is_counter(key) or key in given]
+    head = _head_of(network)
+    if wrong := sorted(key for key in differing if not head or not key.startswith(head)):
+        raise JobError(
+            f"weights {source} do not fit network {name}: {_in_words(wrong, wanted, given)}; give "
+            f"those of {name}"
+        )
+    fresh = tuple(key for key in wanted if differing and key.startswith(head))
+    taken = {key: weights[key] for key in wanted if key in weights and key not in fresh}
+    return Match(taken, fresh)
+
+
+def begin_with(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:
+    """Put the weights of a file into the network, if `model.weights` names any. Raises: JobError.
+
+    What the file has none for stays as it is: see `match_weights`.
+    """
+    if spec.weights == "none":
+        return
+    if path is None:
+        raise JobError(f"the run holds no copy of model.weights {spec.weights}; submit it again")
+    match = match_weights(network, spec.name, read_weights(path, spec.weights), spec.weights)
+    network.load_state_dict(match.weights, strict=False)
+
+
+def file_sha256(path: Path) -> str:
+    """By what weights are known, wherever they came from."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_timm(name: str, weights: Weights) -> Weights:
+    """A published file's weights as a backbone's, without its classifier."""
+    config = published_config(name)
+    classifier = getattr(config, "classifier", None) or ()
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    dropped = (*(f"{layer}." for layer in names), AUXILIARY)
+    kept = (key for key in weights if not key.startswith(dropped))
+    return {f"{BACKBONE}{key}": weights[key] for key in kept}
+
+
+def _head_of(network: nn.Module) -> str:
+    """How the keys of the network's head begin; empty where it has none."""
+    if isinstance(network, TimmClassifier):
+        return HEAD
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return f"{linear[-1]}." if linear else ""
+
+
+def _is_counter(key: str) -> bool:
+    """BatchNorm's count of batches, which changes nothing and which many files lack."""
+    return key.endswith("num_batches_tracked")
+
+
+def _in_words(
+    wrong: Iterable[str], wanted: Mapping[str, torch.Size], given: Mapping[str, torch.Size]
+) -> str:
+    """The first keys that are missing, unexpected and of another shape, and how many there are."""
+    kinds: dict[str, list[str]] = {"missing": [], "unexpected": [], "of another shape": []}
+    for key in wrong:
+        if key not in given:
+            kinds["missing"].append(key)
+        elif key not in wanted:
+            kinds["unexpected"].append(key)
+        else:
+            shapes = f"{list(given[key])}, not {list(wanted[key])}"
+            kinds["of another shape"].append(f"{key} {shapes}")
+    return "; ".join(
+        f"{kind} {', '.join(keys[:SHOWN_KEYS])}"
+        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
+        for kind, keys in kinds.items()
+        if keys
+    )
