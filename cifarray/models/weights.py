@@ -67,8 +67,6 @@ def _tensors(path: Path) -> Any:
         if is_zip:
             return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
-    except OSError:
-        raise
     except SafetensorError as error:
         raise JobError(
             f"{path.name} holds no weights that can be read ({error}); give safetensors, or a "

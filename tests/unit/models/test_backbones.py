@@ -23,7 +23,7 @@ WITHOUT_CLASSIFIER = {
     "timm/densenet121": (7_978_856 - 1_025_000, 1024),
     "timm/inception_resnet_v2": (55_843_464 - 1_537_000, 1536),
 }
-"""Weights that timm publishes less those of the layer for 1,000 classes, and that layer's inputs."""
+"""Weights that timm counts less those of the layer for 1,000 classes, and that layer's inputs."""
 SMALLEST = {"timm/inception_v3": 75, "timm/inception_resnet_v2": 75, "timm/densenet121": 29}
 
 

@@ -59,7 +59,7 @@ def test_a_size_out_of_bounds_is_refused(side: int):
         (
             {"model": {"name": "resnet81"}},
             r"unknown model 'resnet81'; choose from: alexnet32, .*; did you mean resnet18\?; "
-            r"or give package\.module:factory",
+            r"or give timm/<name> for one of timm's, or package\.module:factory",
         ),
         (
             {"optimizer": {"name": "adamv"}},

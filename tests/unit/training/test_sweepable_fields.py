@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cifarray.errors import JobError
-from cifarray.spec.job import Job
+from cifarray.models.registry import build_model
+from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import fields_of, load_profile, with_fields
 from cifarray.submit import preflight
 from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
@@ -29,6 +30,7 @@ RMSPROP = {"name": "rmsprop", "lr": 1e-3}
 STEPWISE = {"name": "step", "every_epochs": 1.0}
 SLOW = {"model": {"dropouts": [0.0, 0.0, 0.0]}, "optimizer": {"lr": 1e-4}}
 NEVER_BETTER = {"patience_epochs": 1, "metric": "validation.top1", "min_delta": 0.9}
+TINY = "timm/test_resnet"
 OWN = {"name": "network_of_test_sweepable_fields:dense", "args": {"width": 4}}
 
 VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -50,6 +52,8 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.dropout": (0.9, {}),
     "model.dropouts": ([0.0, 0.0, 0.0], {}),
     "model.args": ({"width": 9}, {"model": OWN}),
+    "model.head": (6, {"model": {"name": TINY}}),
+    "model.frozen": (True, {"model": {"name": TINY, "weights": "given"}}),
     "optimizer.name": ("adamw", {"optimizer": PLAIN}),
     "optimizer.lr": (0.01, {}),
     "optimizer.weight_decay": (0.1, {}),
@@ -116,12 +120,20 @@ def rows(digits: Digits) -> RowSource:
     return digits.rows(small_job())
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a backbone begins with where its job names weights."""
+    path = tmp_path_factory.mktemp("weights") / "weights"
+    torch.save(build_model(ModelSpec(name=TINY), 10, (8, 8, 1)).state_dict(), path)
+    return path
+
+
 Outcome = tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
 
 
-def outcome(job: Job, rows: RowSource, code: Path) -> Outcome:
+def outcome(job: Job, rows: RowSource, code: Path, weights: Path) -> Outcome:
     """Figures and weights of a training."""
-    session = Session(job, rows, code)
+    session = Session(job, rows, code, weights)
     records = [without_times(record) for record in session.records()]
     return records, session.state()["model"]
 
@@ -140,14 +152,18 @@ def test_every_sweepable_field_has_a_value_here():
 
 
 @pytest.mark.parametrize("path", VALUES)
-def test_a_sweepable_field_changes_the_result(path: str, rows: RowSource, code: Path):
+def test_a_sweepable_field_changes_the_result(
+    path: str, rows: RowSource, code: Path, weights: Path
+):
     value, sections = VALUES[path]
     job = small_job(**sections)
-    assert differ(outcome(job, rows, code), outcome(with_fields(job, {path: value}), rows, code))
+    other = with_fields(job, {path: value})
+    assert differ(outcome(job, rows, code, weights), outcome(other, rows, code, weights))
 
 
-def test_the_same_job_does_not_differ_from_itself(rows: RowSource, code: Path):
-    assert not differ(outcome(small_job(), rows, code), outcome(small_job(), rows, code))
+def test_the_same_job_does_not_differ_from_itself(rows: RowSource, code: Path, weights: Path):
+    one, two = (outcome(small_job(), rows, code, weights) for _ in range(2))
+    assert not differ(one, two)
 
 
 @pytest.mark.parametrize("path", VALUES)

@@ -1,0 +1,46 @@
+"""Sessions that begin with the weights of a backbone that another session trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifarray.spec.job import Job
+from cifarray.submit.beginning import find_beginning
+from cifarray.training.checkpoint import write_checkpoint
+from cifarray.training.session import Session
+from tests.digit_sessions import Digits, small_job
+
+TINY = "timm/test_resnet"
+"""timm's own for tests: 372,688 weights, with BatchNorm."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A dataset, and a checkpoint of a tiny backbone that was trained on its rows."""
+
+    digits: Digits
+    checkpoint: Path
+
+    @staticmethod
+    def on(digits: Digits, folder: Path, **sections: Any) -> "Pretrained":
+        """Trained for an epoch."""
+        torch.manual_seed(0)
+        job = small_job(model={"name": TINY}, train={"epochs": 1}, **sections)
+        session = digits.session(job)
+        (record,) = session.records()
+        write_checkpoint(folder, session.state(), record)
+        return Pretrained(digits, folder)
+
+    def job(self, *, model: dict[str, Any] | None = None, **sections: Any) -> Job:
+        """The small job on the backbone's weights, with a hidden layer in its head."""
+        given = {"name": TINY, "weights": str(self.checkpoint), "head": 8, **(model or {})}
+        return small_job(model=given, **sections)
+
+    def session(self, job: Job) -> Session:
+        """The job on this rank, begun as `submit` and a worker begin it."""
+        digits, folder = self.digits, self.checkpoint
+        classes = len(digits.rows(job).selection.labels.classes)
+        begun = find_beginning(job, digits.store, digits.manifest.shape, classes, folder)
+        return digits.session(job, weights=begun.path if begun else None)
