@@ -107,6 +107,14 @@ class Store(ABC):
     def write(self, key: str, data: bytes) -> None:
         """Put `data` there at once: a reader sees the old object or the new one, never a part."""
 
+    def extend(self, key: str, data: bytes, known: int) -> None:
+        """Write `data`, whose first `known` bytes its one writer has put there before.
+
+        A directory appends the others, so that who follows the file sees it grow.
+        """
+        del known
+        self.write(key, data)
+
     @abstractmethod
     def create(self, key: str, data: bytes) -> str | None:
         """Write only if the key is absent; the new tag, or None if it is there already.

@@ -89,6 +89,14 @@ class LocalStore(Store):
         with self._written(key, data) as (temporary, file), self._locked():
             os.replace(temporary, file)
 
+    def extend(self, key: str, data: bytes, known: int) -> None:
+        """Append what comes behind the `known` bytes; a file of another size is written anew."""
+        if not self.exists(key) or self.size(key) != known:
+            self.write(key, data)
+            return
+        with self._errors(key), self._file(key).open("ab") as file:
+            file.write(data[known:])
+
     def create(self, key: str, data: bytes) -> str | None:
         """Write only if the key is absent, by an exclusive link."""
         with self._written(key, data) as (temporary, file), self._locked():

@@ -30,6 +30,24 @@ def test_what_is_written_is_read_back(store: Store) -> None:
         assert store.exists("folder/object")
 
 
+def test_an_object_that_is_extended_holds_all_its_bytes(store: Store) -> None:
+    store.extend("folder/log", b"one", known=0)
+    store.extend("folder/log", b"one, two", known=3)
+    assert store.read("folder/log") == b"one, two"
+    store.write("folder/log", b"of somebody else")
+    store.extend("folder/log", b"one, two, three", known=8)
+    assert store.read("folder/log") == b"one, two, three"
+
+
+def test_who_follows_a_file_of_a_directory_sees_it_grow(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.extend("log", b"one", known=0)
+    with (tmp_path / "log").open("rb") as followed:
+        assert followed.read() == b"one"
+        store.extend("log", b"one, two", known=3)
+        assert followed.read() == b", two"
+
+
 def test_a_new_store_is_empty_and_every_read_of_it_says_so(store: Store, tmp_path: Path) -> None:
     assert store.list() == store.folders() == []
     assert not store.exists("a/b")
