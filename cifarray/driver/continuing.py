@@ -8,6 +8,7 @@ from cifarray.errors import KeyMissingError, StoreError
 from cifarray.runs import Attempt, Run, read_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
+from cifarray.training.board import carry_histograms
 from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint_store import (
     StoredCheckpoint,
@@ -24,8 +25,8 @@ TRIES = 10
 def carry_over(run: Run, attempt: Attempt) -> None:
     """Copy what an earlier attempt reached into this one's folder, before this one begins.
 
-    Of a training, the newest and the best whole checkpoint and the history; of a sweep, the whole
-    folder of Tune. An attempt that never began has at most a part of what it wanted to copy.
+    Of a training, the newest and the best whole checkpoint, the history and the histograms; of a
+    sweep, the whole folder of Tune. An attempt that never began has at most a part of it.
     """
     job, newest = run.spec().job, run.newest_attempt()
     for number in sorted((n for n in run.attempt_numbers() if n <= newest), reverse=True):
@@ -68,6 +69,7 @@ def _copy_training(store: Store, earlier: str, prefix: str, metric: str, number:
     with suppress(StoreError):  # the checkpoint holds its history too
         records = read_metrics(store, earlier)
         write_metrics(store, prefix, (r for r in records if r["epoch"] <= newest.epoch))
+        carry_histograms(store, earlier, prefix, newest.epoch)
     return f"epoch {newest.epoch}"
 
 

@@ -11,6 +11,8 @@ from cifarray.store import Store, is_key
 INDEX_FILE = "files.json"
 PROOF_FILE = "checkpoint.json"
 METRICS_FILE = "metrics.jsonl"
+EVENTS = "tensorboard"
+"""Folder of the event files that TensorBoard shows."""
 
 
 @dataclass(frozen=True)

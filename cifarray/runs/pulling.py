@@ -13,7 +13,14 @@ import yaml
 from cifarray.errors import InputError, KeyMissingError, StoreError
 from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.choice import chosen_checkpoints
-from cifarray.runs.folders import INDEX_FILE, METRICS_FILE, PROOF_FILE, Listed, read_index
+from cifarray.runs.folders import (
+    EVENTS,
+    INDEX_FILE,
+    METRICS_FILE,
+    PROOF_FILE,
+    Listed,
+    read_index,
+)
 from cifarray.runs.lease import LEASE_FILE
 from cifarray.runs.run import REPORT, SPEC_FILE, Run
 from cifarray.spec.bounded_yaml import BoundedLoader
@@ -59,7 +66,7 @@ class Pulled:
 
 
 def plan_pull(run: Run) -> PullPlan:
-    """Choose the files: records, logs and report, and of the checkpoints the best and the last.
+    """Choose the files: records, curves, logs and report, and of the checkpoints best and last.
 
     Of attempts before the newest, which may still write, the logs.
     """
@@ -91,7 +98,8 @@ def _is_wanted(name: str, checkpoints: set[str], newest: str) -> bool:
     if rest[:1] != [newest]:
         return inside == [LOG_FILE]
     if len(inside) > 1 and inside[0] in ("checkpoints", "trials"):
-        return inside[0] == "trials" and inside[-1] == METRICS_FILE
+        is_record = inside[-1] == METRICS_FILE or inside[2:3] == [EVENTS]
+        return inside[0] == "trials" and is_record
     return inside != [INDEX_FILE]
 
 

@@ -157,6 +157,12 @@ class EarlyStoppingSpec(Record):
     min_delta: float = Field(default=0.0, ge=0.0)
 
 
+class HistogramsSpec(Record):
+    """Keep how weights, gradients and activations spread, for TensorBoard; training is the same."""
+
+    every_epochs: int = Field(ge=1, le=LONGEST)
+
+
 class TrainSpec(Record):
     """How long and in which way the loop runs: to `epochs` or `steps`, whichever is first."""
 
@@ -172,6 +178,7 @@ class TrainSpec(Record):
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
     sync_batchnorm: bool = False
     early_stopping: EarlyStoppingSpec | None = None
+    histograms: HistogramsSpec | None = None
 
     @model_validator(mode="after")
     def _ends(self) -> "TrainSpec":

@@ -24,6 +24,7 @@ NOT_SWEEPABLE = {
     "train.channels_last": "it changes the speed, not the result",
     "model.weights": "all trials begin with the one file of weights that the run holds",
     "model.features": "it changes the speed, not the result",
+    "train.histograms": "it shows the training, and changes nothing",
 }
 LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
 """Fields that a schedule has to fit."""

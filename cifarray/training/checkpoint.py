@@ -6,6 +6,8 @@ A folder without checkpoint.json, or whose bytes differ from it, does not exist 
 import hashlib
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,16 @@ def restore_rng(state: dict[str, Any]) -> None:
     random.setstate((3, tuple(state["python"]), state["python_gauss"]))
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+
+
+@contextmanager
+def kept_rng() -> Iterator[None]:
+    """Leave this process's random generators as they are, whatever draws from them inside."""
+    before = rng_state()
+    try:
+        yield
+    finally:
+        restore_rng(before)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

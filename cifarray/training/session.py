@@ -4,6 +4,7 @@ It speaks to the other ranks through torch.distributed alone and knows nothing o
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import build_network, restore_rng, rng_state, seed_rng
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.feature_rows import FeatureRows
+from cifarray.training.histograms import PROBED_IMAGES, Probe
 from cifarray.training.lone_rows import check_lone_rows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
@@ -161,6 +163,13 @@ class Session:
         share = min(1.0, self._batches.wait.seconds() / step_s)
         shares = torch.tensor(share, dtype=torch.float64, device=self._rows.device)
         return float(sum_over_ranks(shares)) / self._world_size
+
+    def probe(self) -> Probe:
+        """A copy of the network as validation judges it, with validation's first rows."""
+        average, model = self._average, unwrap(self._model)
+        network = deepcopy(model if average is None else average.module).eval()
+        rows = next(self.shard("validation").in_order(PROBED_IMAGES))
+        return Probe(network, self._scaling(rows.images_NCHW), rows.labels_N)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds."""

@@ -39,6 +39,7 @@ from cifarray.errors import (
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.metrics import EPOCH_METRICS
+from cifarray.training.board import Board
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import best_good
 from cifarray.training.ranks import from_rank_0, world
@@ -207,11 +208,13 @@ def _train(work: Work, live: LiveMetrics) -> Session:
     store, session = work.open_store(), _open(work)
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, work.folder, Path(scratch))
+    board = Board(store, work.folder)
     life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
         if world()[0] == 0:
             write_metrics(store, work.folder, session.history)
+            board.show(session)
         refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
         name = f"epoch_{record['epoch']:06d}_{life}"
         with live.keeping_checkpoint(), tempfile.TemporaryDirectory() as folder:
@@ -223,6 +226,7 @@ def _train(work: Work, live: LiveMetrics) -> Session:
             ray.train.report(record, checkpoint=checkpoint, checkpoint_dir_name=name)
     if world()[0] == 0:
         write_metrics(store, work.folder, session.history)
+        board.show(session)
     return session
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -22,6 +23,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
+from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import StoredCheckpoint, best_good, keep
 from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
@@ -56,6 +58,7 @@ TUNE_SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: be silent
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes of Ctrl-C a sweep that has finished
     "RAY_AIR_NEW_OUTPUT": "0",  # the driver's log has a line per epoch instead
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard would show each trial twice
 }
 
 
@@ -95,7 +98,7 @@ def sweep(work: Work) -> SweepResult:
                 storage_path=store.path(work.folder),
                 storage_filesystem=filesystem,
                 verbose=0,
-                callbacks=[_Endings()],
+                callbacks=[_Endings(), JsonLoggerCallback()],
                 failure_config=tune.FailureConfig(max_failures=work.profile.max_failures),
             ),
         )
@@ -260,16 +263,18 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     store = trial.open_store()
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, trial.folder, Path(scratch))
-    before = len(session.history)
+    board, before = Board(store, trial.folder), len(session.history)
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
         write_metrics(store, trial.folder, session.history)
+        board.show(session)
         refuse_divergence(session.history)
         with live.keeping_checkpoint():
             keep(store, trial.folder, session.state(), metric)
         tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
         write_metrics(store, trial.folder, session.history)
+        board.show(session)
         tune.report(session.history[-1])
 
 

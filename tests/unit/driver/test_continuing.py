@@ -63,6 +63,18 @@ def test_a_training_takes_over_its_history_up_to_the_newest_checkpoint(run: Run,
     assert run.metrics() == records[:2]
 
 
+def test_a_training_takes_over_the_histograms_up_to_its_newest_checkpoint(run: Run, tmp_path: Path):
+    first = run.start_attempt("one")
+    for epoch in (2, 4):
+        name = f"tensorboard/events.out.tfevents.histograms.{epoch:06d}"
+        run.store.write(f"{first.prefix}/{name}", b"events")
+    put_checkpoint(first, 3, 0.5, tmp_path)
+    second = run.take_charge("two")
+    carry_over(run, second)
+    keys = [entry.key for entry in run.store.list(f"{second.prefix}/tensorboard")]
+    assert keys == [f"{second.prefix}/tensorboard/events.out.tfevents.histograms.000002"]
+
+
 def test_an_attempt_that_died_while_it_copied_is_passed_over(
     run: Run, sweep_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -224,6 +224,8 @@ def _sweep(run: Run) -> None:
             add_checkpoint(run.store, folder, epoch, top1)
         run.store.write(run.key("attempts", "1", "trials", trial, "metrics.jsonl"), b"{}\n")
         run.store.write(run.key("attempts", "1", "trials", trial, "params.pkl"), b"pickle")
+        events = run.key("attempts", "1", "trials", trial, "tensorboard", "events.out.tfevents.x")
+        run.store.write(events, b"events")
     run.store.write(run.key("attempts", "1", "trials", "tuner.pkl"), b"pickle")
 
 
@@ -239,6 +241,7 @@ def test_of_a_sweep_the_best_trials_checkpoints_and_all_records_come_and_no_pick
         "attempts/1/trials/t1/checkpoint_2/state.pt",
     ]
     assert len([name for name in names if name.endswith("metrics.jsonl")]) == 3
+    assert len([name for name in names if "/tensorboard/events.out.tfevents." in name]) == 3
     assert not [name for name in names if name.endswith(".pkl")]
 
 
