@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifarray.reporting.inputs import Mistake, ReportDataset, ReportInputs
+from cifarray.reporting.layers import Block, Layer
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
@@ -20,6 +21,26 @@ SPACE = {
     "model.dropout": {"uniform": [0.0, 0.7]},
     "optimizer.name": {"choice": ["sgd", "adam", "adamw", "rmsprop"]},
 }
+
+
+LAYERS = (
+    Layer("features.0", "Conv2d", "3x3", (32, 8, 8), 320, 320),
+    Layer("features.1", "ReLU", "", (32, 8, 8), 0, 0),
+    Layer("features.2", "MaxPool2d", "2x2", (32, 4, 4), 0, 0),
+    Layer(
+        "blocks.0.conv1", "Conv2d", "3x3", (64, 4, 4), 9216, 0, Block("blocks.0", "B", (64, 4, 4))
+    ),
+    Layer(
+        "blocks.0.conv2",
+        "Conv2d",
+        "3x3",
+        (64, 4, 4),
+        9216,
+        9216,
+        Block("blocks.0", "B", (64, 4, 4)),
+    ),
+    Layer("classifier", "Linear", "", (10,), 650, 650),
+)
 
 
 def predictions(num_classes: int, rows: int, error_rate: float, seed: int = 0) -> Predictions:
@@ -136,6 +157,8 @@ def inputs(
             "test": test,
         },
         "best_epoch": epochs,
+        "input_shape": (8, 8, 1),
+        "layers": LAYERS,
         "mistakes": mistakes(test, 24, picture or gradient),
     }
     return ReportInputs(**values | changes)

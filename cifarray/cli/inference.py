@@ -1,9 +1,9 @@
-"""Commands that use trained networks: evaluate, predict, export; and `models`, which lists them."""
+"""Commands that use trained networks: evaluate, predict, export."""
 
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,7 @@ from cifarray.cli.options import (
     VerboseOption,
     open_store,
 )
-from cifarray.cli.output import detail, print_json, print_line, print_table, say
-from cifarray.errors import InputError
+from cifarray.cli.output import detail, print_json, print_line, say
 
 if TYPE_CHECKING:
     from cifarray.store import Store
@@ -163,64 +162,6 @@ def export(
         print_json({"path": str(path), "format": form, "size_bytes": path.stat().st_size})
     else:
         print_line(str(path))
-
-
-def models(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="A network, timm/<name>, or package.module:factory  [default: list all]",
-            show_default=False,
-        ),
-    ] = None,
-    classes: Annotated[
-        int,
-        typer.Option("--classes", min=1, max=1_000_000, help="Number of classes to count with."),
-    ] = 100,
-    head: Annotated[
-        int | None,
-        typer.Option(
-            "--head",
-            min=1,
-            max=65_536,
-            help="Width of a hidden dense layer before the last, of timm/<name>.",
-            show_default=False,
-        ),
-    ] = None,
-    code: CodeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the networks with their numbers of parameters, for images that each was made for.
-
-    \b
-    Example:  cifarray models resnet18 --classes 10
-              cifarray models timm/resnet50 --classes 200 --head 500 --json
-    """
-    from cifarray.models.registry import BACKBONE, MODELS
-    from cifarray.models.sizes import describe_model
-    from cifarray.spec.job import ModelSpec
-
-    if name is None and head is not None:
-        raise InputError(f"--head {head} is for one network; name it, as in timm/resnet50")
-    names = list(MODELS) if name is None else [name]
-    described = [describe_model(ModelSpec(name=n, head=head), classes, code) for n in names]
-    if as_json:
-        print_json(described if name is None else described[0])
-        return
-    rows = [_model_row(record) for record in described]
-    if name is None:
-        rows.append(("timm/<name>", None, None, BACKBONE.title, BACKBONE.paper))
-    print_table(("name", "parameters", "images", "network", "paper"), rows)
-
-
-def _model_row(record: dict[str, Any]) -> tuple[object, ...]:
-    from cifarray.models.registry import find_entry
-
-    entry = find_entry(record["name"])
-    about = (entry.title, entry.paper) if entry else ("your own", None)
-    images = "x".join(map(str, record["input_shape"]))
-    return record["name"], f"{record['parameters']['total']:,}", images, *about
 
 
 def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[[], Store]":

@@ -34,7 +34,7 @@ COMMANDS = {
     "prune": "store_commands:prune",
     "exporter": "exporter:exporter",
     "jobs": "catalogs:jobs",
-    "models": "inference:models",
+    "models": "models:models",
     "datasets": "datasets:datasets",
     "doctor": "doctor:doctor",
 }

@@ -15,6 +15,7 @@ from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_images
 from cifarray.reporting.inputs import SPLITS, images_per_s
+from cifarray.reporting.layers import Layer
 from cifarray.reporting.pictures import LARGEST_SIDE
 from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
 from cifarray.reporting.scores import Predictions
@@ -54,6 +55,8 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         history=history,
         predictions=predictions,
         best_epoch=outcome["epoch"],
+        input_shape=tuple(outcome["input_shape"]),
+        layers=[Layer.from_mapping(layer) for layer in outcome["layers"]],
         mistakes=_mistakes(store, manifest, predictions["test"]),
         trials=[trial.as_dict() for trial in result.trials] if result else None,
         best_trial_id=trial_id,

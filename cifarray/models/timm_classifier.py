@@ -17,6 +17,7 @@ COLOURS = 3
 class TimmClassifier(nn.Module):
     """images_NCHW -> logits_NK, of gray images as three equal channels.
 
+    The backbone's own outputs, as images of D channels and one pixel, go to the head alone.
     A frozen backbone is part of the network that never learns: its weights get no gradient, and it
     stays in eval mode, so that BatchNorm keeps its running statistics.
     """
@@ -26,8 +27,6 @@ class TimmClassifier(nn.Module):
         self.backbone, self.head, self.frozen = backbone, head, frozen
         self.outputs = outputs
         """D, how many numbers the backbone makes of an image."""
-        self.given_features = False
-        """Whether what comes in are the backbone's outputs, [N, D, 1, 1], in place of images."""
         if frozen:
             backbone.requires_grad_(False)
             backbone.eval()
@@ -46,7 +45,7 @@ class TimmClassifier(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits, one row per image."""
-        given = self.given_features
+        given = tuple(images_NCHW.shape[1:]) == (self.outputs, 1, 1)
         features_ND = images_NCHW.flatten(1) if given else self.features(images_NCHW)
         logits_NK: Tensor = self.head(features_ND)
         return logits_NK

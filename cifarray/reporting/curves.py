@@ -22,16 +22,17 @@ History = Sequence[Mapping[str, Any]]
 
 
 def curves(history: History, best_epoch: int) -> str:
-    """Draw loss, top-1 and learning rate by epoch."""
+    """Draw loss, top-1, learning rate and seconds by epoch."""
     panels = (
         ("Loss", (("train.running_loss", "quiet"), ("validation.loss", "accent"))),
         ("Top-1", (("train.running_top1", "quiet"), ("validation.top1", "accent"))),
         ("Learning rate", (("lr", "muted"),)),
+        ("Seconds per epoch", (("epoch_s", "muted"),)),
     )
 
     def paint(figure: Figure) -> dict[str, list[str]]:
         tips: dict[str, list[str]] = {}
-        for axes, (title, lines) in zip(figure.subplots(1, 3), panels, strict=True):
+        for axes, (title, lines) in zip(figure.subplots(1, 4), panels, strict=True):
             axes.set_title(title)
             _epochs(axes, history)
             axes.set_xlabel("epoch")
@@ -43,7 +44,7 @@ def curves(history: History, best_epoch: int) -> str:
             )
         return tips
 
-    return draw("curves", "Loss, top-1 and learning rate by epoch", (WIDTH, 290), paint)
+    return draw("curves", "Loss, top-1, learning rate and seconds by epoch", (WIDTH, 270), paint)
 
 
 def trial_curves(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarray.errors import WorkError
+from cifarray.reporting.layers import Layer, Shape
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.run import RunSpec
 
@@ -124,6 +125,9 @@ class ReportInputs:
     predictions: Mapping[str, Predictions]
     """For train, validation and test: of the best checkpoint, in eval mode, over every row."""
     best_epoch: int
+    input_shape: Shape
+    """Height, width, channels."""
+    layers: Sequence[Layer] = ()
     mistakes: Sequence[Mistake] = ()
     trials: Sequence[Mapping[str, Any]] | None = None
     """Of a sweep: id, params, epochs, state, validation.top1, history and error of each trial."""
@@ -159,3 +163,9 @@ def images_per_s(history: Sequence[Mapping[str, Any]]) -> float | None:
     later = history[1:]
     seconds = math.fsum(float(record["step_s"]) for record in later)
     return math.fsum(float(record["train_rows"]) for record in later) / seconds if seconds else None
+
+
+def epoch_s(history: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the mean seconds per epoch, validation included; None without a finite one."""
+    seconds = [value for _, value in series(history, "epoch_s")]
+    return math.fsum(seconds) / len(seconds) if seconds else None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cifarray.reporting.formats import percent, shortened
 from cifarray.reporting.inputs import ReportDataset
+from cifarray.reporting.tables import normalized as share_of_rows
 
 STEPS = 7
 MOST_NUMBERED = 20
@@ -46,12 +47,13 @@ def class_order(dataset: ReportDataset) -> list[int]:
     return sorted(labels, key=lambda label: (coarse[label], label))
 
 
-def matrix(counts: NDArray[np.int64], dataset: ReportDataset) -> Markup:
-    """Draw counts; a cell's shade is its share of its label's rows."""
+def matrix(
+    counts: NDArray[np.int64], dataset: ReportDataset, *, normalized: bool = False
+) -> Markup:
+    """Draw counts or shares; a cell's shade is its share of its label's rows either way."""
     order = class_order(dataset)
     ordered = counts[np.ix_(order, order)]
-    rows = ordered.sum(axis=1, keepdims=True)
-    shares = np.divide(ordered, rows, out=np.zeros(ordered.shape), where=rows > 0)
+    shares = share_of_rows(ordered)
     classes = len(order)
     cell = max(1.0, min(56.0, 820.0 / classes))
     names = [dataset.classes[label] for label in order]
@@ -64,7 +66,7 @@ def matrix(counts: NDArray[np.int64], dataset: ReportDataset) -> Markup:
             layout.left, layout.top, layout.side, layout.side
         ),
         _shades(ordered, shares, layout),
-        _numbers(ordered, shares, layout) if classes <= MOST_NUMBERED else Markup(""),
+        _numbers(ordered, shares, layout, normalized) if classes <= MOST_NUMBERED else Markup(""),
         _labels(names, dataset, order, layout),
         Markup('<rect class="cursor" width="{0}" height="{0}" visibility="hidden"/>').format(cell),
     ]
@@ -74,11 +76,12 @@ def matrix(counts: NDArray[np.int64], dataset: ReportDataset) -> Markup:
     data = {"cell": cell, "left": layout.left, "top": layout.top, "names": names, "counts": filled}
     return Markup(
         '<svg class="figure matrix" viewBox="0 0 {} {}" style="max-width: {}px" role="img"'
-        ' aria-label="Confusion matrix" data-matrix="{}">{}</svg>'
+        ' aria-label="{}" data-matrix="{}">{}</svg>'
     ).format(
         round(layout.left + layout.side + 10),
         round(layout.top + layout.side + 10),
         round(layout.left + layout.side + 10),
+        "Confusion matrix, normalised" if normalized else "Confusion matrix",
         json.dumps(data, separators=(",", ":")),
         Markup("").join(parts),
     )
@@ -110,17 +113,20 @@ def _square(row: int, column: int, layout: Layout) -> str:
     return f"M{x:.2f} {y:.2f}h{edge:.2f}v{edge:.2f}h-{edge:.2f}z"
 
 
-def _numbers(counts: NDArray[np.int64], shares: NDArray[np.float64], layout: Layout) -> Markup:
+def _numbers(
+    counts: NDArray[np.int64], shares: NDArray[np.float64], layout: Layout, normalized: bool
+) -> Markup:
+    """The figure in each cell that has one, and the other figure as its hover text."""
     texts = []
     for row, column in np.argwhere(counts > 0):
-        strong = shares[row, column] >= (0.5 if row == column else 0.06)
+        count, share = int(counts[row, column]), float(shares[row, column])
+        strong = share >= (0.5 if row == column else 0.06)
         texts.append(
             Markup('<text class="{}" x="{}" y="{}"><title>{}</title>{}</text>').format(
                 "count strong" if strong else "count",
                 round(layout.left + (column + 0.5) * layout.cell, 2),
                 round(layout.top + (row + 0.5) * layout.cell, 2),
-                percent(float(shares[row, column]), 1),
-                int(counts[row, column]),
+                *((count, f"{share:.2f}") if normalized else (percent(share, 1), count)),
             )
         )
     return Markup("").join(texts)

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from cifarray.reporting import formats
 from cifarray.reporting.curves import curves, trial_curves
-from cifarray.reporting.inputs import SPLITS, ReportInputs, Trial
-from cifarray.reporting.matrix import matrix
+from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial
+from cifarray.reporting.layers import size, totals
+from cifarray.reporting.matrix import MOST_NUMBERED, matrix
+from cifarray.reporting.network import network_size, paint_network, solids
 from cifarray.reporting.pictures import png_address
+from cifarray.reporting.svg import COLOURS, draw
 from cifarray.reporting.sweep import SweepView, against_metric, parallel
 from cifarray.reporting.tables import ClassRow, worst_pairs
 from cifarray.spec.load import to_yaml
@@ -70,7 +73,10 @@ def render(
             track=Track.around([content[split]["top1_interval"] for split in SPLITS]),
             curves=Markup(curves(inputs.history, inputs.best_epoch)),
             sweep=_sweep(inputs),
+            epochs=inputs.history,
+            network=_network(inputs),
             matrix=matrix(counts, inputs.dataset),
+            shares=_shares(counts, inputs.dataset),
             pairs=pairs,
             classes=classes,
             taken_for=_taken_for(counts),
@@ -79,6 +85,29 @@ def render(
             hardware=dict(_rows(inputs.hardware)),
         )
     )
+
+
+def _network(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Return the network's picture and layers; None where nobody has looked at them."""
+    if not inputs.layers:
+        return None
+    height, width, channels = inputs.input_shape
+    drawn = solids(inputs.layers, (channels, height, width))
+    label = f"The network {inputs.spec.job.model.name}"
+    parameters, trainable = totals(inputs.layers)
+    return {
+        "picture": Markup(
+            draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLOURS))
+        ),
+        "layers": [(layer, size(layer.output_shape)) for layer in inputs.layers],
+        "parameters": parameters,
+        "trainable": trainable,
+    }
+
+
+def _shares(counts: NDArray[np.int64], dataset: ReportDataset) -> Markup | None:
+    """Return the normalised matrix; of many classes the shades of the counts show it already."""
+    return matrix(counts, dataset, normalized=True) if len(counts) <= MOST_NUMBERED else None
 
 
 def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:

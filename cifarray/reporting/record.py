@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cifarray.errors import InputError, StoreError
-from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial
+from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial, epoch_s
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Run, check_index
 from cifarray.runs.folders import INDEX_FILE, read_index
@@ -150,7 +151,12 @@ def report_content(inputs: ReportInputs) -> dict[str, Any]:
                 field: getattr(job.dataset, field) for field in ("classes", "archive_part", "rows")
             },
         },
-        "model": {"name": job.model.name, "parameters": inputs.model_parameters},
+        "model": {
+            "name": job.model.name,
+            "parameters": inputs.model_parameters,
+            "input_shape": list(inputs.input_shape),
+            "layers": [asdict(layer) for layer in inputs.layers],
+        },
         "world_size": inputs.world_size,
         **{split: _figures(inputs.predictions[split], inputs.dataset) for split in SPLITS},
         "best_epoch": inputs.best_epoch,
@@ -168,6 +174,7 @@ def report_content(inputs: ReportInputs) -> dict[str, Any]:
         "resolved_job": job.model_dump(mode="json"),
     }
     content["train"]["images_per_s"] = inputs.images_per_s
+    content["train"]["epoch_s"] = epoch_s(inputs.history)
     if job.sweep is not None:
         content["best_trial_id"] = inputs.best_trial_id
         content["trials"] = [_trial(trial, job.sweep.metric) for trial in inputs.sweep_trials]

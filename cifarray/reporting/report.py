@@ -11,9 +11,11 @@ from cifarray.reporting.page import render
 from cifarray.reporting.record import report_content
 from cifarray.reporting.tables import (
     confusion,
+    normalized,
     per_class,
     write_confusion,
     write_curves,
+    write_curves_json,
     write_per_class,
 )
 
@@ -23,7 +25,9 @@ FILES = (
     "report.json",
     "report.html",
     "curves.csv",
+    "curves.json",
     "confusion.csv",
+    "confusion_normalized.csv",
     "per_class.csv",
     "predictions.parquet",
 )
@@ -39,7 +43,9 @@ def write_report(folder: Path, inputs: ReportInputs) -> dict[str, Any]:
     trials = inputs.sweep_trials
     histories = {trial.id: trial.history for trial in trials} or {"": inputs.history}
     write_curves(folder / "curves.csv", histories)
+    write_curves_json(folder / "curves.json", histories)
     write_confusion(folder / "confusion.csv", counts, dataset.classes)
+    write_confusion(folder / "confusion_normalized.csv", normalized(counts), dataset.classes)
     write_per_class(folder / "per_class.csv", classes)
     pq.write_table(test.to_table(), folder / "predictions.parquet", compression="zstd")
     page = render(content, inputs, counts, classes)

@@ -4,14 +4,17 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from cifarray.errors import InputError
 from cifarray.reporting.formats import printable
 
+FILES = (".svg", ".png")
 NAMES = (
     *("ink", "muted", "line", "paper", "accent", "quiet", "good", "bad"),
     *(f"seq-{step}" for step in range(7)),
@@ -21,6 +24,13 @@ NAMES = (
 
 COLOURS = {name: f"#fe00{number:02x}" for number, name in enumerate(NAMES)}
 """Stand-ins that matplotlib draws with; each becomes var(--name) in the SVG."""
+
+ON_PAPER = {
+    **{"ink": "#16181d", "muted": "#5c6470", "line": "#b9c0cb", "paper": "#ffffff"},
+    **{"accent": "#2453d6", "quiet": "#9aa3b2", "good": "#14804f", "bad": "#c2371f"},
+    **{"cat-0": "#0072b2", "cat-7": "#6b7280"},
+}
+"""Colours of a figure in a file of its own, which no page gives any."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -84,6 +94,26 @@ def draw(
     view = root.attrib["viewBox"]
     root.attrib = {"class": "figure", "viewBox": view, "role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def draw_file(path: Path, size: tuple[int, int], paint: Callable[[Figure], object]) -> None:
+    """Write a figure as a file of its own, an SVG or a PNG by its name, in dark on white.
+
+    Raises: InputError for another ending, and where the file cannot be written.
+    """
+    if path.suffix.lower() not in FILES:
+        raise InputError(f"{path} is no picture that can be drawn; end its name in .svg or .png")
+    style = {**STYLE, "text.color": ON_PAPER["ink"], "svg.hashsalt": path.stem}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72))
+        paint(figure)
+        try:
+            figure.savefig(path, dpi=144, facecolor=ON_PAPER["paper"])
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}; give another path"
+            ) from error
 
 
 def _strip(root: ElementTree.Element) -> None:

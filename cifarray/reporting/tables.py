@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from cifarray.reporting.formats import printable
 from cifarray.reporting.inputs import ReportDataset
 from cifarray.reporting.scores import Predictions
+from cifarray.store import to_json
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -51,6 +52,14 @@ def confusion(predictions: Predictions, num_classes: int) -> NDArray[np.int64]:
     return np.asarray(counts, np.int64)
 
 
+def normalized(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each label's shares of its rows: a row sums to 1, or to 0 for a class without any."""
+    rows = counts.sum(axis=1, keepdims=True)
+    shares = np.zeros(counts.shape)
+    np.divide(counts, rows, out=shares, where=rows > 0)
+    return shares
+
+
 def per_class(predictions: Predictions, dataset: ReportDataset) -> list[ClassRow]:
     """Return precision, recall and F1 of every class, by label."""
     known = list(range(len(dataset.classes)))
@@ -86,8 +95,8 @@ def worst_pairs(counts: NDArray[np.int64], limit: int) -> list[Pair]:
     ]
 
 
-def write_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Write counts with class names along both sides: a line per label, a column per prediction."""
+def write_confusion(path: Path, counts: NDArray[Any], classes: Sequence[str]) -> None:
+    """Write counts or shares: a line per label, a column per prediction, names along both sides."""
     header = ["label", *map(_cell, classes)]
     lines = ([_cell(name), *row] for name, row in zip(classes, counts.tolist(), strict=True))
     _write(path, header, lines)
@@ -109,6 +118,16 @@ def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]
         for record in history
     )
     _write(path, ["trial_id", *columns], lines)
+
+
+def write_curves_json(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write the same epochs as a list of records; a figure that is not finite is null."""
+    records = [
+        {"trial_id": trial_id, **record}
+        for trial_id, history in histories.items()
+        for record in history
+    ]
+    path.write_bytes(to_json(records))
 
 
 def _cell(value: Any) -> Any:

@@ -26,8 +26,8 @@ from cifarray.training.row_source import RowSource
 class FeatureRows:
     """What `model.features: cached` trains and judges a network on.
 
-    The network, told so, takes them for images of D channels and one pixel: everything else of a
-    training stays as it is, and checkpoints hold the whole network.
+    To the rest of a training they are images of D channels and one pixel, which the network knows
+    for features; checkpoints hold the whole network.
     """
 
     def __init__(self, job: Job, rows: RowSource, network: nn.Module, weights: Path) -> None:
@@ -38,7 +38,6 @@ class FeatureRows:
         self._held: dict[str, Shard] = {}
         self.as_they_are = Normalize(PreprocessSpec(normalize="none"), [0.0], [1.0])
         self.as_they_are.to(rows.device)
-        network.given_features = True
 
     def shard(self, split: str, normalize: Normalize) -> Shard:
         """This rank's rows of a split; features that the store lacks are computed at first."""

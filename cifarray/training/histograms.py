@@ -6,12 +6,16 @@ Shapes: N images, C channels, H and W their height and width, K classes.
 """
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from cifarray.data.augment import Normalize
+from cifarray.data.cache import Shard
 
 PROBED_IMAGES = 64
 BINS = 64
@@ -29,6 +33,12 @@ class Probe(NamedTuple):
     images_NCHW: Tensor
     """As the network sees them."""
     labels_N: Tensor
+
+    @classmethod
+    def of(cls, network: nn.Module, shard: Shard, normalize: Normalize) -> "Probe":
+        """A probe of the network as it is now, with the first images of a shard."""
+        rows = next(shard.in_order(PROBED_IMAGES))
+        return cls(deepcopy(network).eval(), normalize(rows.images_NCHW), rows.labels_N)
 
 
 class Histogram(NamedTuple):

@@ -4,7 +4,6 @@ It speaks to the other ranks through torch.distributed alone and knows nothing o
 """
 
 from collections.abc import Iterator
-from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import build_network, restore_rng, rng_state, seed_rng
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.feature_rows import FeatureRows
-from cifarray.training.histograms import PROBED_IMAGES, Probe
+from cifarray.training.histograms import Probe
 from cifarray.training.lone_rows import check_lone_rows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
@@ -70,6 +69,11 @@ class Session:
     def parameters(self) -> int:
         """Number of the network's weights."""
         return self._parameters
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without what training wraps around it."""
+        return self._network
 
     @property
     def gpu_memory_bytes(self) -> int | None:
@@ -166,10 +170,9 @@ class Session:
 
     def probe(self) -> Probe:
         """A copy of the network as validation judges it, with validation's first rows."""
-        average, model = self._average, unwrap(self._model)
-        network = deepcopy(model if average is None else average.module).eval()
-        rows = next(self.shard("validation").in_order(PROBED_IMAGES))
-        return Probe(network, self._scaling(rows.images_NCHW), rows.labels_N)
+        average = self._average
+        judged = unwrap(self._model) if average is None else average.module
+        return Probe.of(judged, self.shard("validation"), self._scaling)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds."""

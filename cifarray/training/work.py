@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +30,9 @@ from cifarray.errors import (
     RunFailedError,
 )
 from cifarray.models.code import unpack_code
+from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
+from cifarray.reporting.layers import Layer
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import RunSpec
@@ -38,6 +40,7 @@ from cifarray.store import Store
 from cifarray.training.checkpoint import read_state
 from cifarray.training.checkpoint_store import fetch, newest_good
 from cifarray.training.loop import Record
+from cifarray.training.preprocessing import restore_normalize
 from cifarray.training.ranks import from_rank_0, gather, world
 from cifarray.training.row_source import RowSource
 from cifarray.training.session import Session
@@ -194,7 +197,8 @@ def raise_refusal(work: Work) -> None:
 def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Path) -> None:
     """Evaluate every split from a checkpoint and leave the rows' predictions beside it.
 
-    `outcome.json` is written last: checkpoint, epoch, parameters, world size, threads, hardware.
+    `outcome.json` is written last: checkpoint, epoch, parameters, layers, world size, threads,
+    hardware.
     """
     store = work.open_store()
     state = read_state(fetch(store, checkpoint_key, scratch))
@@ -213,8 +217,18 @@ def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Pa
         "threads": state["threads"],
         "hardware": hardware(),
         "history": state["history"],
+        "input_shape": state["input_shape"],
+        "layers": [asdict(layer) for layer in _layers(session, state)],
     }
     store.write_json(f"{work.folder}/{OUTCOME_FILE}", outcome)
+
+
+def _layers(session: Session, state: dict[str, Any]) -> list[Layer]:
+    """The network layer by layer, as a preprocessed image passes through it."""
+    height, width, channels = state["input_shape"]
+    normalize = restore_normalize(session.job, state["preprocess"], (height, width, channels))
+    images_NCHW = normalize(torch.zeros(1, channels, height, width))
+    return summarize(session.network, images_NCHW.to(next(session.network.parameters()).device))
 
 
 def hardware() -> dict[str, Any]:

@@ -180,6 +180,40 @@ def test_models_counts_a_network_of_the_users_own(typed: Typed):
     assert "your own" in out
 
 
+def test_models_lists_the_layers_of_a_network(typed: Typed):
+    code, out, _ = typed("models", "lenet25", "--classes", 25, "--summary")
+    assert code == 0
+    assert out.rstrip().endswith(
+        "24,197 parameters, 24,197 of them trainable; 0 running statistics"
+    )
+    (first,) = [line.split() for line in out.splitlines() if line.startswith("features.0 ")]
+    assert first == ["features.0", "Conv2d", "5x5", "6x28x28", "456", "yes"]
+    code, out, _ = typed("models", "lenet25", "--classes", 25, "--summary", "--json")
+    layers = json.loads(out)["layers"]
+    assert sum(layer["parameters"] for layer in layers) == 24_197
+    assert layers[-1]["output_shape"] == [25]
+
+
+def test_models_draws_a_network(typed: Typed, tmp_path: Path):
+    code, out, _ = typed("models", "cnn3", "--picture", tmp_path / "cnn3.png", "--json")
+    assert code == 0
+    assert "layers" not in json.loads(out)
+    assert Image.open(tmp_path / "cnn3.png").width > 1000
+    code, out, _ = typed("models", "cnn3", "--picture", tmp_path / "cnn3.svg")
+    assert out.splitlines()[-1] == f"picture: {tmp_path / 'cnn3.svg'}"
+    assert (tmp_path / "cnn3.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_layers_and_pictures_are_of_one_network(typed: Typed, tmp_path: Path):
+    for words in (("--summary",), ("--picture", tmp_path / "all.png")):
+        code, _, err = typed("models", *words)
+        assert code == 2
+        assert "name it" in err
+    code, _, err = typed("models", "cnn3", "--picture", tmp_path / "cnn3.gif")
+    assert code == 2
+    assert "end its name in .svg or .png" in err
+
+
 def test_models_refuses_an_unknown_name_and_no_classes(typed: Typed):
     code, _, err = typed("models", "resnet81")
     assert code == 2

@@ -65,17 +65,18 @@ def test_a_figure_is_the_same_every_time_and_ids_differ_between_figures():
 
 def test_every_epoch_of_every_line_has_a_hover_text():
     found = titles(curves(report_samples.history(5), 5))
-    assert len(found) == 5 * 5
+    assert len(found) == 6 * 5
     assert "epoch 3\nvalidation top1" in "\n".join(found)
 
 
 def test_one_epoch_is_drawn_as_points():
     found = titles(curves(report_samples.history(1), 1))
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_a_loss_that_never_was_finite_says_so():
     records = [{"epoch": 1, "validation.loss": NAN, "train.running_loss": None, "lr": 0.1}]
+    records[0]["epoch_s"] = 2.0
     assert texts(curves(records, 1)).count("no finite value") == 2
 
 

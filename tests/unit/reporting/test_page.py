@@ -103,6 +103,30 @@ def test_the_page_shows_the_figures_of_report_json(trained: Written):
     assert trained.page.count('<img src="data:image/png') == len(trained.inputs.mistakes)
 
 
+def test_the_page_draws_the_network_and_says_how_to_use_it(trained: Written):
+    assert 'aria-label="The network cnn3"' in trained.page
+    assert "cifarray export train-digits-260301-120000-3f1c --format onnx" in trained.page
+
+
+def test_a_run_whose_layers_nobody_kept_has_no_network_on_its_page(tmp_path: Path):
+    write_report(tmp_path, report_samples.inputs(layers=()))
+    assert 'id="network"' not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_epoch_stands_on_the_page_with_its_seconds(trained: Written):
+    table = trained.page.partition("<summary>Every epoch</summary>")[2].partition("</table>")[0]
+    assert table.count("<tr") == 1 + len(trained.inputs.history)
+    assert table.count('<td class="n">1.9</td></tr>') == len(trained.inputs.history)
+
+
+def test_few_classes_have_a_normalised_matrix_and_many_have_it_as_shades(
+    trained: Written, swept: Written
+):
+    assert trained.page.count('aria-label="Confusion matrix, normalised"') == 1
+    assert 'aria-label="Confusion matrix, normalised"' not in swept.page
+    assert "shade is the share of the label's rows" in swept.page
+
+
 def test_a_sweeps_page_lists_trials_and_marks_what_was_stopped(swept: Written):
     page = swept.page
     assert page.count('<span class="state ">stopped early</span>') == sum(

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
+from cifarray.reporting.inputs import epoch_s
 from cifarray.reporting.report import FILES, write_report
 from cifarray.reporting.scores import Predictions, wilson
+from cifarray.reporting.tables import normalized
 from tests import report_samples
 from tests.unit.reporting.conftest import Written
 
@@ -59,6 +61,44 @@ def test_report_json_scikit_learn_and_confusion_csv_agree_exactly(written: Writt
     assert test["top5"] == table["top5_hit"].to_numpy().mean()
     assert test["loss"] == Predictions.from_table(table).loss
     assert table.column_names[:4] == ["row_id", "label", "prediction", "probability"]
+
+
+def test_the_normalised_matrix_is_scikit_learns(written: Written):
+    table = pq.read_table(written.folder / "predictions.parquet")
+    labels, guesses = table["label"].to_numpy(), table["prediction"].to_numpy()
+    with (written.folder / "confusion_normalized.csv").open(newline="") as file:
+        shares = np.array([line[1:] for line in list(csv.reader(file))[1:]], float)
+    assert np.array_equal(shares, confusion_matrix(labels, guesses, normalize="true"))
+    assert np.allclose(shares.sum(axis=1), 1)
+
+
+def test_a_class_without_test_rows_has_no_shares():
+    counts = np.array([[3, 1], [0, 0]])
+    assert normalized(counts).tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_curves_json_holds_the_records_of_curves_csv(written: Written):
+    with (written.folder / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    records = json.loads((written.folder / "curves.json").read_text())
+    assert len(records) == len(lines)
+    for record, line in zip(records, lines, strict=True):
+        assert {name: str(value) for name, value in record.items()} == line
+
+
+def test_the_layers_of_the_network_add_up_to_its_parameters(trained: Written):
+    model = trained.content["model"]
+    assert model["input_shape"] == [8, 8, 1]
+    assert [layer["name"] for layer in model["layers"]] == [
+        layer.name for layer in report_samples.LAYERS
+    ]
+    total = sum(layer.parameters for layer in report_samples.LAYERS)
+    assert f"6 layers, {total:,} parameters, {total - 9216:,} of them trainable" in trained.page
+
+
+def test_seconds_per_epoch_are_the_mean_of_the_records(trained: Written):
+    assert trained.content["train"]["epoch_s"] == pytest.approx(1.9)
+    assert epoch_s([{"epoch": 1}]) is None
 
 
 def test_figures_of_every_split_come_from_its_own_predictions(written: Written):

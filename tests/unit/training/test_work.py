@@ -89,7 +89,11 @@ def test_an_outcome_says_what_was_evaluated_and_on_what(
     write_outcome(work, session, key, tmp_path / "scratch")
     outcome = store.read_json(f"{FOLDER}/outcome.json")
     assert [without_times(record) for record in outcome.pop("history")] == history
+    layers = outcome.pop("layers")
+    assert sum(layer["parameters"] for layer in layers) == session.parameters
+    assert layers[-1]["output_shape"] == [10]
     assert outcome == {
+        "input_shape": [8, 8, 1],
         "checkpoint": key,
         "epoch": 2,
         "parameters": session.parameters,
