@@ -219,13 +219,15 @@ def _folder(store: "Store", manifest: "Manifest") -> str:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
+    from cifarray.data.describe import FIGURES, rows_of_table
+
     output.print_line(
         f"{findings['title']}  {images_of(findings['shape'])}  {findings['digest'][:12]}"
     )
     output.print_line(f"{findings['store']}/{findings['folder']}")
     output.print_line()
     names = ["rows", "missing_images", "undecodable_images", "unknown_labels"]
-    names += ["min", "max", "channel_mean", "channel_std"]
+    names += ["null_images", "null_labels", "min", "max", "channel_mean", "channel_std"]
     names += [] if findings["shape"] else ["heights", "widths"]
     splits = findings["splits"]
     rows = [
@@ -233,6 +235,9 @@ def _print_findings(findings: dict[str, Any]) -> None:
         for name in names
     ]
     output.print_table(["", *splits], rows)
+    output.print_line()
+    figures = [[_short(figure) for figure in row] for row in rows_of_table(splits)]
+    output.print_table(["pixels of", "channel", *FIGURES], figures)
     output.print_line()
     counts = {split: content["class_counts"] for split, content in splits.items()}
     output.print_table(
@@ -247,6 +252,10 @@ def _print_findings(findings: dict[str, Any]) -> None:
 def images_of(shape: Sequence[int] | None) -> str:
     """The size of a dataset's images in words."""
     return "x".join(map(str, shape)) if shape else "any size"
+
+
+def _short(value: Any) -> object:
+    return f"{value:,.2f}" if isinstance(value, float) else value
 
 
 def _figure(value: Any) -> object:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cifarray.data.decoding import decode
+from cifarray.data.describe import describe_pixels, without_nulls
 from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest
 from cifarray.data.rows import image_array, opened
 from cifarray.data.statistics import count_picture, count_pixels, moments
@@ -35,6 +37,8 @@ class SplitAudit:
         self.undecodable_images = 0
         """Of the rows that were read."""
         self.unknown_labels = 0
+        self.incomplete = 0
+        self.nulls = Counter[str]()
         self.class_counts = np.zeros(self.classes, dtype=np.int64)
         self.shape, self.channels = manifest.shape, manifest.channels
         self.pixels = np.zeros((self.channels, 256), dtype=np.int64)
@@ -65,18 +69,26 @@ class SplitAudit:
         self.heights[image.height] += 1
         self.widths[image.width] += 1
 
+    def leave_out(self, rows: int, nulls: Mapping[str, int]) -> None:
+        """Count rows that lack an image or a label, and what they lack."""
+        self.incomplete += rows
+        self.nulls.update(nulls)
+
     def figures(self) -> dict[str, Any]:
         """As JSON; channel figures are 0 to 1, min and max 0 to 255 as stored."""
         mean, std = moments(self.pixels)
         (present,) = np.nonzero(self.pixels.sum(axis=0))
         return {
-            "rows": self.rows + self.missing + self.unread,
+            "rows": self.rows + self.missing + self.unread + self.incomplete,
             "missing_images": self.missing,
             "undecodable_images": self.unread + self.undecodable_images,
             "unknown_labels": self.unknown_labels,
+            "null_images": self.nulls["image"],
+            "null_labels": self.nulls["label"],
             "class_counts": self.class_counts.tolist(),
             "channel_mean": list(mean),
             "channel_std": list(std),
+            "pixels": describe_pixels(self.pixels),
             "min": int(present[0]) if len(present) else None,
             "max": int(present[-1]) if len(present) else None,
             "heights": _range(self.heights),
@@ -147,6 +159,9 @@ def _decoded(parquet: pq.ParquetFile, group: int) -> pa.Table | None:
 
 
 def _audit_table(audit: SplitAudit, split: str, table: pa.Table, copies: Copies) -> None:
+    rows = len(table)
+    table, nulls = without_nulls(table)
+    audit.leave_out(rows - len(table), nulls)
     labels = table["label"].to_numpy()
     audit.add(labels, table["image"])
     row_ids = table["row_id"].to_pylist()

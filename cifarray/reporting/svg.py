@@ -96,13 +96,20 @@ def draw(
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def check_file(path: Path) -> None:
+    """Raise InputError unless this may become a picture: its ending, and a folder to hold it."""
+    if path.suffix.lower() not in FILES:
+        raise InputError(f"{path} is no picture that can be drawn; end its name in .svg or .png")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: no folder {path.parent}; give another path")
+
+
 def draw_file(path: Path, size: tuple[int, int], paint: Callable[[Figure], object]) -> None:
     """Write a figure as a file of its own, an SVG or a PNG by its name, in dark on white.
 
     Raises: InputError for another ending, and where the file cannot be written.
     """
-    if path.suffix.lower() not in FILES:
-        raise InputError(f"{path} is no picture that can be drawn; end its name in .svg or .png")
+    check_file(path)
     style = {**STYLE, "text.color": ON_PAPER["ink"], "svg.hashsalt": path.stem}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

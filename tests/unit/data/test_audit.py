@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cifarray.data.audit import inspect_dataset
+from cifarray.data.audit import SplitAudit, inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import dataset_prefix, load_manifest, manifest_key
@@ -183,6 +183,17 @@ def test_verify_and_inspect_find_labels_that_are_no_class(digits_store: Store) -
     (problem,) = verify_dataset(digits_store, "digits")
     assert problem.endswith("holds labels that are no class of the manifest")
     assert inspect_dataset(digits_store, "digits")["splits"]["test"]["unknown_labels"] == 2
+
+
+def test_rows_that_lack_something_are_rows_whose_pixels_nobody_counts(digits_store: Store) -> None:
+    audit = SplitAudit(load_manifest(digits_store, "digits"))
+    audit.add(np.array([3], dtype=np.int16), np.full((1, 8, 8, 1), 7, dtype=np.uint8))
+    audit.leave_out(2, {"image": 2, "label": 1})
+    audit.leave_out(1, {"image": 0, "label": 1})
+    figures = audit.figures()
+    assert figures["rows"] == 4
+    assert (figures["null_images"], figures["null_labels"]) == (2, 2)
+    assert figures["pixels"][0]["count"] == 64
 
 
 def test_the_sample_grid_shows_each_class_with_its_first_images(digits_store: Store) -> None:
