@@ -19,6 +19,8 @@ from cifarray.cli.options import (
 from cifarray.cli.output import detail, print_json, print_line, say
 
 if TYPE_CHECKING:
+    from cifarray.inference.predict import Prediction
+    from cifarray.reporting.guesses import Guessed
     from cifarray.store import Store
     from cifarray.training.checkpoint import Checkpoint
 
@@ -87,6 +89,15 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Image files: JPEG, PNG, WebP, ...")
     ],
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png|svg",
+            help="Draw each image, at most 32, beside its most probable classes.",
+            show_default=False,
+        ),
+    ] = None,
     code: CodeOption = None,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
@@ -102,11 +113,17 @@ def predict(
 
     \b
     Example:  cifarray predict ./pulled-run apple.jpg pear.png
+              cifarray predict ./pulled-run apple.jpg --picture apple-seen.png
     """
     from cifarray.inference.predict import predict
+    from cifarray.reporting.guesses import check_drawing, draw_guesses
 
+    if picture is not None:
+        check_drawing(picture, len(images))
     checkpoint, origin = _open(target, _opener(store, endpoint, cluster), code)
     predictions = predict(checkpoint, images)
+    if picture is not None:
+        draw_guesses(picture, [_guessed(prediction) for prediction in predictions])
     if as_json:
         print_json([prediction.to_json() for prediction in predictions])
         return
@@ -116,6 +133,13 @@ def predict(
         print_line(f"{prediction.image}{changes}")
         for guess in prediction.top5:
             print_line(f"  {guess.probability:7.2%}  {guess.label}")
+
+
+def _guessed(prediction: "Prediction") -> "Guessed":
+    from cifarray.reporting.guesses import Guessed
+
+    guesses = [(guess.label, guess.probability) for guess in prediction.top5]
+    return Guessed(Path(prediction.image).name, prediction.pixels_HWC, guesses)
 
 
 def export(

@@ -4,11 +4,12 @@ Shapes: N images, H height, W width, C channels, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cifarray.inference.images import ReadImage, read_image
 from cifarray.training.checkpoint import Checkpoint
@@ -33,6 +34,8 @@ class Prediction:
     changes: tuple[str, ...]
     """What was done to the file's pixels before the network saw them."""
     top5: tuple[Guess, ...]
+    pixels_HWC: NDArray[np.uint8] = field(repr=False, compare=False)
+    """The image as the network takes it, before it is scaled."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain record, with the most probable class on its top level."""
@@ -64,6 +67,7 @@ def _predict_batch(checkpoint: Checkpoint, images: Sequence[ReadImage]) -> list[
             image.path,
             image.changes,
             tuple(Guess(checkpoint.classes[k], p) for p, k in zip(values, indices, strict=True)),
+            image.pixels_HWC,
         )
         for image, values, indices in rows
     ]

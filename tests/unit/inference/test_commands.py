@@ -152,6 +152,38 @@ def test_export_refuses_an_unknown_format_and_a_file_that_is_there(
         assert f"cannot write {path}: {reason}; give another --output" in err
 
 
+def test_predict_draws_the_image_as_the_network_sees_it_with_its_guesses(
+    typed: Typed, trained: Trained, picture: Path, tmp_path: Path
+):
+    drawn = tmp_path / "seen.svg"
+    code, out, _ = typed("predict", trained.folder, picture, picture, "--picture", drawn, "--json")
+    assert code == 0
+    svg = drawn.read_text()
+    for guess in json.loads(out)[0]["top5"]:
+        assert f">{100 * guess['probability']:.1f} %<" in svg
+    assert svg.count(">photo.png<") == 2
+    assert svg.count("<image ") == 2
+    code, _, _ = typed("predict", trained.folder, picture, "--picture", tmp_path / "seen.png")
+    assert code == 0
+    assert Image.open(tmp_path / "seen.png").format == "PNG"
+
+
+def test_predict_refuses_a_picture_that_it_cannot_draw_before_it_reads_anything(
+    typed: Typed, tmp_path: Path
+):
+    for target, reason in (
+        (tmp_path / "seen.jpg", "end its name in .svg or .png"),
+        (tmp_path / "no" / "seen.png", "cannot be written: no folder"),
+    ):
+        code, _, err = typed("predict", "nothing", "x.png", "--picture", target)
+        assert code == 2
+        assert reason in err
+    many = ["x.png"] * 33
+    code, _, err = typed("predict", "nothing", *many, "--picture", tmp_path / "seen.png")
+    assert code == 2
+    assert "has room for 32 images, not 33" in err
+
+
 def test_models_lists_every_network_with_its_parameters(typed: Typed):
     code, out, _ = typed("models")
     assert code == 0
