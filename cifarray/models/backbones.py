@@ -75,7 +75,8 @@ def check_size(name: str, shape: tuple[int, int, int]) -> None:
     if _takes(name, height, width) or not _takes(name, *native):  # else the trial tells nothing
         return
     smallest = _smallest(name, min(native))
-    if min(height, width) < smallest < min(native):
+    any_larger = _takes(name, smallest + 1, smallest + 1)  # not of patches, whose sizes are fixed
+    if min(height, width) < smallest and any_larger:
         raise JobError(
             f"{name} takes images of at least {smallest}x{smallest} pixels, not {height}x{width}; "
             "choose another model, or set preprocess.resize"

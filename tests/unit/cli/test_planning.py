@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from cifarray.cli.planning import Wish, record, resolve
 from cifarray.errors import JobError, StoreError
+from cifarray.models.registry import build_model
 from cifarray.runs import Run
+from cifarray.spec.job import ModelSpec
 from cifarray.store import Store
 from tests.unit.cli.conftest import Type
 
@@ -44,6 +47,40 @@ def test_a_prepared_dataset_is_held_against_the_job(typed: Type) -> None:
     refused = typed(*words, "train.global_batch_size=1200")
     assert refused.code == 2
     assert "above the 1150 rows" in refused.err
+
+
+def test_weights_are_held_against_the_network_by_a_dry_run_and_a_submission(
+    typed: Type, tmp_path: Path
+) -> None:
+    assert typed("data", "prepare", "digits").code == 0
+    torch.manual_seed(0)
+    given = build_model(ModelSpec(name="timm/test_resnet"), 7, (8, 8, 1)).state_dict()
+    torch.save(given, tmp_path / "seven.pt")
+    words = ["submit", "train-digits", "--dry-run", "--set", "augment.padded_crop=null"]
+    words += ["--set", f"model.weights={tmp_path}/seven.pt", "--set"]
+    assert typed(*words, "model.name=timm/test_resnet").code == 0
+    refused = typed(*words, "model.name=timm/test_efficientnet")
+    assert refused.code == 2
+    assert "do not fit network timm/test_efficientnet: missing" in refused.err
+    sets = (f"model.weights={tmp_path}/seven.pt", "model.name=timm/test_resnet")
+    (run,) = record(resolve(Wish("train-digits", sets)))
+    weights = run.spec().weights
+    assert weights is not None
+    assert weights.fresh == ("head.1.weight", "head.1.bias")
+
+
+def test_a_frozen_backbone_without_weights_is_bad_input(typed: Type) -> None:
+    sets = ("--set", "model.name=timm/test_resnet", "--set", "model.frozen=true")
+    refused = typed("submit", "train-digits", "--dry-run", *sets)
+    assert refused.code == 2
+    assert "with model.weights none its backbone would stay random" in refused.err
+
+
+def test_a_path_to_weights_does_not_travel_in_a_rayjob(typed: Type) -> None:
+    sets = ("--set", "model.weights=mine.pt")
+    refused = typed("submit", "train-digits", "--dry-run", "--cluster", "kubernetes", *sets)
+    assert refused.code == 2
+    assert "model.weights mine.pt is a path of this machine and does not fit" in refused.err
 
 
 def test_each_seed_becomes_a_run_of_its_own(cifarray_home: Path, home_store: Store) -> None:

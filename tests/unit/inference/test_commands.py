@@ -205,6 +205,29 @@ def test_models_counts_one_network_for_a_number_of_classes(typed: Typed):
     }
 
 
+def test_models_counts_a_backbone_with_the_head_that_is_asked_for(typed: Typed):
+    code, out, _ = typed("models", "timm/resnet50", "--classes", 200, "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "name": "timm/resnet50",
+        "parameters": {"total": 23_917_832, "trainable": 23_917_832, "buffers": 53_120},
+        "input_shape": [224, 224, 3],
+    }
+    code, out, _ = typed("models", "timm/resnet50", "--classes", 200, "--head", 500)
+    assert code == 0
+    assert "24,632,732" in out
+    assert "timm/<name>" in typed("models")[1]
+
+
+def test_models_refuses_a_head_where_there_is_none(typed: Typed):
+    code, _, err = typed("models", "--head", 9)
+    assert (code, "--head 9 is for one network; name it, as in timm/resnet50" in err) == (2, True)
+    code, _, err = typed("models", "cnn3", "--head", 9)
+    assert (code, "model cnn3 does not use model.head" in err) == (2, True)
+    code, _, err = typed("models", "timm/resnet5")
+    assert (code, "did you mean resnet50" in err) == (2, True)
+
+
 def test_models_counts_a_network_of_the_users_own(typed: Typed):
     code_folder = Path(__file__).parents[3] / "docs" / "examples" / "own_network" / "code"
     code, out, _ = typed("models", "conv_mixer:conv_mixer", "--code", code_folder)

@@ -142,11 +142,12 @@ def test_an_image_smaller_than_a_backbone_can_take_is_refused_with_the_smallest(
         _on_meta(name).eval()(torch.empty(1, 3, side - 1, side + 9))
 
 
-def test_a_backbone_of_one_size_says_which():
-    name = "timm/vit_tiny_patch16_224"
+@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/test_vit"])
+def test_a_backbone_of_patches_says_which_size_it_was_made_for(name: str):
     check_size(name, native_shape(name))
-    for side in (32, 256):
-        sentence = f"takes images of 224x224 pixels, not {side}x{side}; set .*resize=224$"
+    native = native_shape(name)[0]
+    for side in (9, 257):
+        sentence = f"of {native}x{native} pixels, not {side}x{side}; set .*resize={native}$"
         with pytest.raises(JobError, match=sentence):
             check_size(name, (side, side, 3))
 

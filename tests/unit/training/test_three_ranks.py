@@ -124,6 +124,17 @@ def test_every_rank_of_every_world_whitens_by_the_same_bits(seen: Seen):
             assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_ranks_of_a_world_train_a_head_on_features_as_they_do_on_images(seen: Seen, world: int):
+    for rank in range(world):
+        found = seen[world, rank]["features"]
+        assert found["cache"] == found["features"]
+        assert len(found["images"]) == 2
+        for on_features, on_images in zip(found["features"], found["images"], strict=True):
+            for name in ("train.running_loss", "validation.loss"):
+                assert on_features[name] == pytest.approx(on_images[name], abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def alone(folder: Path, digits: Digits) -> dict[tuple[str, str], Predictions]:
     """What this process predicts from the checkpoints, by network and split."""

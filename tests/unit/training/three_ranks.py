@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimizer imports it: better once than in each rank
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -149,6 +150,23 @@ def whitening(digits: Digits) -> dict[str, Any]:
     return found
 
 
+def features(digits: Digits, folder: Path) -> dict[str, Any]:
+    """The head of a frozen backbone trained on images, and on features that are then in a cache."""
+    world_size = world()[1]
+    torch.manual_seed(0)
+    spec = ModelSpec(name="timm/test_resnet")
+    weights = build_model(spec, 10, (8, 8, 1)).state_dict()
+    path = folder / f"{world()[0]}-of-{world_size}.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    records = {}
+    for name, cached in (("images", None), ("features", "cached"), ("cache", "cached")):
+        model = {"name": spec.name, "weights": "given", "frozen": True, "features": cached}
+        job = small_job(dataset={"rows": 101}, model=model, train={"ema_decay": 0.9})
+        session = digits.session(job, weights=path)
+        records[name] = [without_times(record) for record in session.records()]
+    return records
+
+
 def drift() -> dict[str, Any]:
     """A network with BatchNorm after a step on other rows per rank, before and after sharing."""
     rank, _ = world()
@@ -189,6 +207,7 @@ def work(digits: Digits, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "refusal", refusal(sees_a_gpu=rank < world_size - 1)
     yield "drift", drift()
     yield "whitening", whitening(digits)
+    yield "features", features(digits, folder)
     for name, shards in SHARDS.items():
         rows = shards[world_size]
         yield f"whole batches, {name}", gradients(rows, sum(rows), epochs=3)
