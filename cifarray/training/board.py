@@ -44,13 +44,13 @@ in their names for those of one run."""
 
 
 class Board:
-    """Keeps the event files below a folder of the store up to date; only rank 0 has one."""
+    """Keeps the event files below a folder of the store up to date; rank 0 alone shows anything."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._prefix = store, f"{folder}/{EVENTS}"
         self._curves = b""
         self._shown = self._stored = 0
-        self._has_graph = self._has_failed = False
+        self._tried_graph = self._has_failed = False
         self._looked_at = 0
 
     def show(self, session: Session) -> None:
@@ -77,10 +77,12 @@ class Board:
 
     def _show_graph(self, session: Session) -> None:
         """Once in a folder: tracing a large network takes seconds."""
-        key = f"{self._prefix}/{GRAPH_FILE}"
-        if self._has_graph or self._store.exists(key):
+        if self._tried_graph:
             return
-        self._has_graph = True  # or as good as: what could not be traced once cannot be later
+        self._tried_graph = True  # what could not be traced once cannot be later
+        key = f"{self._prefix}/{GRAPH_FILE}"
+        if self._store.exists(key):
+            return
         network, images_NCHW, _ = session.probe()
         try:
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):

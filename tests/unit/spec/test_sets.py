@@ -184,6 +184,8 @@ def test_what_is_no_assignment_is_refused(item: str):
         ("train.epochs=true", r"train\.epochs: input should be a number \(given True\)"),
         ("optimizer.lr=true", r"optimizer\.lr: input should be a number \(given True\)"),
         ("schedule.warmup_epochs=1e308", r"less than or equal to 1000000000 \(given 1e\+308\)"),
+        ("train.histograms.every_epochs=0", r"greater than or equal to 1 \(given 0\)"),
+        ("train.histograms.every=2", r"unknown field 'train\.histograms\.every'"),
         ("schedule.every_epochs=1e308", r"less than or equal to 1000000000 \(given 1e\+308\)"),
         (f"train.steps={10**30}", "less than or equal to 1000000000"),
         ("model.args={a: &a [*a]}", "is not a YAML value: an alias stands inside itself"),
