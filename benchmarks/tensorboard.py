@@ -24,7 +24,8 @@ from cifarray.data.shards import plan_reads, read_group
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.training.board import Board
-from cifarray.training.session import RowSource, Session
+from cifarray.training.row_source import RowSource
+from cifarray.training.session import Session
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.cli.conftest import Type
 
 NO_RUN = "holds no runs"
-JOBS = "choose from: train-cifar10, "
+JOBS = "train-cifar10, "
 BAD = {
     "submit nosuch": JOBS,
     "submit train-digits --set optimizer.lrr=1": "did you mean optimizer.lr",
