@@ -1,6 +1,6 @@
 """Commands that use trained networks: evaluate, predict, export."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,6 @@ from cifarray.cli.output import detail, print_json, print_line, say
 
 if TYPE_CHECKING:
     from cifarray.inference.predict import Prediction
-    from cifarray.reporting.guesses import Guessed
     from cifarray.store import Store
     from cifarray.training.checkpoint import Checkpoint
 
@@ -116,14 +115,15 @@ def predict(
               cifarray predict ./pulled-run apple.jpg --picture apple-seen.png
     """
     from cifarray.inference.predict import predict
-    from cifarray.reporting.guesses import check_drawing, draw_guesses
 
     if picture is not None:
+        from cifarray.reporting.guesses import check_drawing
+
         check_drawing(picture, len(images))
     checkpoint, origin = _open(target, _opener(store, endpoint, cluster), code)
     predictions = predict(checkpoint, images)
     if picture is not None:
-        draw_guesses(picture, [_guessed(prediction) for prediction in predictions])
+        _draw(picture, predictions)
     if as_json:
         print_json([prediction.to_json() for prediction in predictions])
         return
@@ -133,13 +133,6 @@ def predict(
         print_line(f"{prediction.image}{changes}")
         for guess in prediction.top5:
             print_line(f"  {guess.probability:7.2%}  {guess.label}")
-
-
-def _guessed(prediction: "Prediction") -> "Guessed":
-    from cifarray.reporting.guesses import Guessed
-
-    guesses = [(guess.label, guess.probability) for guess in prediction.top5]
-    return Guessed(Path(prediction.image).name, prediction.pixels_HWC, guesses)
 
 
 def export(
@@ -186,6 +179,20 @@ def export(
         print_json({"path": str(path), "format": form, "size_bytes": path.stat().st_size})
     else:
         print_line(str(path))
+
+
+def _draw(path: Path, predictions: "Sequence[Prediction]") -> None:
+    from cifarray.reporting.guesses import Guessed, draw_guesses
+
+    rows = [
+        Guessed(
+            Path(prediction.image).name,
+            prediction.pixels_HWC,
+            [(guess.label, guess.probability) for guess in prediction.top5],
+        )
+        for prediction in predictions
+    ]
+    draw_guesses(path, rows)
 
 
 def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[[], Store]":
