@@ -187,7 +187,8 @@ def test_verify_and_inspect_find_labels_that_are_no_class(digits_store: Store) -
 
 def test_rows_that_lack_something_are_rows_whose_pixels_nobody_counts(digits_store: Store) -> None:
     audit = SplitAudit(load_manifest(digits_store, "digits"))
-    audit.add(np.array([3], dtype=np.int16), np.full((1, 8, 8, 1), 7, dtype=np.uint8))
+    images = pa.chunked_array([pa.array([bytes([7]) * 64], pa.binary(64))])
+    audit.add(np.array([3], dtype=np.int16), images)
     audit.leave_out(2, {"image": 2, "label": 1})
     audit.leave_out(1, {"image": 0, "label": 1})
     figures = audit.figures()
