@@ -2,11 +2,13 @@
 
     python -m benchmarks.results [--small] [--only NAME ...] [--store URI] [--cluster NAME]
     python -m benchmarks.results --weights URI --only NAME ...
+    python -m benchmarks.results --take RUN --only NAME
     python -m benchmarks.results --write
 
 A row whose recipe was measured before, with the same fields, is not run again; `--write` runs none.
 `--weights` tests the way of a fine-tune whose published weights cannot be had: one short epoch from
-these weights, which gives no figure.
+these weights, which gives no figure. `--take` keeps a run that ended after this command did, as one
+that was resumed.
 Every run is one of `cifarray submit` with one worker and its report is what the table is made from;
 docs/results.json keeps that. The datasets have to be in the store (`cifarray data prepare`).
 """
@@ -82,8 +84,8 @@ def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
     return [found[seed] for seed in sorted(found)]
 
 
-def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One run, from submission to its report."""
+def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
+    """One run, from submission to its report; its id."""
     sets = [*recipe.fields(options), f"seed={seed}"]
     command = [
         str(Path(sys.executable).with_name("cifarray")), "submit", recipe.job, "--json",
@@ -92,12 +94,17 @@ def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> dict[st
     for item in sets:
         command += ["--set", item]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    run = Run.open(Store.open(options.store), json.loads(done.stdout)["run_id"])
+    return str(json.loads(done.stdout)["run_id"])
+
+
+def kept_of(recipe: Recipe, run_id: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What is kept of a run that has ended."""
+    run = Run.open(Store.open(options.store), run_id)
     report = run.report()
     return {
         "recipe": recipe.name,
         "weights": options.weights,
-        "seed": seed,
+        "seed": report["seeds"]["job"],
         "test_top1": report["test"]["top1"],
         "test_rows": report["test"]["rows"],
         "validation_top1": report["validation"]["top1"],
@@ -201,15 +208,17 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--weights")
+    parser.add_argument("--take")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     kept: list[dict[str, Any]] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
     for recipe in () if options.write else recipes():
         if left_out(recipe, options):
             continue
-        seeds = [0] if options.weights else missing_seeds(recipe, kept, options.small)
-        for seed in seeds:
-            kept.append(carry_out(recipe, seed, options))
+        once = options.weights or options.take
+        for seed in [0] if once else missing_seeds(recipe, kept, options.small):
+            run_id = options.take or carry_out(recipe, seed, options)
+            kept.append(kept_of(recipe, run_id, options))
             print(f"{recipe.name}, seed {seed}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             PAGE.write_text(page(kept), encoding="utf-8")

@@ -174,8 +174,14 @@ class FailureLog(UserCallback):
             self._work.open_store().write_json(key, record)
 
 
+LOW_ON_MEMORY = "node running low on memory"
+"""In the pages that Ray writes when it ends a worker before the kernel does."""
+
+
 def last_line(error: Exception) -> str:
     """What an error says in one line; a traceback's last."""
+    if LOW_ON_MEMORY in str(error):
+        return "Ray ended the worker, since its node ran out of memory; run less beside it there"
     text = " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
     return text.removeprefix("cifarray.errors.")[:300]
 

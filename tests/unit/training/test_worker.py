@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.exceptions import OutOfMemoryError
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from cifarray.errors import RunFailedError
@@ -33,6 +34,17 @@ def test_an_error_of_the_controller_is_told_as_it_is():
 
 def test_an_error_without_words_is_told_by_its_kind():
     assert root_cause(WorkerGroupError("failed", {0: MemoryError()})) == "MemoryError"
+
+
+def test_a_worker_that_ray_ended_for_lack_of_memory_is_told_in_one_sentence():
+    page = (
+        "6 worker(s) were killed due to the node running low on memory. Memory on the node was "
+        "22.40GB used / 23.54GB limit (0.951717)\nTop 10 memory users: PID\tMEM(GB)\n"
+        "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io"
+    )
+    said = root_cause(WorkerGroupError("1 worker failed", {0: OutOfMemoryError(page)}))
+    assert said.startswith("Ray ended the worker, since its node ran out of memory")
+    assert "documentation" not in said
 
 
 @pytest.fixture
