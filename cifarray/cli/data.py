@@ -164,7 +164,7 @@ def verify(
     Example: cifarray data verify cifar100 --store s3://bucket/cifarray
     """
     from cifarray.cli.data_progress import shown_progress
-    from cifarray.data.manifest import load_manifest, prepare_command
+    from cifarray.data.manifest import load_manifest, repair_command
     from cifarray.data.verify import verify_dataset
 
     opened = open_store(store, endpoint, cluster)
@@ -179,7 +179,7 @@ def verify(
     if problems:
         raise WorkError(
             f"{name} in {opened.uri} differs from its manifest in {len(problems)} places; run "
-            f"`{prepare_command(opened, name)} --again` (with the same --archive, if you gave one)"
+            f"`{repair_command(opened, manifest)}` (with the same --archive, if you gave one)"
         )
     if not json:
         output.print_line(

@@ -25,12 +25,17 @@ def datasets(
     """
     from cifarray.data.catalog import DATASETS
     from cifarray.data.manifest import latest_digest, load_manifest
+    from cifarray.errors import DatasetError
 
     opened = open_store(store, endpoint, cluster)
     names = [*DATASETS, *sorted(set(opened.folders("datasets")) - set(DATASETS))]
     found = []
     for name in names:
-        manifest = load_manifest(opened, name) if latest_digest(opened, name) else None
+        try:
+            manifest = load_manifest(opened, name) if latest_digest(opened, name) else None
+        except DatasetError as error:  # the others are there all the same
+            output.warn(str(error))
+            manifest = None
         if name in DATASETS:
             known = _published(DATASETS[name])
         elif manifest is not None:

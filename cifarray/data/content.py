@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.data.archives.files import open_files
+from cifarray.data.archives.files import keep, open_files
 from cifarray.data.archives.images import ImageArchive, ListedImages
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.decoding import decode, with_channels
@@ -91,7 +91,7 @@ def open_images(
     layout = IMAGE_LAYOUTS[entry.layout]
     with (
         open_files(source.path, layout.wanted) as files,
-        tempfile.TemporaryFile(prefix="cifarray-") as spool,
+        tempfile.TemporaryFile(prefix="cifarray-", buffering=0) as spool,
     ):
         archive = layout.listed(entry, files, crop)
         for remark in archive.remarks:
@@ -157,8 +157,7 @@ class _Reading:
                 self.progress.remark(f"left out: {listed.names[row]} ({error})")
             else:
                 labels.append(int(listed.labels[row]))
-                places.append((self.spool.tell(), len(content)))
-                self.spool.write(content)
+                places.append((keep(self.spool, content), len(content)))
             self.progress.advance(1)
         return np.array(labels, dtype=np.int16), np.array(places, dtype=np.int64).reshape(-1, 2)
 

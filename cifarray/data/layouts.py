@@ -21,6 +21,8 @@ class ImageLayout:
     """Which files are read, and so are what the dataset's digest depends on."""
     listed: Callable[[DatasetEntry, ArchiveFiles, bool], ImageArchive]
     """Lists the images; the last argument asks for the boxes to crop them to."""
+    looks: str
+    """What a person finds in such a folder."""
     boxes: bool = False
     """Whether it has any."""
 
@@ -32,8 +34,14 @@ LAYOUTS: dict[str, Callable[[DatasetEntry, Path], Mapping[str, SplitArrays]]] = 
 """Those of arrays of pixels."""
 
 IMAGE_LAYOUTS: dict[str, ImageLayout] = {
-    "cub200": ImageLayout(cub200.is_wanted, cub200.list_cub200, boxes=True),
-    "imagefolder": ImageLayout(imagefolder.is_wanted, imagefolder.list_image_folder),
-    "huggingface": ImageLayout(huggingface.is_wanted, huggingface.list_hugging_face),
+    "cub200": ImageLayout(cub200.is_wanted, cub200.list_cub200, "images.txt beside images/", True),
+    "imagefolder": ImageLayout(
+        imagefolder.is_wanted,
+        imagefolder.list_image_folder,
+        "train/CLASS/x.jpg and test/CLASS/y.png",
+    ),
+    "huggingface": ImageLayout(
+        huggingface.is_wanted, huggingface.list_hugging_face, "train-*.parquet and test-*.parquet"
+    ),
 }
 """Those of images in files."""

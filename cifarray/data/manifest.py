@@ -215,6 +215,13 @@ def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
     return manifest
 
 
+def repair_command(store: Store, manifest: Manifest) -> str:
+    """What a person types to write a damaged dataset anew, from the archive that it came from."""
+    crop = " --crop" if manifest.source.crop else ""
+    skip_bad = " --skip-bad" if manifest.source.skipped_images else ""
+    return f"{prepare_command(store, manifest.name)}{crop}{skip_bad} --again"
+
+
 def prepare_command(store: Store, name: str) -> str:
     """What a person types to get the dataset into this store."""
     endpoint = f" --endpoint {store.endpoint}" if store.endpoint else ""

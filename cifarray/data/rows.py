@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cifarray.data.decoding import with_squares
-from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, prepare_command
+from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, repair_command
 from cifarray.data.parquet import dataset_schema
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.store import Store
@@ -119,7 +119,7 @@ def opened(
         DatasetError: it is missing, is no Parquet file, or is not what the manifest says.
     """
     key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
-    again = f"run `{prepare_command(store, manifest.name)}` again"
+    again = f"run `{repair_command(store, manifest)}` (with the same --archive, if you gave one)"
     try:
         with store.open_input(key) as source:
             parquet = pq.ParquetFile(source, page_checksum_verification=checked)

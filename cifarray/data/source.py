@@ -39,8 +39,8 @@ def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) ->
     if not entry.rows and (archive is None or is_address(archive)):
         raise ArchiveError(
             f"images of your own lie on this machine, and {entry.name} has "
-            f"{'no --archive' if archive is None else f'the address {archive}'}; give the path of "
-            "a folder, tar or zip"
+            f"{'no --archive' if archive is None else f'the address {shown(archive)}'}; give the "
+            "path of a folder, tar or zip"
         )
     if archive is None:
         path = _fetch_official(entry, progress)
@@ -116,7 +116,10 @@ def _images_source(entry: DatasetEntry, folder: Path, name: str, progress: Progr
     """A folder of image files: its checksum is over those that its layout reads."""
     files = FolderFiles(folder, IMAGE_LAYOUTS[entry.layout].wanted)
     if not files.names:
-        raise ArchiveError(f"{folder} holds no file in the layout {entry.layout}")
+        raise ArchiveError(
+            f"{folder} holds no file in the layout {entry.layout}; lay it out as "
+            f"{IMAGE_LAYOUTS[entry.layout].looks}, or give another folder"
+        )
     total = sum((folder / file).stat().st_size for file in files.names)
     progress.start(f"checking {name}", total, "bytes")
     sums = [(file, _sums(folder / file, progress)[0]) for file in files.names]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from cifarray.data.cache import ResidentShard, Rows, rows_from_table
@@ -84,13 +85,16 @@ def _read(
     checkpoint: Checkpoint, store: Store, manifest: Manifest, split: str, labels: Labels
 ) -> Rows:
     table = read_columns(store, manifest, STORED_SPLIT[split], ["image", labels.column, "row_id"])
-    table = decoded(table, manifest, checkpoint.input_shape[0])
+    wanted = np.ones(table.num_rows, dtype=np.bool_)
     if split != "test":
-        table = table.take(select_rows(store, manifest, checkpoint.job).positions[split])
+        wanted[:] = False
+        wanted[select_rows(store, manifest, checkpoint.job).positions[split]] = True
     elif labels.stored is not None:
-        table = table.take(np.flatnonzero(labels.among(table)))
+        wanted = labels.among(table)
+    table = table.filter(pa.array(wanted))  # take() fails above 2 GiB of encoded images
     if not table.num_rows:
         raise DatasetError(f"no {split} row of {manifest.name} is of the network's classes")
+    table = decoded(table, manifest, checkpoint.input_shape[0])
     return rows_from_table(labels.renumbered(table), checkpoint.input_shape)
 
 

@@ -38,8 +38,8 @@ def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
         raise InputError(f"{path} is a folder; name the image files in it") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} claims too many pixels to be read: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # broken bytes bring PIL to raise nearly anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{path} cannot be read as an image ({reason}); {', '.join(FORMATS)} can"
         ) from error

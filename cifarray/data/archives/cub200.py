@@ -113,7 +113,7 @@ def _check_classes(entry: DatasetEntry, files: ArchiveFiles, listed: Mapping[str
 
 def _label(entry: DatasetEntry, files: ArchiveFiles, image: str, value: str) -> int:
     classes = len(entry.classes)
-    if not value.isdecimal() or not 1 <= int(value[:9]) <= classes:
+    if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= classes:
         raise ArchiveError(
             f"{_line(files, 'image_class_labels.txt', image)} class {value[:20]!r} is none; 1 to "
             f"{classes} are allowed"

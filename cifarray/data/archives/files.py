@@ -5,8 +5,10 @@ after the other into a temporary one without a name.
 """
 
 import gzip
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
+from unicodedata import category
 
 from cifarray.data.archives.members import BROKEN_TAR, CHUNK_BYTES, Bounded, check_member, unpacked
 from cifarray.data.archives.members import plain as plain_name
@@ -25,7 +28,18 @@ MOST_FILE_BYTES = 64 << 20
 MOST_RATIO = 50
 """How many times its own size an archive may unpack to: images hardly become smaller in one."""
 LEAST_BUDGET_BYTES = 64 << 20
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What zipfile raises on a damaged file, beside OSError; a name that is no text is a ValueError."""
 
 Wanted = Callable[[str], bool]
 """Whether a layout has a use for the file at this path."""
@@ -59,7 +73,7 @@ def open_files(path: Path, wanted: Wanted) -> Iterator[ArchiveFiles]:
         with _zip(path) as archive:
             yield ZipFiles(path, archive, wanted)
     else:
-        with tempfile.TemporaryFile(prefix="cifarray-") as spool:
+        with tempfile.TemporaryFile(prefix="cifarray-", buffering=0) as spool:
             yield TarFiles(path, cast(BinaryIO, spool), wanted)
 
 
@@ -115,7 +129,7 @@ class ZipFiles:
                 raise ArchiveError(f"{path.name} {TOO_LARGE}")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ArchiveError(f"{path.name} holds {name[:80]!r}, a link; it is refused")
-            if member.is_dir():
+            if member.filename.endswith("/"):  # is_dir() fails where there is no name
                 self.folders.append(name)
             elif wanted(name):
                 _refuse_twice(path.name, name, self._members)
@@ -170,14 +184,33 @@ class TarFiles:
         content = _limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1) if file else b"")
         if len(content) != member.size:
             raise EOFError
-        self._places[name] = (self._spool.seek(0, os.SEEK_END), len(content))
-        self._spool.write(content)
+        self._places[name] = (keep(self._spool, content), len(content))
 
     def read(self, name: str) -> bytes:
         """A file's content."""
         offset, size = self._places[name]
         self._spool.seek(offset)
         return self._spool.read(size)
+
+
+def keep(spool: BinaryIO, content: bytes) -> int:
+    """Write at the end of an unbuffered file, and say where that begins.
+
+    What a buffer still holds would fail once more, and in other words, when the file is closed.
+
+    Raises: ArchiveError if the disk is full.
+    """
+    try:
+        offset = spool.seek(0, os.SEEK_END)
+        left = memoryview(content)
+        while left:
+            left = left[spool.write(left) :]
+    except OSError as error:
+        raise ArchiveError(
+            f"the temporary folder {tempfile.gettempdir()} cannot take the archive's images "
+            f"({error.strerror}); make room there, or set TMPDIR to a folder that has room"
+        ) from error
+    return offset
 
 
 TOO_LARGE = f"unpacks to more than {MOST_RATIO} times its own size; it is refused"
@@ -202,7 +235,7 @@ def _checked(archive: str, name: str) -> str:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise ArchiveError(f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused")
-    if not name.isprintable():
+    if not all(c.isprintable() or category(c) == "Zs" for c in name):  # Zs: any blank
         raise ArchiveError(f"{archive} holds {name[:80]!a}, whose name is no plain text; rename it")
     return name
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cifarray.data.archives.files import MOST_FILE_BYTES, ArchiveFiles
+from cifarray.data.archives.files import MOST_FILE_BYTES, MOST_RATIO, ArchiveFiles
 from cifarray.data.archives.images import ImageArchive, ListedImages, check_classes
 from cifarray.data.catalog import DatasetEntry
 from cifarray.errors import ArchiveError
@@ -25,7 +25,9 @@ from cifarray.errors import ArchiveError
 SHARD = re.compile(r"(train|test|validation|valid|val|dev)(-[^/]*)?\.parquet")
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+PART_OF = re.compile(r".*-(\d{5})-of-(\d{5})(-[^/]*)?\.parquet")
 ROWS_AT_ONCE = 64
+LEAST_BUDGET_BYTES = 64 << 20
 
 
 def is_wanted(name: str) -> bool:
@@ -56,7 +58,8 @@ def list_hugging_face(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> I
         f"{len(shards[split])} files of split {split} are left out: validation is cut from train"
         for split in unused
     )
-    return ImageArchive(classes, splits, remarks=remarks)
+    lacking = (_lacking(split, shards[split]) for split in splits)
+    return ImageArchive(classes, splits, remarks=(*filter(None, lacking), *remarks))
 
 
 def _shards(files: ArchiveFiles) -> dict[str, list[str]]:
@@ -81,12 +84,20 @@ def _shards(files: ArchiveFiles) -> dict[str, list[str]]:
     return shards
 
 
+def _lacking(split: str, names: Sequence[str]) -> str:
+    """What to say where the shards' names tell that there are more, as after a cut download."""
+    found = [(int(part[1]), int(part[2])) for name in names if (part := PART_OF.fullmatch(name))]
+    parts = max((of for _, of in found), default=0)
+    there = len({number for number, of in found if of == parts})
+    return f"{split} has {there} of its {parts} shards; the others are not there" * (there < parts)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, thrift_string_size_limit=MOST_FILE_BYTES) as parquet:
             yield parquet
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of a column's name
         reason = " ".join(str(error).split())[:200]
         raise ArchiveError(
             f"{path.name} is no sound Parquet file ({reason}); fetch it again"
@@ -95,6 +106,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
     """The columns of images and labels, and the labels' names."""
+    for name in (*IMAGE_COLUMNS, *LABEL_COLUMNS):
+        if schema.names.count(name) > 1:
+            raise ArchiveError(f"{path.name} has two columns called {name}; take one away")
     struct = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     kind: Any = schema.field(struct).type if struct else pa.null()
     if struct is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
@@ -109,7 +123,8 @@ def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
     if label is None or label not in schema.names:
         raise ArchiveError(
             f"{path.name} names no classes: its metadata says of no column "
-            f"{' or '.join(LABEL_COLUMNS)} that it is a ClassLabel with names"
+            f"{' or '.join(LABEL_COLUMNS)} that it is a ClassLabel with names; write the shards "
+            "with the `datasets` package after cast_column('label', ClassLabel(names=...))"
         )
     return struct, label, named[label]
 
@@ -126,11 +141,14 @@ def _class_names(path: Path, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
     for names in found.values():
+        seen: set[str] = set()
         for name in names:
-            if not isinstance(name, str) or not name.isprintable() or names.count(name) > 1:
+            sound = isinstance(name, str) and name.strip() and name.isprintable()
+            if not sound or name in seen:
                 raise ArchiveError(
                     f"{path.name} names a class {name!r:.80}, which is no text or there twice"
                 )
+            seen.add(name)
     return found
 
 
@@ -146,6 +164,7 @@ def _listed(
                     f"{path.name} has other columns or class names than the first shard of train; "
                     "give shards of one dataset"
                 )
+            _refuse_more_rows_than_bytes(path, parquet.metadata.num_rows)
             column = parquet.read(columns=[label])[label]
         labels.append(_checked_labels(path, column, classes))
         names += [f"row {row} of {path.name}" for row in range(len(column))]
@@ -159,7 +178,8 @@ def _checked_labels(
         raise ArchiveError(
             f"{path.name} has labels of type {column.type}; whole numbers are wanted"
         )
-    labels: NDArray[np.int64] = column.fill_null(-1).to_numpy().astype(np.int64)
+    signed = column.cast(pa.int64(), safe=False)  # what is too large becomes negative, or none
+    labels: NDArray[np.int64] = signed.fill_null(-1).to_numpy()
     (wrong,) = np.nonzero((labels < 0) | (labels >= len(classes)))
     if len(wrong):
         row = int(wrong[0])
@@ -174,11 +194,24 @@ def _checked_labels(
 def _contents(paths: Sequence[Path], image: str) -> Iterator[bytes]:
     for path in paths:
         with _opened(path) as parquet:
-            row = 0
+            row, room = 0, max(LEAST_BUDGET_BYTES, MOST_RATIO * path.stat().st_size)
             for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=[f"{image}.bytes"]):
                 for content in batch.column(0).field("bytes"):
-                    yield _checked_content(path, row, content.as_py())
+                    image_bytes = _checked_content(path, row, content.as_py())
+                    room -= len(image_bytes)
+                    if room < 0:
+                        raise ArchiveError(
+                            f"{path.name} unpacks to more than {MOST_RATIO} times its own size; it "
+                            "is refused"
+                        )
+                    yield image_bytes
                     row += 1
+
+
+def _refuse_more_rows_than_bytes(path: Path, rows: int) -> None:
+    """Equal labels of any number pack to nothing, and are unpacked all at once."""
+    if rows > path.stat().st_size:
+        raise ArchiveError(f"{path.name} declares {rows} rows, more than its bytes; it is refused")
 
 
 def _checked_content(path: Path, row: int, content: Any) -> bytes:

@@ -43,7 +43,9 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> I
 
 def _split_of(name: str) -> str | None:
     parts = PurePosixPath(name).parts
-    return parts[-3] if len(parts) >= 3 and parts[-3] in SPLITS else None
+    if len(parts) < 3 or parts[-3] not in SPLITS or parts[-2].startswith("."):
+        return None
+    return parts[-3]
 
 
 def _classes(files: ArchiveFiles, below: str) -> list[str]:

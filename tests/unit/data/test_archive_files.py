@@ -128,3 +128,20 @@ def test_a_name_that_is_no_plain_text_is_refused(tmp_path: Path):
     path = write_tar_of(tmp_path / "given.tgz", {"a\nb.jpg": b""})
     with pytest.raises(ArchiveError, match=r"'archive/a\\nb\.jpg', whose name is no plain text"):
         content_of(path)
+
+
+def test_blanks_of_any_kind_in_a_name_are_plain_text(tmp_path: Path):
+    name = "archive/Screenshot at 3.45\u202fPM.png"  # as macOS calls them
+    assert content_of(write_folder(tmp_path, {name: b"1"})) == {name: b"1"}
+
+
+def test_a_zip_whose_packed_bytes_or_names_are_damaged_is_one_sentence(tmp_path: Path):
+    path = tmp_path / "given.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("\u00e9.jpg", os.urandom(5000))
+    whole = path.read_bytes()
+    unnamed = whole.replace("\u00e9".encode(), b"\xff\xfe")
+    for content in (whole[:100] + bytes(2000) + whole[2100:], unnamed):
+        path.write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"given\.zip is "):
+            content_of(path)

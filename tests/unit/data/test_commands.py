@@ -255,3 +255,12 @@ def test_datasets_of_a_store_that_cannot_be_opened_is_one_sentence(
     code, out, err = cifarray(*words)
     assert (code, out) == (2, "")
     assert reason in err
+
+
+def test_datasets_lists_the_others_where_one_is_damaged(home: Store, cifarray: Command) -> None:
+    cifarray("data", "prepare", "digits", "--quiet")
+    home.write("datasets/flowers/LATEST", b"rubbish")
+    code, out, err = cifarray("datasets")
+    assert code == 0
+    assert load_manifest(home, "digits").digest[:12] in out
+    assert "datasets/flowers/LATEST" in err

@@ -179,6 +179,19 @@ def test_a_validation_split_of_the_hub_is_left_out_and_that_is_said(
     assert "1 files of split validation are left out" in capsys.readouterr().err
 
 
+def test_shards_that_are_not_there_are_spoken_of(
+    local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from cifarray.cli.data_progress import shown_progress
+
+    tables = hub_tables()
+    del tables["data/train-00001-of-00002.parquet"]
+    folder = write_folder(tmp_path / "given", tables)
+    with shown_progress() as progress:
+        prepare(local_store, "mine", str(folder), progress, how=HUB)
+    assert "train has 1 of its 2 shards" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("sizes", [None, ONE_SIZE], ids=["encoded", "fixed"])
 def test_what_is_written_opens_in_the_datasets_package(
     sizes: Any, local_store: Store, tmp_path: Path
@@ -255,3 +268,21 @@ def test_images_that_do_not_decode_are_left_out_and_counted(local_store: Store, 
     assert manifest.splits["train"].rows == 11
     del files["train/cat/002.jpg"]
     assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
+
+
+def test_hidden_folders_among_the_classes_are_passed_over(local_store: Store, tmp_path: Path):
+    files = folder_files()
+    hidden = {"train/.ipynb_checkpoints/000-checkpoint.jpg": files["train/cat/000.jpg"]}
+    manifest = prepared(local_store, write_folder(tmp_path / "given", files | hidden), FOLDER)
+    assert manifest.classes == ("cat", "dog")
+    assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.uint64(), pa.int32()])
+def test_labels_of_any_whole_type_are_read(kind: Any, local_store: Store, tmp_path: Path):
+    tables = hub_tables()
+    for name, table in tables.items():
+        place = table.schema.get_field_index("label")
+        tables[name] = table.set_column(place, "label", table["label"].cast(kind))
+    manifest = prepared(local_store, write_folder(tmp_path / "given", tables), HUB)
+    assert manifest.splits["train"].class_counts == (6, 6)

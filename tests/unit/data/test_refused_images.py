@@ -1,5 +1,7 @@
 """What is wrong with an archive of image files is one sentence, and nothing of it is written."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def changed(files: Files, gone: str = "", **more: Any) -> Files:
 
 SOUND = encoded(picture(0, 0))
 BAD_FOLDERS: list[tuple[Files, str]] = [
-    ({"readme.txt": b""}, "holds no file in the layout imagefolder"),
+    ({"readme.txt": b""}, r"no file in the layout imagefolder; lay it out as train/CLASS/x\.jpg"),
     (changed(folder_files(), "train/"), r"holds no image at train/CLASS/; both train and test"),
     (changed(folder_files(), "test/"), r"holds no image at test/CLASS/; both train and test"),
     (changed(folder_files(), "/cat"), "holds one class, 'dog'; a network tells at least two"),
@@ -56,13 +58,21 @@ BAD_BIRDS: list[tuple[Files, str]] = [
         changed(LISTS, image_class_labels_txt=b"1 201\n"),
         r"image_class_labels\.txt, image 1: class '201' is none; 1 to 200 are allowed",
     ),
+    (changed(LISTS, image_class_labels_txt=b"1 0000000019999999\n"), "is none; 1 to 200 are"),
 ]  # fmt: skip
 FEATURELESS = hub_shard([SOUND] * 2, [0, 1]).replace_schema_metadata({})
 SWAPPED = hub_shard([SOUND] * 2, [0, 1], ("dog", "cat"))
+TWO = hub_shard([SOUND] * 2, [0, 1])
+TWICE = TWO.append_column("label", TWO["label"])
+BOMB = hub_shard([encoded(picture(0, 0, (150, 150)))] * 3000, [0, 1] * 1500)
+ENDLESS = hub_shard([None] * 300_000, [0] * 300_000)
 BAD_SHARDS: list[tuple[Files, str]] = [
     ({"train-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no test-\*\.parquet"),
     ({"test-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no train-\*\.parquet"),
     ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is no sound Parquet file"),
+    ({"train-0.parquet": TWICE, "test-0.parquet": TWO}, "two columns called label; take one away"),
+    ({"train-0.parquet": BOMB, "test-0.parquet": TWO}, "unpacks to more than 50 times its own"),
+    ({"train-0.parquet": ENDLESS, "test-0.parquet": TWO}, "declares 300000 rows, more than its"),
     ({"a/train-0.parquet": b"", "b/test-0.parquet": b""}, "shards in 'a' and in 'b'; give the fol"),
     (changed(hub_tables(), **{"data__train-00000-of-00002.parquet": FEATURELESS}), "names no cl"),
     (
@@ -115,7 +125,12 @@ def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
     local_store: Store, tmp_path: Path
 ):
     for number, (classes, sentence) in enumerate(
-        [(("a",), "holds one class, 'a'"), (("a", "a"), "there twice"), ((1, 2), "is no text")]
+        [
+            (("a",), "holds one class, 'a'"),
+            (("a", "a"), "there twice"),
+            ((1, 2), "is no text"),
+            (("a", ""), "is no t"),
+        ]
     ):
         shard = hub_shard([SOUND], [0], classes)  # type: ignore[arg-type]
         files = {"train-0.parquet": shard, "test-0.parquet": shard}
@@ -146,3 +161,23 @@ def test_what_does_not_go_together_is_refused(
 ):  # fmt: skip
     with pytest.raises(kind, match=sentence):
         prepare(local_store, name, archive, how=how)
+
+
+def test_a_temporary_folder_that_is_full_is_named(tmp_path: Path):
+    given = write_folder(tmp_path / "given", folder_files())
+    command = (
+        "import resource, signal, sys\n"
+        "from cifarray.data.ingest import Ingest, prepare\n"
+        "from cifarray.errors import ArchiveError\n"
+        "from cifarray.store import Store\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n"
+        "    store = Store.open(sys.argv[2])\n"
+        "    prepare(store, 'mine', sys.argv[1], how=Ingest('imagefolder'))\n"
+        "except ArchiveError as error:\n"
+        "    print(error)\n"
+    )
+    words = [sys.executable, "-c", command, str(given), str(tmp_path / "store")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "set TMPDIR to a folder that has room" in done.stdout

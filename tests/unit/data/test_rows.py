@@ -97,3 +97,14 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(
     with pytest.raises(DatasetError, match=reason) as caught:
         read_columns(digits_store, manifest, "test", ["row_id"])
     assert "run `cifarray data prepare digits" in str(caught.value)
+
+
+def test_what_a_damaged_file_tells_to_run_mends_it(digits_store: Store) -> None:
+    manifest = load_manifest(digits_store, "digits")
+    file = manifest.splits["test"].files[0]
+    key = f"{dataset_prefix('digits', manifest.digest)}/{file.key}"
+    digits_store.write(key, bytes(file.size_bytes))  # of the size that the manifest says
+    with pytest.raises(DatasetError, match=r"run `cifarray data prepare digits .* --again`"):
+        read_columns(digits_store, manifest, "test", ["row_id"])
+    prepare(digits_store, "digits", again=True)
+    assert read_columns(digits_store, manifest, "test", ["row_id"]).num_rows == 360

@@ -190,3 +190,20 @@ def _replace_first_image(path: Path, content: bytes) -> None:
     with pq.ParquetWriter(path, old.schema_arrow) as writer:
         for group in groups:
             writer.write_table(group)
+
+
+def test_evaluate_decodes_no_more_than_the_rows_of_its_split(
+    checkpoint: Checkpoint, tmp_path: Path
+):
+    store = Store.open(str(tmp_path / "store"))
+    images = write_folder(tmp_path / "images", folder_files(CLASSES, train=40, test=2))
+    manifest, _ = prepare(store, "pets", str(images), how=Ingest("imagefolder"))
+    held_back = select_rows(store, manifest, pets_job()).positions["validation"]
+    assert 0 not in held_back
+    key = f"{dataset_prefix('pets', manifest.digest)}/train/part-00000.parquet"
+    _replace_first_image(tmp_path / "store" / key, b"x" * 300)
+    dataset = checkpoint.dataset | {"digest": manifest.digest}
+    found = evaluate(
+        Checkpoint(**{**vars(checkpoint), "dataset": dataset}), store, split="validation"
+    )
+    assert found.predictions.rows == len(held_back)

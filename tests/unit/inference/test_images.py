@@ -134,3 +134,17 @@ def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path: Path):
     path.write_bytes(b"P5 60000 60000 255\n" + b"0" * 100)
     with pytest.raises(InputError, match="too many pixels"):
         read_image(str(path), RGB)
+
+
+def test_a_tiff_whose_second_frame_is_damaged_is_one_sentence(tmp_path: Path):
+    path = tmp_path / "a.tiff"
+    image = Image.fromarray(pixels())
+    image.save(path, save_all=True, append_images=[image])
+    content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    second = int.from_bytes(content[end : end + 4], "little") + 2
+    content[second : second + 2] = b"\xff\x7f"  # no tag says how wide it is
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_image(str(path), RGB)
