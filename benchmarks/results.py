@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from cifarray.data.catalog import DATASETS
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.load import load_job
@@ -107,6 +108,7 @@ def kept_of(recipe: Recipe, run_id: str, options: argparse.Namespace) -> dict[st
         "seed": report["seeds"]["job"],
         "test_top1": report["test"]["top1"],
         "test_rows": report["test"]["rows"],
+        "dataset_digest": report["dataset"]["digest"],
         "validation_top1": report["validation"]["top1"],
         "parameters": report["model"]["parameters"],
         "epochs": report["epochs"],
@@ -131,7 +133,8 @@ def cells(recipe: Recipe, kept: list[dict[str, Any]]) -> list[str]:
     system = f"[{recipe.system}](../jobs/{recipe.job}.yaml)"
     for job in recipe.jobs():
         if runs := measured(kept, job):
-            return [system, published, *figures(runs), budget(recipe.jobs()[0], job, recipe.note)]
+            said = (budget(recipe.jobs()[0], job, recipe.note), incomplete(runs, job))
+            return [system, published, *figures(runs), "; ".join(filter(None, said))]
     if any(run["recipe"] == recipe.name and run.get("weights") for run in kept):
         tried = "published weights not available; path tested with own weights"
         return [system, published, "not measured", "", "", "", "", tried]
@@ -149,7 +152,7 @@ def figures(runs: list[dict[str, Any]]) -> list[str]:
         f"{first['parameters']:,}",
         epochs,
         f"{seconds:,.0f}",
-        f"{first['threads']} threads, {first['hardware']}",
+        f"{first['threads']} thread{'s' * (first['threads'] > 1)}, {first['hardware']}",
     ]
 
 
@@ -163,16 +166,29 @@ def budget(whole: Job, run: Job, note: str) -> str:
     return "; ".join(part for part in (*less, note) if part)
 
 
+def incomplete(runs: list[dict[str, Any]], job: Job) -> str:
+    """Of how many test rows the figures are, where these are not all that were published."""
+    entry = DATASETS.get(job.dataset.name)
+    if entry is None or not entry.rows:
+        return ""
+    every = entry.classes if job.dataset.labels == "fine" else entry.coarse_classes
+    chosen = job.dataset.classes or len(every)
+    share = (chosen if isinstance(chosen, int) else len(chosen)) / len(every)
+    whole = round(entry.rows["test"] * share)  # where classes are chosen, of balanced datasets
+    fewest = min(run["test_rows"] for run in runs)
+    return f"{fewest:,} of {whole:,} test rows" if fewest < whole else ""
+
+
 HEAD = """# Published systems and ours
 
 `make results` (`make results SMALL=1` on a machine of two cores) runs the recipes of
 [benchmarks/recipes.yaml](../benchmarks/recipes.yaml) and writes this page;
 [results.json](results.json) has every run with its seed, commit, versions and resolved job. Ours is
-always top-1 on the whole test split (of the classes that the job learns), read once, from the
-checkpoint that validation chose. Published figures are as their reports give them, with what they
-were measured on. ± is the standard deviation over seeds. Seconds are those of all epochs,
-validation included, without the start of the node; other work ran on the machine meanwhile, so they
-are upper bounds.
+always top-1 on the whole test split (of the classes that the job learns) unless the remarks name
+fewer rows, read once, from the checkpoint that validation chose. Published figures are as their
+reports give them, with what they were measured on. ± is the standard deviation over seeds. Seconds
+are those of all epochs, validation included, without the start of the node; other work ran on the
+machine meanwhile, so they are upper bounds.
 
 | system | published top-1 | ours, test top-1 | parameters | epochs | s | hardware | remarks |
 |---|---|---|---|---|---|---|---|

@@ -30,14 +30,14 @@ def check_backbone(name: str) -> None:
     """Refuse a name that timm does not have. Raises: JobError."""
     import timm
 
-    wanted, _, tag = name.removeprefix(PREFIX).partition(".")
+    wanted, dot, tag = name.removeprefix(PREFIX).partition(".")
     known = timm.list_models()
     if wanted not in known:
         close = nearest(wanted, known)
         hint = close if close.startswith("did") else f"it has {len(known)}, among them {EXAMPLES}"
         raise JobError(f"timm has no network '{wanted}'; {hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{wanted}.*")]
-    if tag and tag not in tags:
+    if dot and tag not in tags:
         raise JobError(f"timm has no weights '{tag}' of {PREFIX}{wanted}; {nearest(tag, tags)}")
 
 

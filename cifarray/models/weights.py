@@ -54,7 +54,19 @@ def read_weights(path: Path, source: str) -> Weights:
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(map(_is_weight, found.items())):
         raise JobError(f"weights {source} are no state dict: names and tensors and nothing else")
+    if odd := [name for name, tensor in found.items() if not _is_plain(tensor)]:
+        raise JobError(
+            f"weights {source} hold {odd[0]} as {found[odd[0]].dtype}, {found[odd[0]].layout}; "
+            "give dense tensors of real numbers"
+        )
+    if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > MOST_BYTES:
+        raise JobError(f"weights {source} are larger than {MOST_BYTES >> 30} GiB in memory")
     return found
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and not tensor.is_meta
+    return dense and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _tensors(path: Path) -> Any:

@@ -30,7 +30,7 @@ class Beginning:
     path: Path
     sha256: str
     fresh: tuple[str, ...]
-    """The network's weights that it has none for."""
+    """The network's weights that it has none for; of a sweep, those of any trial."""
 
 
 def lies_here(weights: str) -> bool:
@@ -65,7 +65,8 @@ def find_beginning(
         fresh.append(match.fresh)
     path = folder / WEIGHTS_FILE
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in weights.items()}, path)
-    return Beginning(path, file_sha256(path), fresh[0] if fresh else ())
+    ever_fresh = tuple(dict.fromkeys(key for keys in fresh for key in keys))
+    return Beginning(path, file_sha256(path), ever_fresh)
 
 
 def _found(job: Job, store: Store, scratch: Path) -> "Weights":

@@ -133,6 +133,11 @@ def _check_space(job: Job) -> None:
         )
     for path in job.sweep.fields:
         check_field(Job, path)
+        if within := [other for other in job.sweep.fields if other.startswith(f"{path}.")]:
+            raise JobError(
+                f"{path} and {within[0]}, which lies within it, cannot both be swept: a trial has "
+                "one value of each; give the whole record or its fields, in every trial the same"
+            )
         for prefix, reason in NOT_SWEEPABLE.items():
             if path == prefix or path.startswith(f"{prefix}."):
                 raise JobError(f"{path} cannot be swept: {reason}")

@@ -4,6 +4,7 @@ Shapes: R rows of a rank, D outputs of the backbone.
 """
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class FeatureRows:
             "backbone": self._job.model.name,
             "weights_sha256": self._weights_sha256,
             "preprocess": _said(self._job, normalize),
+            "timm": version("timm"),  # which now and then mends what a network of a name computes
         }
         return FeatureCache(self._rows.store, about)
 

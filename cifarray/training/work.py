@@ -132,7 +132,12 @@ def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
     if run.weights is None:
         return None
     path = folder / PurePosixPath(run.weights.key).name
-    store.download(run.weights.key, path)
+    try:
+        store.download(run.weights.key, path)
+    except KeyMissingError as error:
+        raise JobError(
+            f"the run's copy of its weights, {run.weights.key}, is gone; submit the run again"
+        ) from error
     found = file_sha256(path)
     if found != run.weights.sha256:
         raise JobError(

@@ -94,9 +94,16 @@ def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None
 
 
 def case_values(job: Job) -> list[dict[str, Any]]:
-    """Every case of a sweep with a value for each field that any of them varies."""
+    """Every case of a sweep with a value for each field that any of them varies.
+
+    A field within a record that the job leaves off has none but where a case gives one.
+    """
     assert job.sweep is not None
-    own = {path: _plain(read_field(job, path)) for path in job.sweep.fields}
+    own = {
+        path: _plain(read_field(job, path))
+        for path in job.sweep.fields
+        if "." not in path or read_field(job, path.rpartition(".")[0]) is not None
+    }
     return [own | case for case in job.sweep.cases]
 
 

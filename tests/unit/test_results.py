@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.results import KEPT, PAGE, Recipe, figures, measured, page, recipes
+from cifarray.data.catalog import DATASETS
+from cifarray.models.sizes import describe_model
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job
 
@@ -22,6 +24,7 @@ def kept() -> list[dict[str, Any]]:
 def run_of(job: Job, **fields: Any) -> dict[str, Any]:
     record = {"recipe": "r", "weights": None, "seed": 0, "test_top1": 0.25, "parameters": 7}
     record |= {"epochs": job.train.epochs, "training_s": 3.0, "threads": 2, "hardware": "a CPU"}
+    record |= {"test_rows": 10_000}
     return {**record, "job": job.model_dump(mode="json"), **fields}
 
 
@@ -49,6 +52,23 @@ def test_a_run_of_a_smaller_budget_says_so_and_gives_way_to_a_whole_one():
     assert "epochs 10 instead of 80" in row_of(recipe, [run_of(small)])
     assert "**25.00 %**" in row_of(recipe, [run_of(small), run_of(whole)])
     assert "instead of" not in row_of(recipe, [run_of(small), run_of(whole)])
+
+
+def test_a_run_on_a_part_of_the_test_rows_says_so():
+    (recipe,) = (r for r in RECIPES if r.name == "lenet25")
+    (whole,) = recipe.jobs()
+    assert "test rows" not in row_of(recipe, [run_of(whole, test_rows=2_500)])
+    assert "375 of 2,500 test rows" in row_of(recipe, [run_of(whole, test_rows=375)])
+
+
+def test_the_kept_runs_networks_are_those_of_today():
+    for run in kept():
+        job = Job.model_validate(run["job"])
+        entry = DATASETS[job.dataset.name]
+        every = entry.classes if job.dataset.labels == "fine" else entry.coarse_classes
+        chosen = job.dataset.classes or len(every)
+        classes = chosen if isinstance(chosen, int) else len(chosen)
+        assert describe_model(job.model, classes)["parameters"]["total"] == run["parameters"]
 
 
 def test_runs_of_several_seeds_give_a_mean_and_a_standard_deviation():

@@ -157,6 +157,7 @@ def test_a_backbone_of_patches_says_which_size_it_was_made_for(name: str):
     [
         ({"name": "timm/resnet5"}, r"timm has no network 'resnet5'; did you mean resnet50 or "),
         ({"name": "timm/"}, r"timm has no network ''; it has \d+, among them timm/resnet50"),
+        ({"name": "timm/resnet50."}, r"timm has no weights '' of timm/resnet50"),
         ({"name": "timm/resnet50.a9"}, r"timm has no weights 'a9' of timm/resnet50; .*a1_in1k"),
         ({"name": "timm/hf-hub:someone/net"}, "is not of the form package.module:factory"),
         ({"name": TINY, "dropouts": [0.1, 0.2]}, r"does not use model\.dropouts; it uses .*head"),

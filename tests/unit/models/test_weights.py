@@ -97,6 +97,27 @@ def test_what_is_no_state_dict_is_refused_and_never_run(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (torch.zeros(1).expand(10**12), "weights mine are larger than 8 GiB in memory"),
+        (
+            torch.zeros(4).to_sparse(),
+            "hold a.weight as torch.float32, torch.sparse_coo; give dense",
+        ),
+        (torch.zeros(4, dtype=torch.complex128), "hold a.weight as torch.complex128"),
+        (torch.zeros(4, device="meta"), "hold a.weight as"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
+def test_tensors_that_no_network_of_ours_has_are_refused(
+    tmp_path: Path, value: Tensor, sentence: str
+):
+    torch.save({"a.weight": value}, tmp_path / "weights.pt")
+    with pytest.raises(JobError, match=sentence):
+        read_weights(tmp_path / "weights.pt", "mine")
+
+
 def test_weights_of_the_same_network_are_all_taken(tmp_path: Path):
     weights = network(seed=1).state_dict()
     torch.save(weights, tmp_path / "weights")

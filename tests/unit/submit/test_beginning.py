@@ -147,6 +147,10 @@ def test_weights_that_were_changed_since_are_refused(submit: Submit, tmp_path: P
     run.store.write(spec.weights.key, b"others")
     with pytest.raises(JobError, match=r"the run's weights have sha256 \w{64}, but \w{64} was rec"):
         fetch_weights(spec, run.store, tmp_path)
+    run.store.delete([spec.weights.key])
+    (tmp_path / "again").mkdir()
+    with pytest.raises(JobError, match=r"copy of its weights, runs/.*, is gone; submit the run"):
+        fetch_weights(spec, run.store, tmp_path / "again")
     assert fetch_weights(spec.model_copy(update={"weights": None}), run.store, tmp_path) is None
 
 
@@ -196,6 +200,10 @@ def test_every_head_that_a_sweep_tries_is_held_against_the_weights(pretrained: P
     weights = run.spec().weights
     assert weights is not None
     assert weights.fresh[0] == "head.0.weight"
+    one_layer = sweep({"model.head": {"choice": [None, 8]}}, model=model)  # the first one fits
+    found = create(plan(one_layer, PROFILE), digits.store, digits.manifest).spec().weights
+    assert found is not None
+    assert "head.0.weight" in found.fresh
     both = sweep({"model.name": {"choice": [TINY, "cnn3"]}}, model={**model, "frozen": False})
     refused(both, r"model\.name cannot be swept beside model\.weights .* of one network")
 

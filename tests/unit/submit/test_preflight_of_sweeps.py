@@ -7,7 +7,7 @@ import pytest
 
 from cifarray.errors import JobError
 from cifarray.submit.preflight import check, select
-from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
+from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE, candidates
 from tests.digit_sessions import Digits, small_job
 from tests.unit.submit.refusals import LR, profile, refused, sweep
 
@@ -60,6 +60,23 @@ def test_every_value_that_a_sweep_may_try_is_checked(space: dict[str, Any], sent
 def test_every_case_is_checked(case: dict[str, Any], sentence: str):
     cases = [{"optimizer.lr": 0.1}, case]
     refused(sweep(sweep={"search": "cases", "cases": cases, "space": {}}), sentence)
+
+
+def test_a_record_and_a_field_within_it_cannot_both_be_swept():
+    cases = [{"augment.horizontal_flip": None}, {"augment.horizontal_flip.p": 0.9}]
+    given = {"search": "cases", "cases": cases, "space": {}}
+    refused(sweep(sweep=given), r"augment\.horizontal_flip and augment\.horizontal_flip\.p, which")
+    space = {"augment.zoom": {"choice": [None]}, "augment.zoom.fraction": {"uniform": [0.0, 0.2]}}
+    refused(sweep(space), r"augment\.zoom and augment\.zoom\.fraction, which")
+
+
+def test_a_case_may_turn_on_what_the_others_leave_off():
+    cases = [{"augment.rotation.degrees": 5.0}, {"optimizer.lr": 0.1}]
+    job = sweep(sweep={"search": "cases", "cases": cases, "space": {}})
+    check(job, profile())
+    first, second = candidates(job)
+    assert first.augment.rotation is not None
+    assert second.augment.rotation is None
 
 
 def test_cases_that_belong_together_are_allowed():

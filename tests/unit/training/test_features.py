@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 
 from cifarray.data.ingest import prepare
@@ -166,6 +167,7 @@ def test_what_changes_the_features_gives_them_another_folder(pretrained: Pretrai
     assert about["backbone"] == "timm/test_resnet"
     assert about["digest"] == pretrained.digits.manifest.digest
     assert about["preprocess"]["normalize"] == "standardize"
+    assert about["timm"] == timm.__version__
 
 
 def test_a_part_is_parquet_that_others_read(pretrained: Pretrained):
