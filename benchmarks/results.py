@@ -227,6 +227,10 @@ def main() -> None:
     parser.add_argument("--take")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    if unknown := set(options.only) - {recipe.name for recipe in recipes()}:
+        parser.error(f"no recipe is called {', '.join(sorted(unknown))}")
+    if (options.take or options.weights) and not options.only:
+        parser.error("--take and --weights want --only, which names the recipe")
     kept: list[dict[str, Any]] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
     for recipe in () if options.write else recipes():
         if left_out(recipe, options):

@@ -22,7 +22,7 @@ from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
 from cifarray.spec.profile import Profile
 from cifarray.training.work import Work
-from cifarray.training.worker import evaluate, train
+from cifarray.training.worker import evaluate, last_line, train
 from cifarray.tuning.sweep import sweep
 from cifarray.tuning.trials import trial_job
 
@@ -59,7 +59,7 @@ def execute(run: Run) -> int:
             _close(attempt, "failed", str(error))
         except Exception as error:
             traceback.print_exc()
-            _close(attempt, "failed", f"{type(error).__name__}: {error}")
+            _close(attempt, "failed", f"{type(error).__name__}: {last_line(error)}")
         return 1
 
 

@@ -40,9 +40,16 @@ def test_a_row_without_a_run_says_that_it_was_not_measured():
 
 def test_every_published_recipe_has_a_row():
     published = {
-        name for name in job_names() if "# Published" in (JOBS / f"{name}.yaml").read_text("utf-8")
+        name
+        for name in job_names()
+        if "# Published" in (JOBS / f"{name}.yaml").read_text("utf-8")
+        and load_job(name).kind == "train"
     }
     assert published <= {recipe.job for recipe in RECIPES}
+
+
+def test_no_row_is_a_sweep_whose_trials_have_figures_of_their_own():
+    assert {job.kind for recipe in RECIPES for job in recipe.jobs()} == {"train"}
 
 
 def test_a_run_of_a_smaller_budget_says_so_and_gives_way_to_a_whole_one():
