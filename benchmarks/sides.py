@@ -12,7 +12,7 @@ Shapes: N rows, C channels, H and W an image's height and width.
 
 import argparse
 import json
-import tarfile
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -101,8 +101,7 @@ def loader_side(
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        shutil.unpack_archive(archive, folder)
 
         class AnyRows(datasets.CIFAR100):  # type: ignore[misc]
             """The published layout with other rows than published."""

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import io
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -73,8 +74,7 @@ def test_pixels_are_those_of_the_pickle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", [".", "cifar-100-python"])
 def test_an_unpacked_archive_is_read_from_its_folder(top: str, tmp_path: Path) -> None:
     path = write_cifar100(tmp_path / "a.tar.gz", 2, 1)
-    with tarfile.open(path) as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(path, tmp_path / "unpacked")
     packed = read_cifar(CIFAR100, path)
     unpacked = read_cifar(CIFAR100, tmp_path / "unpacked" / top)
     assert np.array_equal(packed["test"].images, unpacked["test"].images)
