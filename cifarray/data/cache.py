@@ -16,6 +16,8 @@ from torch import Tensor
 TableReader = Callable[[int | None], Iterator[pa.Table]]
 """Gives a shard's tables: in stored order for None, in an order drawn from a seed otherwise."""
 STREAM_BUFFER_ROWS = 8192
+STREAM_BUFFER_BYTES = 256 << 20
+"""Of images; large ones wait in fewer rows, though never in fewer than a step takes."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class StreamedShard:
 
     def shuffled(self, seed: int, sizes: Sequence[int]) -> Iterator[Rows]:
         generator = torch.Generator().manual_seed(seed)
-        mixed = self._mixed(seed, max(STREAM_BUFFER_ROWS, *sizes), generator)
+        fitting = STREAM_BUFFER_BYTES // int(np.prod(self._shape))
+        buffer_rows = max(min(STREAM_BUFFER_ROWS, fitting), *sizes)
+        mixed = self._mixed(seed, buffer_rows, generator)
         yield from self._cut(mixed, sizes)
 
     def in_order(self, batch_size: int) -> Iterator[Rows]:

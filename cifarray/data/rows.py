@@ -51,32 +51,52 @@ def read_images(
             f"{manifest.name} {split} has no row_id {wanted[~known][0]}; "
             f"0 to {len(position_of) - 1} are there"
         )
-    positions = position_of[wanted]
-    images = np.empty((len(wanted), *decoded_shape(manifest, side)), dtype=np.uint8)
-    first = 0
-    for file in manifest.splits[split].files:
-        if np.any((positions >= first) & (positions < first + file.rows)):
-            with opened(store, manifest, file) as parquet:
-                _take(parquet, file, manifest, positions - first, images)
-        first += file.rows
+    positions, shape = position_of[wanted], decoded_shape(manifest, side)
+    images = np.empty((len(wanted), *shape), dtype=np.uint8)
+    order, done = np.argsort(positions), 0
+    columns = ["image", "row_id"]
+    for table in read_rows(store, manifest, split, positions[order], columns, side):
+        images[order[done : done + table.num_rows]] = image_array(table["image"], shape)
+        done += table.num_rows
     return images
 
 
-def _take(
+def read_rows(
+    store: Store,
+    manifest: Manifest,
+    split: str,
+    positions: NDArray[np.int64],
+    columns: Sequence[str],
+    side: int | None = None,
+) -> Iterator[pa.Table]:
+    """The rows at these ascending positions of a split, a table for each row group that has any.
+
+    `columns` begin with image and end with row_id; encoded images become squares of `side`.
+
+    Raises: DatasetError.
+    """
+    first = 0
+    for file in manifest.splits[split].files:
+        low, high = np.searchsorted(positions, (first, first + file.rows))
+        if low < high:
+            with opened(store, manifest, file) as parquet:
+                for table in _read_groups(parquet, file, positions[low:high] - first, columns):
+                    yield decoded(table, manifest, side)
+        first += file.rows
+
+
+def _read_groups(
     parquet: pq.ParquetFile,
     file: FileManifest,
-    manifest: Manifest,
     positions: NDArray[np.int64],
-    images: NDArray[np.uint8],
-) -> None:
-    """Fill in the images at these positions of the file; positions outside it are passed over."""
+    columns: Sequence[str],
+) -> Iterator[pa.Table]:
     first = 0
     for group, rows in enumerate(file.row_groups):
-        (here,) = np.nonzero((positions >= first) & (positions < first + rows))
-        if len(here):
-            table = parquet.read_row_group(group, columns=["image", "row_id"])
-            wanted = decoded(table.take(positions[here] - first), manifest, images.shape[1])
-            images[here] = image_array(wanted["image"], images.shape[1:])
+        low, high = np.searchsorted(positions, (first, first + rows))
+        if low < high:
+            table = parquet.read_row_group(group, columns=list(columns))
+            yield table.take(positions[low:high] - first)
         first += rows
 
 

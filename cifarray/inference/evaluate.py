@@ -4,19 +4,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from cifarray.data.cache import ResidentShard, Rows, rows_from_table
+from cifarray.data.cache import Shard, hold
 from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import decoded, decoded_shape, read_columns
+from cifarray.data.rows import decoded_shape, read_columns, read_rows
 from cifarray.data.selection import STORED_SPLIT, select_rows
 from cifarray.errors import DatasetError
 from cifarray.reporting.scores import Predictions
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint
 from cifarray.training.evaluation import predict_shard
+
+CACHE_BYTES = 1 << 30
+"""Images of a split that are held on the device; more are streamed past it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def evaluate(
         choices = ", ".join(STORED_SPLIT) if same else "test (the network learnt other data)"
         raise DatasetError(f"no split '{split}' of {manifest.name} here; choose from: {choices}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shard = ResidentShard(_read(checkpoint, store, manifest, split, labels), device)
+    shard = _shard(checkpoint, store, manifest, split, labels, device)
     model, normalize = checkpoint.model.to(device), checkpoint.preprocess.to(device)
     return Evaluation(
         manifest.name,
@@ -81,21 +83,33 @@ def evaluate(
     )
 
 
-def _read(
-    checkpoint: Checkpoint, store: Store, manifest: Manifest, split: str, labels: Labels
-) -> Rows:
-    table = read_columns(store, manifest, STORED_SPLIT[split], ["image", labels.column, "row_id"])
-    wanted = np.ones(table.num_rows, dtype=np.bool_)
-    if split != "test":
-        wanted[:] = False
-        wanted[select_rows(store, manifest, checkpoint.job).positions[split]] = True
-    elif labels.stored is not None:
-        wanted = labels.among(table)
-    table = table.filter(pa.array(wanted))  # take() fails above 2 GiB of encoded images
-    if not table.num_rows:
+def _shard(
+    checkpoint: Checkpoint,
+    store: Store,
+    manifest: Manifest,
+    split: str,
+    labels: Labels,
+    device: torch.device,
+) -> Shard:
+    """The split's rows that the network has learnt to tell apart, held where they fit."""
+    stored = STORED_SPLIT[split]
+    if split == "test":
+        known = read_columns(store, manifest, stored, [labels.column])
+        positions = np.flatnonzero(labels.among(known))
+    else:
+        positions = select_rows(store, manifest, checkpoint.job).positions[split]
+    if not len(positions):
         raise DatasetError(f"no {split} row of {manifest.name} is of the network's classes")
-    table = decoded(table, manifest, checkpoint.input_shape[0])
-    return rows_from_table(labels.renumbered(table), checkpoint.input_shape)
+    columns, side = ["image", labels.column, "row_id"], checkpoint.input_shape[0]
+    return hold(
+        lambda _: map(
+            labels.renumbered, read_rows(store, manifest, stored, positions, columns, side)
+        ),
+        rows=len(positions),
+        shape=checkpoint.input_shape,
+        device=device,
+        budget_bytes=CACHE_BYTES,
+    )
 
 
 def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:

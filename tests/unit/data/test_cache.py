@@ -208,6 +208,18 @@ def test_a_stream_gives_every_row_once_when_it_is_larger_than_its_buffer():
     assert_same_rows(joined.take(joined.row_ids_N.argsort()), rows)
 
 
+def test_a_stream_of_large_images_waits_for_fewer_of_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cifarray.data.cache.STREAM_BUFFER_BYTES", 1000 * 4 * 5 * 3)
+    parts, rows = random_tables(20000, 40)
+    begun = []
+    shard = StreamedShard(lambda seed: (begun.append(p) or p for p in parts), 20000, (4, 5, 3), CPU)
+    pieces = shard.shuffled(0, [100] * 200)
+    first = next(pieces)
+    assert len(begun) == 2
+    joined = Rows.join([first, *pieces])
+    assert_same_rows(joined.take(joined.row_ids_N.argsort()), rows)
+
+
 def test_an_empty_shard_gives_nothing():
     shard = hold(lambda seed: iter(()), 0, SHAPE, CPU, 10)
     assert shard.rows == 0

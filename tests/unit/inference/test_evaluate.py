@@ -29,6 +29,17 @@ def test_every_split_gets_the_figures_of_the_training(
     assert figures["dataset"] == {"name": "digits", "digest": trained.manifest.digest}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_that_is_streamed_gets_the_same_figures(
+    checkpoint: Checkpoint, trained: Trained, split: str, monkeypatch: pytest.MonkeyPatch
+):
+    held = evaluate(checkpoint, trained.store, split=split)
+    monkeypatch.setattr("cifarray.inference.evaluate.CACHE_BYTES", 0)
+    streamed = evaluate(checkpoint, trained.store, split=split)
+    assert streamed.predictions.row_ids.tolist() == held.predictions.row_ids.tolist()
+    assert streamed.to_json() == held.to_json()
+
+
 def test_test_is_the_whole_published_split(checkpoint: Checkpoint, trained: Trained):
     found = evaluate(checkpoint, trained.store)
     assert found.predictions.row_ids.tolist() == list(range(trained.manifest.splits["test"].rows))
