@@ -69,18 +69,37 @@ def prepare(
     entry = own_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
     _refuse_what_is_not_read(entry, how)
     store.check()
-    before = _tag_of_latest(store, name)
+    before, was = _tag_of_latest(store, name), _named(store, name)
+    manifest, written = _prepared(store, entry, archive, progress, again, how)
+    _put_in_use(store, manifest, before)
+    if was is not None and was != manifest.digest:
+        progress.remark(
+            f"{name} was {was[:12]} in this store until now and is {manifest.digest[:12]} to every "
+            "run from now on; runs that have begun keep theirs"
+        )
+    return manifest, written
+
+
+def _prepared(
+    store: Store,
+    entry: DatasetEntry,
+    archive: str | None,
+    progress: Progress,
+    again: bool,
+    how: Ingest,
+) -> tuple[Manifest, bool]:
+    """The dataset's manifest, and whether it had to be written."""
     known = _published_before(store, entry, how.crop) if archive is None and not again else None
     if known:
-        return _in_use(store, known, before), False
+        return known, False
     source, opened = _opened(entry, archive, how, progress)
-    digest = dataset_digest(source.sha256, name, crop=how.crop)
+    digest = dataset_digest(source.sha256, entry.name, crop=how.crop)
     whole = None if again else _whole(store, entry, digest)
     if whole:
-        return _in_use(store, whole, before), False
+        return whole, False
     with opened() as content:
         manifest = write_dataset(store, entry, source, digest, content, progress, crop=how.crop)
-    return _in_use(store, manifest, before), True
+    return manifest, True
 
 
 def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
@@ -180,14 +199,14 @@ def _tag_of_latest(store: Store, name: str) -> str | None:
         return None
 
 
-def _in_use(store: Store, manifest: Manifest, before: str | None) -> Manifest:
+def _put_in_use(store: Store, manifest: Manifest, before: str | None) -> None:
     """Let LATEST name this dataset, unless it has changed since `before`, when this call began.
 
     Raises: DatasetError if it names another one now, which somebody prepared meanwhile.
     """
     key, data = latest_key(manifest.name), f"{manifest.digest}\n".encode()
     if _named(store, manifest.name) == manifest.digest:
-        return manifest
+        return
     written = store.create(key, data) if before is None else store.replace(key, data, before)
     if written is None and _named(store, manifest.name) != manifest.digest:
         raise DatasetError(
@@ -195,7 +214,6 @@ def _in_use(store: Store, manifest: Manifest, before: str | None) -> Manifest:
             f"somebody prepared another version meanwhile; to use this one, run "
             f"`{prepare_command(store, manifest.name)}` again"
         )
-    return manifest
 
 
 def _named(store: Store, name: str) -> str | None:

@@ -14,6 +14,8 @@ FILE_BYTES = 64 << 20
 """Images per file, about: large datasets get files of 32 to 96 MiB."""
 ROW_GROUP_BYTES = 8 << 20
 """Images per row group at most, so that a worker reads little more than its own rows."""
+ROW_GROUP_ENCODED = 256
+"""Rows per row group at most of encoded images, which are many times larger when decoded."""
 LEAST_ROW_GROUPS = 16
 """Of a split: with fewer, the shards of a small dataset could not be cut apart."""
 
@@ -63,9 +65,12 @@ def dataset_schema(shape: Sequence[int] | None, coarse: bool) -> pa.Schema:
     return pa.schema([field for field in fields if coarse or field.name != "coarse_label"])
 
 
-def plan_files(rows: int, image_bytes: int) -> list[list[int]]:
+def plan_files(rows: int, image_bytes: int, *, encoded: bool = False) -> list[list[int]]:
     """Rows of each row group of each file; row groups, and files, differ by one at most."""
-    groups = min(rows, max(LEAST_ROW_GROUPS, -(-rows * image_bytes // ROW_GROUP_BYTES)))
+    groups = max(LEAST_ROW_GROUPS, -(-rows * image_bytes // ROW_GROUP_BYTES))
+    if encoded:
+        groups = max(groups, -(-rows // ROW_GROUP_ENCODED))
+    groups = min(rows, groups)
     files = min(groups, max(1, round(rows * image_bytes / FILE_BYTES)))
     sizes = _even_parts(rows, groups)
     plan, first = [], 0

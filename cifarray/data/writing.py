@@ -100,7 +100,8 @@ def _write_split(
     first = 0
     with tempfile.TemporaryDirectory(prefix="cifarray-") as scratch:
         path = Path(scratch) / "part.parquet"
-        for number, row_groups in enumerate(plan_files(part.rows, part.image_bytes)):
+        plan = plan_files(part.rows, part.image_bytes, encoded=content.shape is None)
+        for number, row_groups in enumerate(plan):
             rows = sum(row_groups)
             write_part(path, schema, part, order[first : first + rows], row_groups)
             key = f"{split}/part-{number:05d}.parquet"

@@ -57,6 +57,10 @@ class ArchiveFiles(Protocol):
         """The wanted files' paths."""
 
     @property
+    def others(self) -> Sequence[str]:
+        """The paths of all other files."""
+
+    @property
     def folders(self) -> Sequence[str]:
         """All folders that it names, wanted files in them or not."""
 
@@ -84,11 +88,13 @@ class FolderFiles:
         self.path = path
         self.folders: list[str] = []
         try:
-            self.names = sorted(filter(wanted, self._walk("")))
+            found = sorted(self._walk(""))
         except OSError as error:
             raise ArchiveError(
                 f"{path} cannot be read: {error.strerror}; give another folder"
             ) from error
+        self.names = [name for name in found if wanted(name)]
+        self.others = [name for name in found if not wanted(name)]
 
     def _walk(self, below: str) -> Iterator[str]:
         with os.scandir(self.path / below) as entries:
@@ -122,6 +128,7 @@ class ZipFiles:
         budget = _budget(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
         self.folders: list[str] = []
+        self.others: list[str] = []
         for member in archive.infolist():
             name = _checked(path.name, plain_name(member.filename))
             budget -= member.file_size
@@ -134,6 +141,8 @@ class ZipFiles:
             elif wanted(name):
                 _refuse_twice(path.name, name, self._members)
                 self._members[name] = member
+            else:
+                self.others.append(name)
         self.names = sorted(self._members)
 
     def read(self, name: str) -> bytes:
@@ -154,11 +163,13 @@ class TarFiles:
         self.path, self._spool = path, spool
         self._places: dict[str, tuple[int, int]] = {}
         self.folders: list[str] = []
+        self.others: list[str] = []
         try:
             self._read(wanted)
         except (*BROKEN_TAR, gzip.BadGzipFile) as error:
             raise ArchiveError(
-                f"{path.name} is cut short, or neither a tar, a zip nor a folder; fetch it again"
+                f"{path.name} is cut short, or neither a zip nor a tar, plain or packed by gzip; "
+                "fetch it again, or unpack it and give the folder"
             ) from error
         except OSError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -176,6 +187,8 @@ class TarFiles:
                     elif wanted(name):
                         _refuse_twice(self.path.name, name, self._places)
                         self._keep(name, tar, member)
+                    else:
+                        self.others.append(name)
             while stream.read(CHUNK_BYTES):  # to the end, where gzip keeps its checksum
                 pass
 

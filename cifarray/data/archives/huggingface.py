@@ -77,9 +77,11 @@ def _shards(files: ArchiveFiles) -> dict[str, list[str]]:
         shards.setdefault(found[1], []).append(name)
     for split in ("train", "test"):
         if split not in shards:
+            other = next((name for name in shards if name not in ("train", "test")), None)
+            hint = f"; to test on {other}, call its files {split}-*" if other else ""
             raise ArchiveError(
                 f"{files.path.name} holds no {split}-*.parquet, at its top or in data/; both train "
-                "and test are needed"
+                f"and test are needed{hint}"
             )
     return shards
 

@@ -38,7 +38,23 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> I
     classes = {split: _classes(files, f"{root}{split}") for split in SPLITS}
     _check(archive, files, root, classes)
     splits = {split: _listed(files, f"{root}{split}", classes["train"]) for split in SPLITS}
-    return ImageArchive(tuple(classes["train"]), splits)
+    return ImageArchive(tuple(classes["train"]), splits, remarks=_left_out(files))
+
+
+def _left_out(files: ArchiveFiles) -> tuple[str, ...]:
+    """What to say of files that are nobody's notes, and were not read."""
+    names = sorted(name for name in files.others if not _is_hidden(name))
+    if not names:
+        return ()
+    count = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+    return (
+        f"{count} left out, {names[0][-120:]!r} for one: only .jpg and .png files right below "
+        "train/CLASS/ and test/CLASS/ are read",
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _split_of(name: str) -> str | None:

@@ -13,6 +13,7 @@ from cifarray.data.catalog import DATASETS
 from cifarray.data.decoding import decode
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.manifest import Manifest, load_manifest
+from cifarray.data.progress import Silent
 from cifarray.data.rows import image_array, read_columns
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import ArchiveError
@@ -32,6 +33,16 @@ from tests.image_archives import (
 Files = dict[str, Any]
 ONE_SIZE = ((12, 10),)
 FOLDER, HUB = Ingest("imagefolder"), Ingest("huggingface")
+
+
+class Remarks(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def remark(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def prepared(store: Store, path: Path, how: Ingest, name: str = "mine") -> Manifest:
@@ -275,6 +286,23 @@ def test_hidden_folders_among_the_classes_are_passed_over(local_store: Store, tm
     hidden = {"train/.ipynb_checkpoints/000-checkpoint.jpg": files["train/cat/000.jpg"]}
     manifest = prepared(local_store, write_folder(tmp_path / "given", files | hidden), FOLDER)
     assert manifest.classes == ("cat", "dog")
+    assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar_of, write_zip_of])
+def test_files_that_are_not_read_are_counted(
+    write: Callable[[Path, Files], Path], local_store: Store, tmp_path: Path
+):
+    files = folder_files()
+    image = files["train/cat/000.jpg"]
+    others = {"train/cat/deeper/9.jpg": image, "train/dog/9.webp": image, "val/cat/9.jpg": image}
+    notes = {".DS_Store": b"-", "train/cat/.hidden.jpg": b"-"}
+    seen = Remarks()
+    given = write(tmp_path / "given", files | others | notes)
+    manifest, _ = prepare(local_store, "mine", str(given), seen, how=FOLDER)
+    (remark,) = seen.texts
+    assert remark.startswith("3 files are left out, ")
+    assert "train/cat/deeper/9.jpg' for one" in remark
     assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
 
 

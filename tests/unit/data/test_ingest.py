@@ -138,6 +138,22 @@ def test_latest_names_what_was_prepared_last(local_store: Store, tmp_path: Path)
     assert load_manifest(local_store, "cifar100", second.digest) == second
 
 
+def test_a_dataset_that_takes_anothers_place_says_so(
+    local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cifarray.cli.data_progress import shown_progress
+
+    manifests = []
+    for rows in (1, 1, 2):
+        archive = write_cifar100(tmp_path / f"{rows}.tar.gz", rows, 1)
+        assert "in this store until now" not in capsys.readouterr().err
+        with shown_progress() as progress:
+            manifests.append(prepare(local_store, "cifar100", str(archive), progress)[0])
+    was, now = manifests[1].digest[:12], manifests[2].digest[:12]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"cifar100 was {was} in this store until now and is {now}" in said
+
+
 class Overtaken(Silent):
     """Has another archive prepared before the first row of its own is written."""
 
@@ -292,3 +308,12 @@ def test_every_row_is_in_one_row_group_of_fitting_files(rows: int, image_bytes: 
     assert max(groups) * image_bytes <= (8 << 20) + image_bytes
     if rows * image_bytes > 128 << 20:
         assert all(32 << 20 <= sum(file) * image_bytes <= 128 << 20 for file in plan)
+
+
+@pytest.mark.parametrize(("rows", "image_bytes"), [(100_000, 2_000), (5_994, 100_000), (20, 500)])
+def test_row_groups_of_encoded_images_hold_few_enough_to_be_decoded_at_once(
+    rows: int, image_bytes: int
+) -> None:
+    groups = [size for file in plan_files(rows, image_bytes, encoded=True) for size in file]
+    assert sum(groups) == rows
+    assert max(groups) <= 256
