@@ -34,6 +34,8 @@ HERE = Path(__file__).parent
 RECIPES = HERE / "recipes.yaml"
 KEPT = HERE.parent / "docs" / "results.json"
 PAGE = HERE.parent / "docs" / "results.md"
+CONDITIONS = ("dataset_digest", "hardware", "threads")
+"""What runs share whose figures are put together."""
 
 
 class Recipe(Record):
@@ -79,9 +81,10 @@ def same_recipe(recorded: dict[str, Any], job: Job) -> bool:
 
 
 def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
-    """The kept runs of a job, one per seed."""
+    """The kept runs of a job, one per seed, that had the rows and the machine of its newest."""
     whole = (run for run in kept if not run.get("weights"))
-    found = {run["seed"]: run for run in whole if same_recipe(run["job"], job)}
+    runs = [run for run in whole if same_recipe(run["job"], job)]
+    found = {run["seed"]: run for run in runs if all(run[c] == runs[-1][c] for c in CONDITIONS)}
     return [found[seed] for seed in sorted(found)]
 
 

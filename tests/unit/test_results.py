@@ -24,7 +24,7 @@ def kept() -> list[dict[str, Any]]:
 def run_of(job: Job, **fields: Any) -> dict[str, Any]:
     record = {"recipe": "r", "weights": None, "seed": 0, "test_top1": 0.25, "parameters": 7}
     record |= {"epochs": job.train.epochs, "training_s": 3.0, "threads": 2, "hardware": "a CPU"}
-    record |= {"test_rows": 10_000}
+    record |= {"test_rows": 10_000, "dataset_digest": "d"}
     return {**record, "job": job.model_dump(mode="json"), **fields}
 
 
@@ -88,6 +88,18 @@ def test_a_run_with_other_fields_is_not_the_recipes():
     other = load_job("train-digits", ["optimizer.lr=0.1"])
     assert measured([run_of(other)], job) == []
     assert len(measured([run_of(load_job("train-digits", ["seed=5"]))], job)) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"dataset_digest": "e"}, {"hardware": "a GPU"}, {"threads": 8}],
+    ids=lambda d: next(iter(d)),
+)
+def test_runs_on_other_rows_or_machines_are_not_put_together(other: dict[str, Any]):
+    job = load_job("train-digits")
+    older, newer = run_of(job, seed=0), [run_of(job, seed=n, **other) for n in (1, 2)]
+    assert measured([older, *newer], job) == newer
+    assert measured([*newer, older], job) == [older]
 
 
 def test_a_run_from_other_weights_gives_no_figure():
