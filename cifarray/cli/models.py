@@ -53,7 +53,7 @@ def models(
               cifarray models timm/resnet50 --classes 200 --head 500 --json
               cifarray models cnn3 --summary --picture cnn3.png
     """
-    from cifarray.models.registry import BACKBONE, MODELS
+    from cifarray.models.registry import BACKBONE, MODELS, is_own
     from cifarray.models.sizes import describe_model
     from cifarray.spec.job import ModelSpec
 
@@ -61,6 +61,10 @@ def models(
         raise InputError("--summary and --picture are of one network; name it, as in `models cnn3`")
     if name is None and head is not None:
         raise InputError(f"--head {head} is for one network; name it, as in timm/resnet50")
+    if code is not None and not (name and is_own(name)):
+        raise InputError(
+            f"--code {code} is for a network of your own; name it, as package.module:factory"
+        )
     names = list(MODELS) if name is None else [name]
     listed = summary or picture is not None
     described = [

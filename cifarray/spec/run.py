@@ -20,6 +20,8 @@ class WeightsSpec(Record):
 
     key: str
     """Where the safetensors file lies in the store."""
+    source: str = ""
+    """What it was made from: a file, an object, timm, or the key of a run's checkpoint."""
     sha256: str
     fresh: tuple[str, ...] = ()
     """Weights that it has none for: those of a head for other classes; they begin random."""

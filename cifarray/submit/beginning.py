@@ -28,6 +28,8 @@ class Beginning:
     """Weights on this machine, ready to be copied."""
 
     path: Path
+    source: str
+    """What they were read from: of a run the key of its checkpoint."""
     sha256: str
     fresh: tuple[str, ...]
     """The network's weights that it has none for; of a sweep, those of any trial."""
@@ -55,7 +57,7 @@ def find_beginning(
 
     from cifarray.models.weights import file_sha256, match_weights
 
-    weights, fresh = _found(job, store, folder), list[tuple[str, ...]]()
+    (weights, source), fresh = _found(job, store, folder), list[tuple[str, ...]]()
     heads = {candidate.model.head: candidate for candidate in candidates(job)}
     for candidate in heads.values() if not is_own(job.model.name) else ():
         seen = candidate.preprocess.seen(shape)
@@ -66,11 +68,11 @@ def find_beginning(
     path = folder / WEIGHTS_FILE
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in weights.items()}, path)
     ever_fresh = tuple(dict.fromkeys(key for keys in fresh for key in keys))
-    return Beginning(path, file_sha256(path), ever_fresh)
+    return Beginning(path, source, file_sha256(path), ever_fresh)
 
 
-def _found(job: Job, store: Store, scratch: Path) -> "Weights":
-    """The tensors that the address means."""
+def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
+    """The tensors that the address means, and what they were read from."""
     from cifarray.inference.sources import checkpoint_in_folder, checkpoint_of_run
     from cifarray.models.published import published_weights
     from cifarray.models.weights import read_weights
@@ -78,13 +80,14 @@ def _found(job: Job, store: Store, scratch: Path) -> "Weights":
 
     source = job.model.weights
     if source == "timm":
-        return published_weights(job.model.name)
+        return published_weights(job.model.name), source
     if source.startswith(RUN):
         run = Run.open(store, source.removeprefix(RUN))
-        folder, _ = checkpoint_of_run(run, scratch / "run")
-        return read_weights(folder / STATE_FILE, source)
+        folder, key = checkpoint_of_run(run, scratch / "run")
+        return read_weights(folder / STATE_FILE, source), key
     if source.startswith(S3):
-        return read_weights(_downloaded(source, store, scratch / "downloaded"), source)
+        downloaded = _downloaded(source, store, scratch / "downloaded")
+        return read_weights(downloaded, source), source
     path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
@@ -100,7 +103,7 @@ def _found(job: Job, store: Store, scratch: Path) -> "Weights":
         raise CheckpointError(
             f"{source} cannot be read: {error.strerror}; give another path"
         ) from error
-    return read_weights(path, source)
+    return read_weights(path, source), str(path.absolute())
 
 
 def _downloaded(source: str, store: Store, path: Path) -> Path:

@@ -195,7 +195,12 @@ def _spec(
         code = CodeSpec(key=f"{prefix}/{CODE_FILE}", sha256=code_sha256(packed))
     if beginning:
         key = f"{prefix}/{WEIGHTS_FILE}"
-        weights = WeightsSpec(key=key, sha256=beginning.sha256, fresh=beginning.fresh)
+        weights = WeightsSpec(
+            key=key,
+            source=beginning.source,
+            sha256=beginning.sha256,
+            fresh=beginning.fresh,
+        )
     return RunSpec(
         run_id=asked.run_id,
         job=plan.job,

@@ -17,6 +17,8 @@ BAD = {
     "submit train-digits --cluster nosuch": "unknown cluster profile 'nosuch'",
     "submit train-digits --workers 3": "--workers 3 is more than the 2",
     "submit train-digits --workers 0": "--workers",
+    "models cnn3 --code .": "--code . is for a network of your own; name it",
+    "models --code .": "--code . is for a network of your own; name it",
     "submit train-digits --code /no/such/folder": "--code /no/such/folder is no folder",
     "submit train-digits --best-of nosuch": NO_RUN,
     "submit train-digits --store ftp://host/x": "kind ftp://",
