@@ -37,6 +37,8 @@ PAGE = HERE.parent / "docs" / "results.md"
 CONDITIONS = ("dataset_digest", "hardware", "threads")
 """What runs share whose figures are put together."""
 
+TRIED = "published weights not available; path tested with own weights"
+
 
 class Recipe(Record):
     """A row of the table."""
@@ -138,10 +140,15 @@ def cells(recipe: Recipe, kept: list[dict[str, Any]]) -> list[str]:
         if runs := measured(kept, job):
             said = (budget(recipe.jobs()[0], job, recipe.note), incomplete(runs, job))
             return [system, published, *figures(runs), "; ".join(filter(None, said))]
-    if any(run["recipe"] == recipe.name and run.get("weights") for run in kept):
-        tried = "published weights not available; path tested with own weights"
-        return [system, published, "not measured", "", "", "", "", tried]
+    if tests := tried(recipe, kept):
+        remark = "; ".join(filter(None, (TRIED, incomplete(tests, recipe.jobs()[0]))))
+        return [system, published, "not measured", "", "", "", "", remark]
     return [system, published, "not measured", "", "", "", "", recipe.note]
+
+
+def tried(recipe: Recipe, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that tested a fine-tune's way with other weights."""
+    return [run for run in kept if run["recipe"] == recipe.name and run.get("weights")]
 
 
 def figures(runs: list[dict[str, Any]]) -> list[str]:
