@@ -14,6 +14,9 @@ FIGURES = ("test.top1", "test.top5", "test.loss", "validation.top1", "train.imag
 UNTOLD = ("name", "kind", "description", "seed", "sweep")
 """Fields of a job that are shown elsewhere or are no cause of a difference."""
 
+BROUGHT = ("code.sha256", "weights.sha256")
+"""What runs brought with them beside the job: equal ones had the same bytes."""
+
 
 @dataclass(frozen=True)
 class ComparedRun:
@@ -105,8 +108,7 @@ def _causes(report: Mapping[str, Any]) -> dict[str, Any]:
     trials = report.get("trials") or ()
     best = next((trial for trial in trials if trial["id"] == report.get("best_trial_id")), None)
     fields |= best["parameters"] if best else {}
-    fields["code.sha256"] = field_at(report, "code.sha256")
-    return fields
+    return fields | {path: field_at(report, path) for path in BROUGHT}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -129,9 +131,9 @@ def _groups(
     repeats = []
     for report in reports:
         job = {**report["resolved_job"], "seed": None, "description": None}
-        code = field_at(report, "code.sha256")
+        brought = [field_at(report, path) for path in BROUGHT]
         same = together.setdefault(
-            _key([job, report["dataset"]["digest"], report["world_size"], code]), {}
+            _key([job, report["dataset"]["digest"], report["world_size"], *brought]), {}
         )
         first = same.setdefault(report["seeds"]["job"], report)
         if first is not report:

@@ -170,6 +170,7 @@ def report_content(inputs: ReportInputs) -> dict[str, Any]:
         "versions": spec.versions,
         "hardware": inputs.hardware,
         "code": None if spec.code is None else {"sha256": spec.code.sha256},
+        "weights": None if spec.weights is None else spec.weights.model_dump(exclude={"key"}),
         "best_of": spec.best_of,
         "resolved_job": job.model_dump(mode="json"),
     }

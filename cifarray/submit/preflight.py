@@ -25,7 +25,7 @@ from cifarray.training.lone_rows import check_lone_rows
 from cifarray.training.optimizers import check_optimizer
 from cifarray.training.schedules import build_schedule, check_schedule
 
-VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "optuna")
+VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "timm", "optuna")
 
 
 def check(

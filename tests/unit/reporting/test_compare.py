@@ -57,6 +57,7 @@ def test_a_seed_that_is_there_twice_counts_once(trained: Written):
         {"dataset__digest": "ff" * 32},
         {"world_size": 4},
         {"code": {"sha256": "ab" * 32}},
+        {"weights": {"sha256": "ab" * 32}},
         {"resolved_job__validation__seed": 3},
     ],
 )

@@ -16,6 +16,7 @@ from cifarray.reporting.inputs import epoch_s
 from cifarray.reporting.report import FILES, write_report
 from cifarray.reporting.scores import Predictions, wilson
 from cifarray.reporting.tables import normalized
+from cifarray.spec.run import WeightsSpec
 from tests import report_samples
 from tests.unit.reporting.conftest import Written
 
@@ -125,6 +126,22 @@ def test_every_field_of_report_json_is_documented(written: Written):
         same = re.sub(r"^(validation|test)\.", "train.", path)
         known = {path, same, f"{path}.*", path.rpartition(".")[0] + ".*"}
         assert known & documented or any(name.startswith(f"{path}.") for name in documented), path
+
+
+def test_a_report_says_with_which_weights_its_training_began(tmp_path: Path):
+    weights = WeightsSpec(
+        key="runs/r/weights.safetensors", source="runs/b/epoch_1", sha256="ab" * 32, fresh=("h",)
+    )
+    spec = report_samples.run_spec().model_copy(update={"weights": weights})
+    content = write_report(tmp_path, report_samples.inputs(spec=spec))
+    assert content["weights"] == {
+        "source": "runs/b/epoch_1",
+        "sha256": "ab" * 32,
+        "fresh": ["h"],
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>began with</dt><dd>runs/b/epoch_1</dd>" in page
+    assert "abababababab</code>" in page
 
 
 def test_a_sweep_lists_every_trial_with_its_parameters_and_result(swept: Written):

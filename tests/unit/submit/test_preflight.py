@@ -286,7 +286,8 @@ def test_the_selected_rows_are_those_of_the_job(digits: Digits):
 
 def test_a_run_records_the_versions_that_its_numbers_depend_on():
     found = versions()
-    named = {"python", "cifarray", "torch", "torchvision", "ray", "numpy", "pyarrow", "optuna"}
+    named = {"python", "cifarray", "torch", "torchvision", "ray", "numpy", "pyarrow"}
+    named |= {"timm", "optuna"}
     assert named <= found.keys() <= named | {"commit"}
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert all(found.values())
