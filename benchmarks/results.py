@@ -246,12 +246,15 @@ def main() -> None:
         if left_out(recipe, options):
             continue
         once = options.weights or options.take
-        for seed in [0] if once else missing_seeds(recipe, kept, options.small):
-            run_id = options.take or carry_out(recipe, seed, options)
+        seeds = [0] if once else missing_seeds(recipe, kept, options.small)
+        while seeds:
+            run_id = options.take or carry_out(recipe, seeds[0], options)
             kept.append(kept_of(recipe, run_id, options))
-            print(f"{recipe.name}, seed {seed}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
+            print(f"{recipe.name}, seed {seeds[0]}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             PAGE.write_text(page(kept), encoding="utf-8")
+            # On another machine than before, no seed is done yet.
+            seeds = [] if once else missing_seeds(recipe, kept, options.small)
     PAGE.write_text(page(kept), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ from cifarray.data.manifest import (
 from cifarray.data.progress import Progress, Silent
 from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels
-from cifarray.data.writing import INGEST_VERSION, write_dataset
+from cifarray.data.writing import ingest_version, write_dataset
 from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
 from cifarray.store import Store
 
@@ -93,7 +93,7 @@ def _prepared(
     if known:
         return known, False
     source, opened = _opened(entry, archive, how, progress)
-    digest = dataset_digest(source.sha256, entry.name, crop=how.crop)
+    digest = dataset_digest(source.sha256, entry, crop=how.crop)
     whole = None if again else _whole(store, entry, digest)
     if whole:
         return whole, False
@@ -117,9 +117,9 @@ def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
         )
 
 
-def dataset_digest(archive_sha256: str, name: str, *, crop: bool = False) -> str:
+def dataset_digest(archive_sha256: str, entry: DatasetEntry, *, crop: bool = False) -> str:
     """What names a dataset's folder; known before anything is written."""
-    said = f"{archive_sha256}\n{name}\n{INGEST_VERSION}\n" + "crop\n" * crop
+    said = f"{archive_sha256}\n{entry.name}\n{ingest_version(entry)}\n" + "crop\n" * crop
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -164,7 +164,7 @@ def _published_before(store: Store, entry: DatasetEntry, crop: bool) -> Manifest
     """The dataset that an earlier call made from the published archive, without fetching it."""
     for folder in store.folders(f"datasets/{entry.name}"):
         manifest = _whole(store, entry, folder)
-        if manifest is None or manifest.ingest_version != INGEST_VERSION:
+        if manifest is None or manifest.ingest_version != ingest_version(entry):
             continue
         if manifest.source.published and manifest.source.crop == crop:
             return manifest

@@ -84,7 +84,11 @@ def select_rows(store: Store, manifest: Manifest, job: Job) -> Selection:
                 f"validation.archive_part {job.validation.archive_part} leaves {len(train)} rows "
                 f"for train and {len(validation)} for validation; choose another part"
             )
-    positions = {"train": train, "validation": validation, "test": _test(store, manifest, labels)}
+    positions = {
+        "train": train,
+        "validation": validation,
+        "test": rows_of_test(store, manifest, labels),
+    }
     return Selection(positions, np.sort(row_ids[validation]), labels)
 
 
@@ -155,14 +159,17 @@ def check_part(name: str, known: KnownDataset) -> None:
         )
 
 
-def _test(store: Store, manifest: Manifest, labels: Labels) -> Positions:
-    """The test rows of these classes."""
+def rows_of_test(store: Store, manifest: Manifest, labels: Labels) -> Positions:
+    """The test rows of these classes. Raises: JobError if there is none."""
     if labels.stored is None:
         return np.arange(manifest.splits["test"].rows, dtype=np.int64)
     table = read_columns(store, manifest, "test", [labels.column])
     positions = np.flatnonzero(labels.among(table))
     if not len(positions):
-        raise JobError(f"no test row of {manifest.name} is of the chosen classes; choose others")
+        raise JobError(
+            f"no test row of {manifest.name} is of the classes that are learnt; choose other "
+            "classes, or another dataset"
+        )
     return positions
 
 

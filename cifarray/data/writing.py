@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.content import Content
+from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.manifest import (
     ArchivePart,
     FileManifest,
@@ -24,8 +25,9 @@ from cifarray.data.source import Source
 from cifarray.data.statistics import moments
 from cifarray.store import Store
 
-INGEST_VERSION = 1
-"""Part of the digest: raise it whenever the same archive would give other bytes."""
+ARRAYS_VERSION, IMAGES_VERSION = 1, 2
+"""Part of the digest: raise it whenever the same archive, of arrays or of image files, would give
+other bytes."""
 
 
 def stored_order(split: str, rows: int) -> NDArray[np.int64]:
@@ -37,6 +39,11 @@ def stored_order(split: str, rows: int) -> NDArray[np.int64]:
         hashlib.blake2b(f"{split}:{row}".encode(), digest_size=8).digest() for row in range(rows)
     )
     return np.argsort(np.frombuffer(draws, dtype=">u8"), kind="stable").astype(np.int64)
+
+
+def ingest_version(entry: DatasetEntry) -> int:
+    """That of the layout which the dataset's archive has."""
+    return IMAGES_VERSION if entry.layout in IMAGE_LAYOUTS else ARRAYS_VERSION
 
 
 def write_dataset(
@@ -61,7 +68,7 @@ def write_dataset(
         name=entry.name,
         title=entry.title,
         digest=digest,
-        ingest_version=INGEST_VERSION,
+        ingest_version=ingest_version(entry),
         shape=content.shape,
         storage="encoded" if content.shape is None else "fixed",
         classes=content.classes,

@@ -9,8 +9,8 @@ import torch
 from cifarray.data.cache import Shard, hold
 from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import decoded_shape, read_columns, read_rows
-from cifarray.data.selection import STORED_SPLIT, select_rows
+from cifarray.data.rows import decoded_shape, read_rows
+from cifarray.data.selection import STORED_SPLIT, rows_of_test, select_rows
 from cifarray.errors import DatasetError
 from cifarray.reporting.scores import Predictions
 from cifarray.store import Store
@@ -94,12 +94,9 @@ def _shard(
     """The split's rows that the network has learnt to tell apart, held where they fit."""
     stored = STORED_SPLIT[split]
     if split == "test":
-        known = read_columns(store, manifest, stored, [labels.column])
-        positions = np.flatnonzero(labels.among(known))
+        positions = rows_of_test(store, manifest, labels)
     else:
         positions = select_rows(store, manifest, checkpoint.job).positions[split]
-    if not len(positions):
-        raise DatasetError(f"no {split} row of {manifest.name} is of the network's classes")
     columns, side = ["image", labels.column, "row_id"], checkpoint.input_shape[0]
     return hold(
         lambda _: map(

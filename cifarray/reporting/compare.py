@@ -178,10 +178,11 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     classes = {_key(field_at(report, "dataset.selection.classes")) for report in reports}
     if len(classes) > 1 and len(datasets) == 1:
         notes.append("the runs learnt different classes: their accuracies cannot be compared")
-    packages = dict.fromkeys(name for report in reports for name in report["versions"])
-    unequal = [
-        name for name in packages if len({report["versions"].get(name) for report in reports}) > 1
-    ]
+    versions: dict[str, set[str]] = {}
+    for report in reports:
+        for name, version in report["versions"].items():
+            versions.setdefault(name, set()).add(version)
+    unequal = [name for name, found in versions.items() if len(found) > 1]
     if unequal:
         notes.append(f"the runs used different versions of {', '.join(unequal)}")
     if len({_key(report["hardware"]) for report in reports}) > 1:

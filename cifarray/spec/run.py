@@ -21,10 +21,12 @@ class WeightsSpec(Record):
     key: str
     """Where the safetensors file lies in the store."""
     source: str = ""
-    """What it was made from: a file, an object, timm, or the key of a run's checkpoint."""
+    """What it was made from, as the job says; of a run the key of its checkpoint."""
     sha256: str
     fresh: tuple[str, ...] = ()
-    """Weights that it has none for: those of a head for other classes; they begin random."""
+    """Weights that it has none for: those of a head for other classes; they begin random.
+
+    Of a sweep those of any trial; unknown of a network of the user's own."""
 
 
 class RunSpec(Record):
@@ -42,7 +44,7 @@ class RunSpec(Record):
     submitted_at: str
     """UTC, ISO 8601."""
     versions: dict[str, str]
-    """Of python, cifarray, torch, torchvision, ray, numpy, pyarrow; and `commit` where known."""
+    """Of Python, cifarray and the packages that numbers depend on; and `commit` where known."""
     code: CodeSpec | None = None
     weights: WeightsSpec | None = None
     best_of: dict[str, Any] | None = None

@@ -29,7 +29,7 @@ class Beginning:
 
     path: Path
     source: str
-    """What they were read from: of a run the key of its checkpoint."""
+    """What they were read from: `model.weights`, or of a run the key of its checkpoint."""
     sha256: str
     fresh: tuple[str, ...]
     """The network's weights that it has none for; of a sweep, those of any trial."""
@@ -103,7 +103,7 @@ def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
         raise CheckpointError(
             f"{source} cannot be read: {error.strerror}; give another path"
         ) from error
-    return read_weights(path, source), str(path.absolute())
+    return read_weights(path, source), source
 
 
 def _downloaded(source: str, store: Store, path: Path) -> Path:

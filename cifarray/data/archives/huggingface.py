@@ -78,7 +78,7 @@ def _shards(files: ArchiveFiles) -> dict[str, list[str]]:
     for split in ("train", "test"):
         if split not in shards:
             other = next((name for name in shards if name not in ("train", "test")), None)
-            hint = f"; to test on {other}, call its files {split}-*" if other else ""
+            hint = f"; to test on {other}, call its files test-*" * bool(other and split == "test")
             raise ArchiveError(
                 f"{files.path.name} holds no {split}-*.parquet, at its top or in data/; both train "
                 f"and test are needed{hint}"

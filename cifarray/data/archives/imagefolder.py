@@ -48,8 +48,8 @@ def _left_out(files: ArchiveFiles) -> tuple[str, ...]:
         return ()
     count = "1 file is" if len(names) == 1 else f"{len(names)} files are"
     return (
-        f"{count} left out, {names[0][-120:]!r} for one: only .jpg and .png files right below "
-        "train/CLASS/ and test/CLASS/ are read",
+        f"{count} left out, {names[0][-120:]!r} for one: only .jpg, .jpeg and .png files right "
+        "below train/CLASS/ and test/CLASS/ are read",
     )
 
 

@@ -115,8 +115,8 @@ def test_the_digest_is_known_from_the_archive_alone(
     manifest, _ = prepare(local_store, "cifar100", str(cifar100_archive))
     sha256 = hashlib.sha256(cifar100_archive.read_bytes()).hexdigest()
     assert manifest.source.sha256 == sha256
-    assert manifest.digest == dataset_digest(sha256, "cifar100")
-    assert dataset_digest(sha256, "cifar10") != manifest.digest
+    assert manifest.digest == dataset_digest(sha256, DATASETS["cifar100"])
+    assert dataset_digest(sha256, DATASETS["cifar10"]) != manifest.digest
 
 
 def test_the_same_archive_gives_the_same_bytes(cifar100_archive: Path, tmp_path: Path) -> None:

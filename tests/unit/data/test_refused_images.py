@@ -69,6 +69,8 @@ ENDLESS = hub_shard([None] * 300_000, [0] * 300_000)
 BAD_SHARDS: list[tuple[Files, str]] = [
     ({"train-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no test-\*\.parquet"),
     ({"test-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no train-\*\.parquet"),
+    ({"train-0.parquet": b"", "dev-0.parquet": b""}, r"are needed; to test on dev, call its files"),
+    ({"test-0.parquet": b"", "dev-0.parquet": b""}, r"both train and test are needed$"),
     ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is no sound Parquet file"),
     ({"train-0.parquet": TWICE, "test-0.parquet": TWO}, "two columns called label; take one away"),
     ({"train-0.parquet": BOMB, "test-0.parquet": TWO}, "unpacks to more than 50 times its own"),

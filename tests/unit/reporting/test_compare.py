@@ -97,6 +97,12 @@ def test_a_sweep_stands_with_the_fields_of_its_best_trial(trained: Written, swep
     assert not [field for field in runs[1].fields if field.startswith("sweep")]
 
 
+def test_a_version_that_one_report_does_not_know_is_no_other_version(trained: Written):
+    versions = {**trained.content["versions"], "timm": "1.0.31"}
+    notes = compare([trained.content, changed(trained.content, "other", versions=versions)]).notes
+    assert not any("versions" in note for note in notes)
+
+
 def test_different_datasets_versions_and_hardware_are_said(trained: Written):
     other = changed(
         trained.content, "other",
