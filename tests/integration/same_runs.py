@@ -42,4 +42,4 @@ def _without_times(report: dict[str, Any]) -> dict[str, Any]:
     """A report without what names the run, the clock and the machine."""
     left_out = ("run_id", "submitted_at", "reported_at", "duration_s", "profile")
     kept = {name: value for name, value in report.items() if name not in left_out}
-    return {**kept, "train": {**kept["train"], "images_per_s": None}}
+    return {**kept, "train": {**kept["train"], "images_per_s": None, "epoch_s": None}}
