@@ -1,16 +1,21 @@
 """The errors that cifarray raises; each carries the exit code with which the CLI ends.
 
 CifarrayError                    anything below; its text is one sentence for a person
-├── InputError          exit 2   what was typed or given cannot work: mend it and try again
+├── InputError          exit 2   what was typed or given cannot work: change it and try again
 │   ├── JobError                 a job file, a profile or a --set
 │   ├── ArchiveError             a published archive that is broken, malicious or another one
 │   ├── DatasetError             a dataset that is missing or is not what its manifest says
 │   ├── CheckpointError          a checkpoint that is missing, damaged or of another job
 │   ├── RunNotFoundError         no such run in the store
-│   └── StoreError               a store that cannot be used: missing, refused, or not answering
-│       └── KeyMissingError      the store has no object under this key
+│   └── StoreAddressError        a store's URI or endpoint that names none
+├── StoreError          exit 1   a store that did not do what was asked
+│   ├── KeyMissingError          the store has no object under this key
+│   ├── StoreDamagedError        it holds an object that is not what was written
+│   ├── StoreAwayError           it does not answer, or cannot now: worth waiting for
+│   │   └── StoreFullError       it has no space left: worth waiting for, since somebody makes some
+│   └── StoreRefusedError        it answers, and says no
 └── WorkError           exit 1   the input was fine, the work failed
-    ├── ClusterError             a node or a Jobs API that does not start, answer or have room
+    ├── ClusterError             a node or a Jobs API that does not start, answer or have capacity
     ├── RunFailedError           a run that ended without a result
     │   ├── DivergedError        a training whose loss is no number any more
     │   └── NoGpuError           a worker that was promised a GPU and sees none
@@ -50,12 +55,32 @@ class RunNotFoundError(InputError):
     """No such run in the store."""
 
 
-class StoreError(InputError):
-    """A store that cannot be used: missing, refused, or not answering."""
+class StoreAddressError(InputError):
+    """A store's URI or endpoint that names none."""
+
+
+class StoreError(CifarrayError):
+    """A store that did not do what was asked."""
 
 
 class KeyMissingError(StoreError):
     """The store has no object under this key."""
+
+
+class StoreDamagedError(StoreError):
+    """The store holds an object that is not what was written; waiting does not change it."""
+
+
+class StoreAwayError(StoreError):
+    """The store does not answer, or cannot do it now: worth waiting for."""
+
+
+class StoreFullError(StoreAwayError):
+    """The store has no space left, until somebody makes some."""
+
+
+class StoreRefusedError(StoreError):
+    """The store answers and says no; asking again gets the same answer."""
 
 
 class WorkError(CifarrayError):
@@ -65,7 +90,7 @@ class WorkError(CifarrayError):
 
 
 class ClusterError(WorkError):
-    """A node or a Jobs API that does not start, answer or have room."""
+    """A node or a Jobs API that does not start, answer or have capacity."""
 
 
 class RunFailedError(WorkError):

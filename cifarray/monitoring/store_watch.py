@@ -72,7 +72,7 @@ class StoreWatch:
     def _gpus(self, run: Run) -> float | None:
         try:
             spec = run.spec()
-        except StoreError:  # damaged: the store itself has just answered
+        except StoreError:  # damaged, or away since it answered just now
             self._errors += 1
             return None
         return spec.world_size * spec.profile.gpus_per_worker

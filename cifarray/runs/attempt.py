@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from cifarray.errors import LeaseLostError, StoreError
+from cifarray.errors import LeaseLostError, StoreAwayError, StoreError
 from cifarray.runs.folders import write_index
 from cifarray.runs.lease import Lease
 from cifarray.runs.status import Status, now
@@ -121,7 +121,9 @@ class Attempt:
                 self._status, self._status_tag = changed, tag
                 return
             self._status = None  # somebody else wrote it: the CLI, or an attempt that took over
-        raise StoreError(f"the status of run {self.run.id} is being written by too many at once")
+        raise StoreAwayError(
+            f"the status of run {self.run.id} is being written by too many at once"
+        )
 
     def _read_status(self) -> Status:
         """The status as it is now, if this attempt may still change it.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cifarray.errors import StoreError
+from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.runs.folders import PROOF_FILE
 from cifarray.runs.run import Run
 from cifarray.spec.metrics import EPOCH_METRICS, is_better
@@ -53,7 +53,7 @@ def _best(proofs: list[_Proof], metric: str) -> _Proof:
 def _named_best(run: Run) -> str | None:
     try:
         content = run.store.read_json(run.key(BEST_FILE))
-    except StoreError:
+    except (KeyMissingError, StoreDamagedError):
         return None
     named = content.get("checkpoint") if isinstance(content, dict) else None
     return named if isinstance(named, str) else None
@@ -62,7 +62,7 @@ def _named_best(run: Run) -> str | None:
 def _metric(run: Run) -> str:
     try:
         job = run.spec().job
-    except StoreError:
+    except (KeyMissingError, StoreDamagedError):
         return "validation.top1"
     rule = job.train.early_stopping
     metric = job.sweep.metric if job.sweep else rule.metric if rule else "validation.top1"
@@ -76,7 +76,7 @@ def _proof(run: Run, folder: str, metric: str) -> _Proof | None:
         value = content.get("metrics", {}).get(metric)
         number = float(value) if isinstance(value, int | float) else math.nan
         return _Proof(folder, int(content["epoch"]), int(content.get("step", 0)), number)
-    except (StoreError, TypeError, ValueError, KeyError, AttributeError):
+    except (KeyMissingError, StoreDamagedError, TypeError, ValueError, KeyError, AttributeError):
         return None
 
 

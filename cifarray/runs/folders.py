@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cifarray.errors import KeyMissingError, StoreError
+from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.store import Store, is_key
 
 INDEX_FILE = "files.json"
@@ -58,14 +58,14 @@ def _proven(store: Store, prefix: str, names: Iterable[str]) -> dict[str, Listed
 def _tolerant_index(store: Store, prefix: str, index: str) -> dict[str, Listed]:
     try:
         return read_index(store, prefix, index)
-    except StoreError:
+    except (KeyMissingError, StoreDamagedError):
         return {}
 
 
 def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, Listed]:
     """What `files.json` or `checkpoint.json` of a folder lists.
 
-    Raises: KeyMissingError without one, StoreError for one that is damaged.
+    Raises: KeyMissingError without one, StoreDamagedError for one that is damaged.
     """
     key = _join(prefix, index)
     content = store.read_json(key)
@@ -75,10 +75,10 @@ def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, 
             for name, entry in content["files"].items()
         }
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise StoreError(f"{key} in {store.uri} is damaged: it lists no files") from error
+        raise StoreDamagedError(f"{key} in {store.uri} is damaged: it lists no files") from error
     for name in listed:
         if not is_key(name):
-            raise StoreError(f"{key} in {store.uri} is damaged: it lists {name!r}")
+            raise StoreDamagedError(f"{key} in {store.uri} is damaged: it lists {name!r}")
     return listed
 
 
@@ -92,7 +92,7 @@ def check_index(store: Store, prefix: str, deep: bool = True, index: str = INDEX
         listed = read_index(store, prefix, index)
     except KeyMissingError:
         return [f"{_join(prefix, index)} is missing"]
-    except StoreError as error:
+    except StoreDamagedError as error:
         return [str(error)]
     start = len(prefix) + 1 if prefix else 0
     sizes = {entry.key[start:]: entry.size_bytes for entry in store.list(prefix)}
@@ -129,7 +129,7 @@ def read_metrics(store: Store, prefix: str) -> list[dict[str, Any]]:
         except ValueError as error:
             if number == len(lines):
                 break
-            raise StoreError(f"{key} in {store.uri} is damaged in line {number}") from error
+            raise StoreDamagedError(f"{key} in {store.uri} is damaged in line {number}") from error
         records.append(record)
     return records
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from cifarray.errors import InputError, KeyMissingError, StoreError
+from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs import lease
 from cifarray.runs.listing import RunSummary, in_parallel, list_runs, summaries
 from cifarray.runs.run import SPEC_FILE, Run
@@ -187,6 +187,6 @@ def _is_in_use(store: Store, name: str, digest12: str, entries: list[Entry]) -> 
 def _dataset_of(run: Run) -> tuple[str, str] | None:
     try:
         spec = run.spec()
-    except StoreError:
+    except (KeyMissingError, StoreDamagedError):
         return None
     return spec.job.dataset.name, spec.dataset_digest[:12]

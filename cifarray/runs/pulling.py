@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cifarray.errors import InputError, KeyMissingError, StoreError
+from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import (
@@ -106,7 +106,7 @@ def _is_wanted(name: str, checkpoints: set[str], newest: str) -> bool:
 def _listed(run: Run, folder: str, index: str) -> dict[str, Listed]:
     try:
         entries = read_index(run.store, run.key(folder), index)
-    except StoreError:
+    except (KeyMissingError, StoreDamagedError):
         return {}
     return {f"{folder}/{name}": listed for name, listed in entries.items()}
 
@@ -190,7 +190,7 @@ def _indexed_folder(plan: PullPlan, name: str) -> str:
 def _inside(target: Path, name: str) -> Path:
     path = target / name
     if not path.parent.resolve().is_relative_to(target.resolve()):
-        raise StoreError(f"refused to write {path}: a link leads out of {target}")
+        raise InputError(f"refused to write {path}: a link leads out of {target}")
     return path
 
 

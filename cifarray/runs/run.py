@@ -12,7 +12,8 @@ from cifarray.errors import (
     KeyMissingError,
     LeaseLostError,
     RunNotFoundError,
-    StoreError,
+    StoreAwayError,
+    StoreDamagedError,
 )
 from cifarray.runs import lease
 from cifarray.runs.attempt import Attempt
@@ -43,15 +44,15 @@ class Run:
 
     @staticmethod
     def create(store: Store, spec: RunSpec) -> "Run":
-        """Write job.yaml, then a pending status. Raises: StoreError if the id is taken."""
+        """Write job.yaml, then a pending status. Raises: InputError if the id is taken."""
         if not is_run_id(spec.run_id):
-            raise StoreError(
+            raise InputError(
                 f"cannot name a run {spec.run_id!r}; an id has lower-case letters, digits and '-', "
                 "begins with a letter and has at most 63 characters"
             )
         run = Run(store, spec.run_id)
         if store.create(run.key(SPEC_FILE), to_yaml(spec).encode()) is None:
-            raise StoreError(f"run {spec.run_id} is in {store.uri} already; give another name")
+            raise InputError(f"run {spec.run_id} is in {store.uri} already; give another name")
         status = Status(
             "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
         )
@@ -74,13 +75,13 @@ class Run:
         return "/".join((self.prefix, *parts))
 
     def spec(self) -> RunSpec:
-        """The recorded job.yaml. Raises: StoreError if it is missing or damaged."""
+        """The recorded job.yaml. Raises: KeyMissingError, StoreDamagedError."""
         data = self.store.read(self.key(SPEC_FILE))
         try:
             return RunSpec.model_validate(yaml.load(data, BoundedLoader))
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise StoreError(f"{SPEC_FILE} of run {self.id} is damaged: {reason}") from error
+            raise StoreDamagedError(f"{SPEC_FILE} of run {self.id} is damaged: {reason}") from error
 
     def status(self) -> Status:
         """The recorded status; what is missing or damaged shows as a state with an error."""
@@ -98,7 +99,7 @@ class Run:
         """What a submission that died between job.yaml and status.json left."""
         try:
             spec = self.spec()
-        except StoreError as error:
+        except (KeyMissingError, StoreDamagedError) as error:
             return Status("failed", error=f"{STATUS_FILE} is missing, and {error}")
         return Status(
             "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
@@ -119,7 +120,7 @@ class Run:
                 )
             if self.write_status(changed, tag) is not None:
                 return changed
-        raise StoreError(f"{STATUS_FILE} of run {self.id} is being written by too many at once")
+        raise StoreAwayError(f"{STATUS_FILE} of run {self.id} is being written by too many at once")
 
     def write_status(self, status: Status, tag: str | None) -> str | None:
         """Write the status if nobody has since `tag`; the new tag, or None if somebody has."""
@@ -140,7 +141,7 @@ class Run:
         for _ in range(WRITE_TRIES):
             if self._mark("stopped", reason):
                 return
-        raise StoreError(f"attempts of run {self.id} begin faster than they can be stopped")
+        raise StoreAwayError(f"attempts of run {self.id} begin faster than they can be stopped")
 
     def mark_failed(self, error: str) -> None:
         """Record that a run nobody works on has failed; an attempt that still lives loses it.
@@ -211,12 +212,13 @@ class Run:
         return published
 
     def report(self) -> dict[str, Any]:
-        """The content of report.json. Raises: StoreError if there is no whole report."""
+        """The content of report.json. Raises: InputError before there is one, StoreDamagedError."""
         prefix = self.report_prefix()
         problems = check_index(self.store, prefix)
         if problems:
             state = self.status().state
-            raise StoreError(
+            kind = StoreDamagedError if state == "finished" else InputError
+            raise kind(
                 f"run {self.id} ({state}) has no whole report: {problems[0]}; "
                 f"a finished attempt writes it, see `cifarray status {self.id}`"
             )

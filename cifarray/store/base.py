@@ -10,7 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cifarray.errors import StoreError
+from cifarray.errors import (
+    InputError,
+    StoreAddressError,
+    StoreAwayError,
+    StoreDamagedError,
+    StoreError,
+)
 from cifarray.spec.profile import StoreSpec
 from cifarray.store.keys import to_json
 
@@ -57,7 +63,7 @@ class Store(ABC):
 
             return S3Store(uri, endpoint)
         if separator and scheme != "file":
-            raise StoreError(
+            raise StoreAddressError(
                 f"cannot open a store of kind {scheme}://; "
                 "give s3://bucket/prefix or a local directory"
             )
@@ -178,7 +184,7 @@ class Store(ABC):
         try:
             return json.loads(self.read(key))
         except ValueError as error:
-            raise StoreError(f"{key} in {self.uri} is not JSON: {error}") from error
+            raise StoreDamagedError(f"{key} in {self.uri} is not JSON: {error}") from error
 
     def write_json(self, key: str, value: Any) -> None:
         """Write `value` as JSON; NaN and infinities become null, which every reader takes."""
@@ -208,7 +214,7 @@ class Store(ABC):
                 if self._fetched(key, path, advance or (lambda _: None)):
                     return
         except OSError as error:
-            raise StoreError(f"cannot save {key} as {path}: {error.strerror or error}") from error
+            raise InputError(f"cannot save {key} as {path}: {error.strerror or error}") from error
         raise self._never_still(key)
 
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
@@ -248,15 +254,17 @@ class Store(ABC):
             except TransferCutError as cut:
                 stalled = stalled + 1 if done == before else 0
                 if stalled >= TRANSFER_TRIES:
-                    raise StoreError(
+                    raise StoreAwayError(
                         f"{key} stopped arriving from {self.uri} after {done} of {size} bytes; "
                         "the same command takes it up there"
                     ) from cut
         if done != size:
-            raise StoreError(f"{key} in {self.uri} has {done} bytes where {size} were promised")
+            raise StoreDamagedError(
+                f"{key} in {self.uri} has {done} bytes where {size} were promised"
+            )
 
     def _never_still(self, key: str) -> StoreError:
-        return StoreError(f"{key} in {self.uri} changes faster than it can be read; try again")
+        return StoreAwayError(f"{key} in {self.uri} changes faster than it can be read; try again")
 
 
 class TransferCutError(Exception):
@@ -268,9 +276,9 @@ class ObjectChangedError(Exception):
 
 
 def readable(path: Path) -> Path:
-    """`path` itself. Raises: StoreError if it is no file that can be read."""
+    """`path` itself. Raises: InputError if it is no file that can be read."""
     try:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}") from error

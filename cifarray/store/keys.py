@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from cifarray.errors import StoreError
+from cifarray.errors import StoreRefusedError
 
 RESERVED = ".cifarray-"
 """Begins the names of a store's own files on disk: its lock and what is being written."""
@@ -34,7 +34,7 @@ def _is_segment(segment: str) -> bool:
 def checked_key(key: str) -> str:
     """`key` itself. Raises: StoreError if a store could not hold it or it would leave the root."""
     if not is_key(key):
-        raise StoreError(
+        raise StoreRefusedError(
             f"refused the key {key!r}; a key is relative, '/'-separated and printable, "
             f"without '..', '\\' or empty parts"
         )

@@ -13,7 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifarray.errors import KeyMissingError, StoreError
+from cifarray.errors import (
+    KeyMissingError,
+    StoreAddressError,
+    StoreAwayError,
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+)
 from cifarray.store.base import Entries, Entry, Keys, ObjectChangedError, Store, readable
 from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
 
@@ -29,13 +36,13 @@ class LocalStore(Store):
 
     def __init__(self, directory: str) -> None:
         if not directory or "\0" in directory:
-            raise StoreError(f"cannot open a store in {directory!r}; give a directory")
+            raise StoreAddressError(f"cannot open a store in {directory!r}; give a directory")
         self._root = Path(os.path.abspath(os.path.expanduser(directory)))
         self.uri = str(self._root)
         try:
             self.uri.encode()
         except UnicodeEncodeError as error:
-            raise StoreError(
+            raise StoreAddressError(
                 f"cannot open a store in {self.uri!r}, a path that is not UTF-8; give another"
             ) from error
         self.endpoint = None
@@ -48,7 +55,7 @@ class LocalStore(Store):
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(
+            raise _kind_of(error)(
                 f"cannot use {self.uri} as a store: {error.strerror}; "
                 "give a directory that you may write with --store"
             ) from error
@@ -222,7 +229,7 @@ class LocalStore(Store):
             yield temporary, file
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"cannot write {key} in {self.uri}: {reason}") from error
+            raise _kind_of(error)(f"cannot write {key} in {self.uri}: {reason}") from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -243,7 +250,9 @@ class LocalStore(Store):
 
     def _refuse_file(self) -> None:
         if self._root.is_file():
-            raise StoreError(f"{self.uri} is a file, not a store; give a directory with --store")
+            raise StoreAddressError(
+                f"{self.uri} is a file, not a store; give a directory with --store"
+            )
 
     def _drop_empty(self, folder: Path) -> None:
         with suppress(OSError):  # the first one that is not empty ends it
@@ -260,7 +269,26 @@ class LocalStore(Store):
             raise KeyMissingError(f"no {key or 'such directory'} in {self.uri}") from error
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"cannot use {key or 'the root'} in {self.uri}: {reason}") from error
+            raise _kind_of(error)(
+                f"cannot use {key or 'the root'} in {self.uri}: {reason}"
+            ) from error
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+AWAY = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.EAGAIN, errno.ENODEV),
+    }
+)
+"""What a network file system answers whose server is away."""
+
+
+def _kind_of(error: OSError) -> type[StoreError]:
+    """Whether a store that fails so is full, is away or refuses."""
+    if error.errno in FULL:
+        return StoreFullError
+    return StoreAwayError if error.errno in AWAY else StoreRefusedError
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cifarray.errors import KeyMissingError, StoreError
+from cifarray.errors import KeyMissingError, StoreRefusedError
 from cifarray.store.base import (
     TRANSFER_TRIES,
     Entries,
@@ -169,7 +169,7 @@ class S3Store(Store):
             with translated(self._at):
                 answer = self._at.client.delete_objects(Bucket=self._at.bucket, Delete=request)
             for refused in answer.get("Errors", ()):
-                raise StoreError(
+                raise StoreRefusedError(
                     f"cannot delete {refused['Key']} in {self.uri}: "
                     f"{refused.get('Message') or refused.get('Code')}"
                 )

@@ -13,7 +13,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 
-from cifarray.errors import StoreError
+from cifarray.errors import StoreAddressError, StoreAwayError
 from cifarray.store.keys import checked_prefix, joined
 from cifarray.store.s3_errors import no_answer, translated
 
@@ -56,7 +56,7 @@ class Connection:
         thread.start()
         thread.join(CHECK_DEADLINE_S)
         if thread.is_alive():
-            raise StoreError(no_answer(self))
+            raise StoreAwayError(no_answer(self))
         if outcome:
             raise outcome[0]
 
@@ -66,7 +66,7 @@ class Connection:
             prefix = f"{self.prefix}/" if self.prefix else ""
             answer = client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         if not {"IsTruncated", "Name", "KeyCount"} & answer.keys():
-            raise StoreError(no_answer(self, "what answers there is no S3 server"))
+            raise StoreAwayError(no_answer(self, "what answers there is no S3 server"))
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         self.region = headers.get("x-amz-bucket-region") or client.meta.region_name
 
@@ -152,7 +152,7 @@ def _bucket_and_prefix(uri: str) -> tuple[str, str]:
     prefix = prefix.rstrip("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}", bucket):
         shown = bucket if "@" not in bucket and ":" not in bucket else "(withheld)"
-        raise StoreError(
+        raise StoreAddressError(
             f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix, where a bucket's "
             "name has 3 to 63 letters, digits, '.' and '-', and credentials stand elsewhere"
         )
@@ -179,7 +179,7 @@ def _checked_endpoint(endpoint: str | None) -> str | None:
         sound = False
     if not sound:
         shown = endpoint if "@" not in endpoint and "?" not in endpoint else "(withheld)"
-        raise StoreError(
+        raise StoreAddressError(
             f"cannot use the endpoint {shown!r}; give http://host:port or https://host"
         )
     return endpoint.rstrip("/")

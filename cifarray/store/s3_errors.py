@@ -19,7 +19,14 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from cifarray.errors import CifarrayError, KeyMissingError, StoreError
+from cifarray.errors import (
+    CifarrayError,
+    KeyMissingError,
+    StoreAwayError,
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+)
 
 if TYPE_CHECKING:
     from cifarray.store.s3_connection import Connection
@@ -34,6 +41,13 @@ REFUSED = frozenset({"AccessDenied", "Forbidden", "403", "AllAccessDisabled", "A
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
 )
+FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "ENOSPC"})
+"""What servers say that have no space left."""
+BUSY = frozenset(
+    {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestTimeTooSkewed"}
+    | {"Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequests", "429", "408"}
+)
+"""What servers say that may do the same a moment later."""
 ELSEWHERE = frozenset(
     {
         "PermanentRedirect",
@@ -64,9 +78,9 @@ def translated(to: "Connection", key: str = "") -> Iterator[None]:
     except FileNotFoundError as error:
         raise KeyMissingError(f"no {key} in {to.uri}") from error
     except RecursionError as error:  # botocore follows a redirection for ever
-        raise StoreError(_elsewhere(to, "endless redirection")) from error
+        raise StoreRefusedError(_elsewhere(to, "endless redirection")) from error
     except (BotoCoreError, Boto3Error, OSError, ValueError) as error:
-        raise StoreError(_of_client(to, key, error)) from error
+        raise _kind_of_client(error)(_of_client(to, key, error)) from error
 
 
 def no_answer(to: "Connection", reason: str = "it does not answer") -> str:
@@ -86,7 +100,27 @@ def _of_server(to: "Connection", key: str, error: ClientError) -> StoreError:
     code = error_code(error)
     if code in MISSING and key:
         return KeyMissingError(f"no {key} in {to.uri}")
-    return StoreError(_sentence(to, key, code, error))
+    return kind_of_answer(error)(_sentence(to, key, code, error))
+
+
+def kind_of_answer(error: ClientError) -> type[StoreError]:
+    """Whether a server that answers so is full, cannot do it now, or refuses."""
+    code = error_code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in FULL or status == 507:
+        return StoreFullError
+    if code in BUSY or (status >= 500 and code not in ("NotImplemented", "501")):
+        return StoreAwayError
+    return StoreRefusedError
+
+
+def _kind_of_client(error: Exception) -> type[StoreError]:
+    """Whether a request that got no answer is worth another try."""
+    if isinstance(error, NO_CREDENTIALS + NOT_RENEWED + (SSLError,)):
+        return StoreRefusedError
+    if isinstance(error, HTTPClientError | NoConnectionError | OSError):
+        return StoreAwayError
+    return StoreRefusedError
 
 
 def _sentence(to: "Connection", key: str, code: str, error: ClientError) -> str:

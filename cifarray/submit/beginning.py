@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifarray.errors import CheckpointError, JobError, StoreError
+from cifarray.errors import CheckpointError, JobError
 from cifarray.models.registry import build_model, is_own
 from cifarray.runs import Run
 from cifarray.spec.job import Job
@@ -110,6 +110,6 @@ def _downloaded(source: str, store: Store, path: Path) -> Path:
     """An object of a bucket, read as the run's own store is: with its endpoint, if it has one."""
     parent, _, name = source.rpartition("/")
     if parent.count("/") < 2 or not name:
-        raise StoreError(f"{source} names no object; give s3://bucket/file")
+        raise JobError(f"{source} names no object; give s3://bucket/file")
     Store.open(parent, store.endpoint).download(name, path)
     return path

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cifarray.errors import CheckpointError, StoreError
+from cifarray.errors import CheckpointError, KeyMissingError, StoreDamagedError
 from cifarray.spec.metrics import is_better
 from cifarray.store import Store
 from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, write_checkpoint
@@ -32,7 +32,7 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
             try:
                 proof = store.read_json(entry.key)
                 found.append(StoredCheckpoint(folder, int(proof["epoch"]), dict(proof["metrics"])))
-            except (StoreError, KeyError, TypeError, ValueError):
+            except (KeyMissingError, StoreDamagedError, KeyError, TypeError, ValueError):
                 continue
     return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
 
@@ -60,7 +60,7 @@ def fetch(store: Store, key: str, folder: Path) -> Path:
     try:
         for name in (STATE_FILE, PROOF_FILE):
             (folder / name).write_bytes(store.read(f"{key}/{name}"))
-    except StoreError as error:
+    except KeyMissingError as error:
         raise CheckpointError(f"checkpoint {key} cannot be read: {error}") from error
     check_folder(folder)
     return folder

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cifarray.errors import KeyMissingError, StoreError
+from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.runs import read_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.load import read_field, with_fields
@@ -69,7 +69,7 @@ def read_trials(
     for folder in store.folders(prefix):
         try:
             written = store.read_json(f"{prefix}/{folder}/{TRIAL_FILE}")
-        except StoreError:
+        except (KeyMissingError, StoreDamagedError):
             continue
         history = read_metrics(store, f"{prefix}/{folder}")
         own_total = written["params"].get("train.epochs", total_epochs)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from cifarray.errors import ClusterError, StoreError
+from cifarray.errors import ClusterError, StoreRefusedError
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.submit.kubernetes.api import Kube, RefusedError
 from cifarray.submit.kubernetes.forward import forwarded, ready_pod
@@ -45,7 +45,7 @@ def use_keys(kube: Kube, secret: str) -> None:
             raise
         if all(os.environ.get(name) for name in KEYS):
             return
-        raise StoreError(
+        raise StoreRefusedError(
             f"the Secret {secret} with the store's keys is not yours to read; ask for the Role "
             "cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error

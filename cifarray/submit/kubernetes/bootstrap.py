@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from cifarray.errors import CifarrayError, StoreError
+from cifarray.errors import CifarrayError, StoreAwayError, StoreRefusedError
 from cifarray.submit.kubernetes.access import decoded
 from cifarray.submit.kubernetes.api import Kube, RefusedError
 
@@ -82,10 +82,12 @@ def make_bucket(uri: str, endpoint: str, owner: str) -> None:
             ):
                 print(f"bucket {bucket} is there", flush=True)
                 break
-            raise StoreError(f"bucket {bucket} cannot be made at {endpoint}: {error}") from error
+            raise StoreRefusedError(
+                f"bucket {bucket} cannot be made at {endpoint}: {error}"
+            ) from error
         except BotoCoreError as error:  # the gateway may still be starting
             if time.monotonic() >= deadline:
-                raise StoreError(f"the store at {endpoint} does not answer: {error}") from error
+                raise StoreAwayError(f"the store at {endpoint} does not answer: {error}") from error
             time.sleep(2.0)
     _give(endpoint, bucket, owner)
 
@@ -105,7 +107,9 @@ def _give(endpoint: str, bucket: str, owner: str) -> None:
     answer = urllib3.request("PATCH", request.url, headers=dict(request.headers.items()))
     if answer.status >= 300:
         text = answer.data.decode("utf-8", "replace")[:300]
-        raise StoreError(f"bucket {bucket} cannot be given to {owner}: {answer.status} {text}")
+        raise StoreRefusedError(
+            f"bucket {bucket} cannot be given to {owner}: {answer.status} {text}"
+        )
     print(f"bucket {bucket} belongs to {owner}", flush=True)
 
 

@@ -110,7 +110,7 @@ def test_pull_of_an_unknown_run_and_into_a_foreign_folder_are_refused(
 def test_a_store_that_cannot_be_reached_is_one_sentence(s3: S3Server, cifarray: Command) -> None:
     for command in (["pull", "x"], ["delete", "x"], ["prune"]):
         code, out, err = cifarray(*command, "--store", "s3://no-such-bucket/p")
-        assert (code, out) == (2, "")
+        assert (code, out) == (1, "")
         assert err.startswith("error: no bucket 'no-such-bucket'")
         assert err.count("\n") == 1
 

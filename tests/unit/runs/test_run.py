@@ -37,14 +37,14 @@ def test_a_new_run_is_pending_and_holds_its_job(store: Store) -> None:
 
 
 def test_a_second_run_of_the_same_id_is_refused(run: Run) -> None:
-    with pytest.raises(StoreError, match=r"is in .* already; give another name"):
+    with pytest.raises(InputError, match=r"is in .* already; give another name"):
         Run.create(run.store, run_spec(run.id, digest="ef" * 32))
     assert run.spec() == run_spec(run.id)
 
 
 def test_an_id_that_could_be_no_folder_is_refused(store: Store) -> None:
     for name in ("../runs", "A", ""):
-        with pytest.raises(StoreError, match="cannot name a run"):
+        with pytest.raises(InputError, match="cannot name a run"):
             Run.create(store, run_spec(name))
     assert store.list() == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.errors import StoreError
+from cifarray.errors import StoreAddressError, StoreError
 from cifarray.store import Store
 
 
@@ -48,18 +48,20 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
     file.write_bytes(b"")
     store = Store.open(str(file))
     for ask in (store.list, store.folders, partial(store.read, "a"), partial(store.size, "a")):
-        with pytest.raises(StoreError, match="is a file, not a store; give a directory with --st"):
+        with pytest.raises(
+            StoreAddressError, match="is a file, not a store; give a directory with --st"
+        ):
             ask()
 
 
 def test_a_path_that_is_not_utf_8_is_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreError, match="a path that is not UTF-8"):
+    with pytest.raises(StoreAddressError, match="a path that is not UTF-8"):
         Store.open(str(tmp_path / "\udcff"))
     (tmp_path / "\udcff").mkdir()
     monkeypatch.chdir(tmp_path / "\udcff")
-    with pytest.raises(StoreError, match="a path that is not UTF-8"):
+    with pytest.raises(StoreAddressError, match="a path that is not UTF-8"):
         Store.open("store")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.errors import KeyMissingError, StoreError
+from cifarray.errors import InputError, KeyMissingError, StoreAddressError, StoreError
 from cifarray.store import Store
 from tests.s3 import S3Server
 
@@ -140,7 +140,7 @@ def test_an_uploaded_file_comes_back_whole(store: Store, tmp_path: Path) -> None
 
 
 def test_uploading_a_file_that_is_not_there_says_which(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"cannot read .*nothing"):
+    with pytest.raises(InputError, match=r"cannot read .*nothing"):
         store.upload(tmp_path / "nothing", "some/file")
     assert store.list() == []
 
@@ -253,7 +253,7 @@ def test_checking_a_usable_store_is_silent(store: Store) -> None:
     "uri", ["gs://bucket/prefix", "http://host/path", "s3://", "s3://ab/c", ""]
 )
 def test_a_uri_that_names_no_store_is_refused(uri: str) -> None:
-    with pytest.raises(StoreError, match="cannot open a store"):
+    with pytest.raises(StoreAddressError, match="cannot open a store"):
         Store.open(uri)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cifarray.errors import InputError, JobError, StoreError
+from cifarray.errors import InputError, JobError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
@@ -172,7 +172,7 @@ def test_a_run_without_weights_records_none(submit: Submit):
         ),
         (".", InputError, r"holds no whole checkpoint"),
         ("run:nowhere", InputError, "no run 'nowhere' in "),
-        ("s3://bucket", StoreError, r"s3://bucket names no object; give s3://bucket/file"),
+        ("s3://bucket", JobError, r"s3://bucket names no object; give s3://bucket/file"),
     ],
 )
 def test_weights_that_are_not_there_are_refused_and_no_run_is_recorded(

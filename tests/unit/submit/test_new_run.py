@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cifarray.data.selection import select_rows
-from cifarray.errors import JobError, StoreError
+from cifarray.errors import InputError, JobError, StoreError
 from cifarray.models.code import code_sha256
 from cifarray.runs import Run, write_index
 from cifarray.runs.ids import is_run_id
@@ -117,9 +117,9 @@ def test_the_validation_rows_lie_beside_the_job_and_hash_to_what_it_records(digi
 def test_a_run_takes_the_name_it_is_given_once(digits: Digits):
     given = plan(small_job(), PROFILE)
     assert create(given, digits.store, digits.manifest, "my-run").id == "my-run"
-    with pytest.raises(StoreError, match=r"my-run is in .* already; give another name"):
+    with pytest.raises(InputError, match=r"my-run is in .* already; give another name"):
         create(given, digits.store, digits.manifest, "my-run")
-    with pytest.raises(StoreError, match="cannot name a run 'My run'"):
+    with pytest.raises(InputError, match="cannot name a run 'My run'"):
         create(given, digits.store, digits.manifest, "My run")
 
 
@@ -228,7 +228,7 @@ def test_a_run_that_is_no_sweep_has_no_best_fields(store: Store):
 def test_a_sweep_without_a_report_has_no_best_fields_yet(store: Store):
     run = sweep_run(store, {})
     store.delete([run.key("report", "report.json")])
-    with pytest.raises(StoreError, match="has no whole report"):
+    with pytest.raises(InputError, match="has no whole report"):
         plan(small_job(), PROFILE, best_of=run)
 
 
