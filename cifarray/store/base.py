@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
+    from cifarray.store.patience import Tell
+
 TRANSFER_TRIES = 5
 """How often a transfer that gets nowhere is taken up again before it counts as failed."""
 VERSION_TRIES = 20
@@ -56,12 +58,17 @@ class Store(ABC):
 
     @staticmethod
     def open(uri: str, endpoint: str | None = None) -> "Store":
-        """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access."""
+        """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access.
+
+        It waits for a server that is away as long as a person does; see `patient`.
+        """
+        from cifarray.store.patience import PatientStore
+
         scheme, separator, _ = uri.partition("://")
         if separator and scheme == "s3":
             from cifarray.store.s3 import S3Store
 
-            return S3Store(uri, endpoint)
+            return PatientStore(S3Store(uri, endpoint))
         if separator and scheme != "file":
             raise StoreAddressError(
                 f"cannot open a store of kind {scheme}://; "
@@ -69,7 +76,16 @@ class Store(ABC):
             )
         from cifarray.store.local import LocalStore
 
-        return LocalStore(uri.removeprefix("file://"))
+        return PatientStore(LocalStore(uri.removeprefix("file://")))
+
+    def patient(self, limit_s: float, tell: "Tell | None" = None) -> "Store":
+        """The same store, whose operations wait up to `limit_s` while it is away or full.
+
+        `tell` hears of a wait when it begins, and None once it is over.
+        """
+        from cifarray.store.patience import PatientStore
+
+        return PatientStore(self, limit_s, tell)
 
     @property
     def spec(self) -> StoreSpec:
@@ -156,24 +172,45 @@ class Store(ABC):
     def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
         """Copy everything below `source_prefix`, what makes it valid last."""
 
-    @abstractmethod
     def filesystem(self) -> "FileSystem":
-        """A pyarrow filesystem to use with `path(key)`."""
+        """A pyarrow filesystem to use with `path(key)`, over this store's own operations."""
+        return self.filesystem_over(self)
+
+    def filesystem_over(self, store: "Store") -> "FileSystem":
+        """The filesystem that carries out everything by `store`, which stands before this one."""
+        from cifarray.store.arrow import arrow_filesystem
+
+        return arrow_filesystem(store)
 
     @abstractmethod
     def path(self, key: str = "") -> str:
         """Where `key` lies for `filesystem()`: an absolute path or bucket/prefix/key."""
 
-    @abstractmethod
     def open_input(self, key: str) -> "NativeFile":
         """The object for random access. Raises: KeyMissingError."""
+        return self.open_over(self, key)
+
+    def open_over(self, store: "Store", key: str) -> "NativeFile":
+        """The object for random access by `store`, which stands before this one."""
+        from cifarray.store.arrow import arrow_file
+
+        return arrow_file(store, key)
+
+    def read_range(self, key: str, start: int, stop: int, version: str) -> bytes:
+        """Bytes `start` to `stop` of one version of the object. Raises: ObjectChangedError."""
+        found = b""
+        for chunk in self.chunks(key, start, version):
+            found += chunk
+            if len(found) >= stop - start:
+                break
+        return found[: stop - start]
 
     @abstractmethod
-    def _version(self, key: str) -> tuple[int, str]:
+    def version(self, key: str) -> tuple[int, str]:
         """Bytes and an opaque version of the object, without reading it."""
 
     @abstractmethod
-    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+    def chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
         """The object from `offset` on.
 
         Raises: TransferCutError where it stops, ObjectChangedError if it is of another version.
@@ -193,7 +230,7 @@ class Store(ABC):
     def sha256(self, key: str) -> str:
         """Digest of the object's bytes, read once and never held whole. Raises: KeyMissingError."""
         for _ in range(VERSION_TRIES):
-            size, version = self._version(key)
+            size, version = self.version(key)
             digest = hashlib.sha256()
             try:
                 for chunk in self._whole(key, (0, size), version):
@@ -219,7 +256,7 @@ class Store(ABC):
 
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
         """Fetch the version that is there now; False if another one takes its place meanwhile."""
-        size, version = self._version(key)
+        size, version = self.version(key)
         mark = hashlib.sha256(f"{key}\n{version}".encode()).hexdigest()[:12]
         part = path.with_name(f"{path.name[:50]}.{mark}.part")
         with part.open("ab") as file:
@@ -247,7 +284,7 @@ class Store(ABC):
         while done < size:
             before = done
             try:
-                for chunk in self._chunks(key, done, version):
+                for chunk in self.chunks(key, done, version):
                     done += len(chunk)
                     yield chunk
                 break

@@ -65,13 +65,13 @@ class LocalStore(Store):
         prefix = checked_prefix(key)
         return str(self._root / prefix) if prefix else str(self._root)
 
-    def filesystem(self) -> "FileSystem":
+    def filesystem_over(self, store: Store) -> "FileSystem":
         """Arrow's local filesystem."""
         from pyarrow.fs import LocalFileSystem
 
         return LocalFileSystem()
 
-    def open_input(self, key: str) -> "NativeFile":
+    def open_over(self, store: Store, key: str) -> "NativeFile":
         """The file for random access. Raises: KeyMissingError."""
         with self._errors(key):
             return self.filesystem().open_input_file(str(self._file(key)))
@@ -83,7 +83,7 @@ class LocalStore(Store):
 
     def size(self, key: str) -> int:
         """Bytes of the file. Raises: KeyMissingError."""
-        return self._version(key)[0]
+        return self.version(key)[0]
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
         """The file and the sha256 of its bytes. Raises: KeyMissingError."""
@@ -182,14 +182,14 @@ class LocalStore(Store):
         for key in index_last([entry.key for entry in self.list(source)]):
             self.upload(self._file(key), joined(target, key[len(source) :].lstrip("/")))
 
-    def _version(self, key: str) -> tuple[int, str]:
+    def version(self, key: str) -> tuple[int, str]:
         with self._errors(key):
             found = self._file(key).stat()
             if not stat.S_ISREG(found.st_mode):
                 raise FileNotFoundError(key)
         return found.st_size, _version_of(found)
 
-    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+    def chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
         with self._errors(key), self._file(key).open("rb") as file:
             if _version_of(os.fstat(file.fileno())) != version:
                 raise ObjectChangedError(key)

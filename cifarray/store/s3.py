@@ -1,15 +1,16 @@
 """A store in a bucket of S3 or of any server that speaks its protocol."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cifarray.errors import KeyMissingError, StoreRefusedError
+from cifarray.errors import KeyMissingError, StoreAwayError, StoreRefusedError
 from cifarray.store.base import (
     TRANSFER_TRIES,
     Entries,
@@ -24,14 +25,13 @@ from cifarray.store.keys import checked_key, checked_prefix, index_last, is_inde
 from cifarray.store.s3_connection import Connection
 from cifarray.store.s3_errors import LOST_RACE, error_code, translated
 
-if TYPE_CHECKING:
-    from pyarrow import NativeFile
-    from pyarrow.fs import FileSystem
-
 CHUNK_BYTES = 1 << 20
 COPY_THREADS = 8
 DELETE_BATCH = 1000
 PART_BYTES = 8 << 20
+LEAST_MULTIPART_BYTES = 2 * PART_BYTES
+COPIED_WHOLE = TransferConfig(multipart_threshold=5 << 30)
+"""A server copies objects below 5 GiB in one request."""
 
 
 class S3Store(Store):
@@ -46,32 +46,21 @@ class S3Store(Store):
         """List one object. Raises: StoreError, within 15 s, that says what to do."""
         self._at.check()
 
-    def filesystem(self) -> "FileSystem":
-        """Arrow's S3 filesystem with the credentials, region and endpoint that boto3 found."""
-        return self._at.filesystem()
-
     def path(self, key: str = "") -> str:
         """bucket/prefix/key."""
         return joined(self._at.bucket, joined(self._at.prefix, checked_prefix(key)).rstrip("/"))
 
-    def open_input(self, key: str) -> "NativeFile":
-        """The object for random access. Raises: KeyMissingError."""
-        checked_key(key)
-        filesystem = self.filesystem()
-        with translated(self._at, key):
-            return filesystem.open_input_file(self.path(key))
-
     def exists(self, key: str) -> bool:
         """Whether the bucket has an object under this key."""
         try:
-            self._version(key)
+            self.version(key)
         except KeyMissingError:
             return False
         return True
 
     def size(self, key: str) -> int:
         """Bytes of the object. Raises: KeyMissingError."""
-        return self._version(key)[0]
+        return self.version(key)[0]
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
         """The object and its ETag. Raises: KeyMissingError."""
@@ -87,10 +76,12 @@ class S3Store(Store):
         raise AssertionError("the last try returns or raises")
 
     def write(self, key: str, data: bytes) -> None:
-        """Put the object, whatever was there."""
+        """Put the object, whatever was there, and see that it has arrived."""
         name = self._name(key)
         with translated(self._at, key):
-            self._at.client.put_object(Bucket=self._at.bucket, Key=name, Body=data)
+            answer = self._at.client.put_object(Bucket=self._at.bucket, Key=name, Body=data)
+        if answer.get("ETag") != etag_of([data]):
+            self._compare(key, len(data), hashlib.sha256(data).hexdigest())
 
     def create(self, key: str, data: bytes) -> str | None:
         """Put with If-None-Match: *."""
@@ -175,13 +166,39 @@ class S3Store(Store):
                 )
 
     def upload(self, path: Path, key: str) -> None:
-        """Send a local file, in parts where it is large."""
-        name = self._name(key)
+        """Send a local file, in parts where it is large, and see that it has arrived."""
+        name, size = self._name(key), readable(path).stat().st_size
         transfer = TransferConfig(
-            multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
+            multipart_threshold=LEAST_MULTIPART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=4,
         )
         with translated(self._at, key):
-            self._at.client.upload_file(str(readable(path)), self._at.bucket, name, Config=transfer)
+            self._at.client.upload_file(str(path), self._at.bucket, name, Config=transfer)
+        stored_bytes, etag = self.version(key)
+        with path.open("rb") as file:
+            part = PART_BYTES if size >= LEAST_MULTIPART_BYTES else max(size, 1)
+            expected = etag_of(iter(lambda: file.read(part), b"") if size else [b""])
+            if stored_bytes == size and etag == expected:
+                return
+            file.seek(0)
+            self._compare(key, size, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def _compare(self, key: str, size_bytes: int, sha256: str) -> None:
+        """Read what was written, where its ETag is no MD5 or another one, and compare.
+
+        Raises: StoreAwayError if the bytes are others, which a further try may mend.
+        """
+        try:
+            stored_bytes = self.version(key)[0]
+            whole = stored_bytes == size_bytes and self.sha256(key) == sha256
+        except KeyMissingError:
+            stored_bytes, whole = 0, False
+        if not whole:
+            raise StoreAwayError(
+                f"{key} did not arrive whole in {self.uri}: {stored_bytes} bytes are there instead "
+                f"of {size_bytes}, or others; check the server's disk and log"
+            )
 
     def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
         """Copy within the server, what makes the folder valid last."""
@@ -199,26 +216,42 @@ class S3Store(Store):
     def _copy(self, source: str, target: str) -> None:
         origin = {"Bucket": self._at.bucket, "Key": self._name(source)}
         with translated(self._at, source):
-            self._at.client.copy(origin, self._at.bucket, self._name(target))
+            self._at.client.copy(origin, self._at.bucket, self._name(target), Config=COPIED_WHOLE)
 
-    def _version(self, key: str) -> tuple[int, str]:
+    def version(self, key: str) -> tuple[int, str]:
         name = self._name(key)
         with translated(self._at, key):
             answer = self._at.client.head_object(Bucket=self._at.bucket, Key=name)
         return answer["ContentLength"], answer["ETag"]
 
-    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+    def read_range(self, key: str, start: int, stop: int, version: str) -> bytes:
+        """Bytes `start` to `stop` of one version of the object. Raises: ObjectChangedError."""
+        name, span = self._name(key), f"bytes={start}-{stop - 1}"
+        with translated(self._at, key):
+            for tries_left in reversed(range(TRANSFER_TRIES)):
+                answer = self._get(name, key, version, Range=span)
+                try:
+                    return bytes(answer["Body"].read())
+                except (BotoCoreError, OSError):  # cut half-way, which boto3 does not try again
+                    if not tries_left:
+                        raise
+        raise AssertionError("the last try returns or raises")
+
+    def _get(self, name: str, key: str, version: str, **span: str) -> Any:
+        try:
+            return self._at.client.get_object(
+                Bucket=self._at.bucket, Key=name, IfMatch=version, **span
+            )
+        except ClientError as error:
+            if error_code(error) not in ("PreconditionFailed", "412"):
+                raise
+            raise ObjectChangedError(key) from error
+
+    def chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
         name = self._name(key)
         span = {"Range": f"bytes={offset}-"} if offset else {}
         with translated(self._at, key):
-            try:
-                answer = self._at.client.get_object(
-                    Bucket=self._at.bucket, Key=name, IfMatch=version, **span
-                )
-            except ClientError as error:
-                if error_code(error) not in ("PreconditionFailed", "412"):
-                    raise
-                raise ObjectChangedError(key) from error
+            answer = self._get(name, key, version, **span)
         try:
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
         except (BotoCoreError, OSError) as error:
@@ -230,3 +263,16 @@ class S3Store(Store):
     def _folder(self, prefix: str) -> str:
         folder = joined(self._at.prefix, checked_prefix(prefix)).rstrip("/")
         return f"{folder}/" if folder else ""
+
+
+def etag_of(parts: Iterable[bytes]) -> str:
+    """The ETag that S3 gives to these parts: the MD5 of one, of several that of their MD5s.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html; objects that a key service
+    encrypts have others.
+    """
+    digests = [hashlib.md5(part, usedforsecurity=False).digest() for part in parts]
+    if len(digests) == 1:
+        return f'"{digests[0].hex()}"'
+    whole = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+    return f'"{whole}-{len(digests)}"'

@@ -1,32 +1,31 @@
-"""How a bucket is reached: address, credentials, time limits, a boto3 client and pyarrow's twin."""
+"""How a bucket is reached: address, credentials, time limits, and the one client for all of it."""
 
 import functools
 import os
+import random
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.loaders
 import botocore.session
 from botocore.config import Config
-from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import ConnectionError, HTTPClientError
 
 from cifarray.errors import StoreAddressError, StoreAwayError
 from cifarray.store.keys import checked_prefix, joined
-from cifarray.store.s3_errors import no_answer, translated
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+from cifarray.store.s3_errors import BUSY, no_answer, translated
 
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
 """Bounds what those three do not: name look-ups, hosts with many addresses, credential servers."""
-CONNECT_S, READ_S, ATTEMPTS, ARROW_ATTEMPTS = 5, 60, 10, 6
-"""For work, which outlives a server that restarts: so many attempts take some 10 to 30 s."""
-RENEWED = frozenset({"iam-role", "container-role", "assume-role-with-web-identity", "sso"})
-"""Kinds of passing credentials, as botocore calls them, that pyarrow finds and renews by itself."""
+CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
+"""For work: so many attempts at each request; for longer than that, `PatientStore` waits."""
+LONGEST_PAUSE_S = 4.0
+JITTER = random.Random()
+"""Of its own: botocore's would move the random numbers that a training in this process draws."""
 
 
 class Connection:
@@ -40,7 +39,6 @@ class Connection:
         self._lock = threading.RLock()
         self._session: Any = None
         self._working_client: Any = None
-        self._arrow: tuple[Any, FileSystem] | None = None
 
     def check(self) -> None:
         """List one object. Raises: StoreError, within 15 s, that says what to do."""
@@ -85,7 +83,7 @@ class Connection:
         config = Config(
             connect_timeout=connect_s,
             read_timeout=read_s,
-            retries={"mode": "standard", "total_max_attempts": attempts},
+            retries={"mode": "standard", "total_max_attempts": 1},
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -94,44 +92,29 @@ class Connection:
         # Every other AWS client reads this variable; boto3 reads AWS_DEFAULT_REGION alone.
         asked = os.environ.get("AWS_REGION") or self._session.region_name
         region = self.region or asked or "us-east-1"
-        return self._session.client(
+        client = self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config
         )
+        client.meta.events.register("needs-retry.s3", functools.partial(_pause_s, attempts))
+        return client
 
-    def filesystem(self) -> "FileSystem":
-        """Arrow's S3 filesystem with the credentials, region and endpoint that boto3 found."""
-        client = self.client
-        with translated(self), self._lock:
-            credentials = self._session.get_credentials()
-            frozen = credentials.get_frozen_credentials()
-            if self._arrow is None or self._arrow[0] != frozen:
-                self._arrow = frozen, self._arrow_filesystem(client, credentials, frozen)
-            return self._arrow[1]
 
-    def _arrow_filesystem(self, client: Any, credentials: Any, frozen: Any) -> "FileSystem":
-        from pyarrow.fs import AwsStandardS3RetryStrategy
+def _pause_s(
+    most: int, attempts: int, response: Any = None, caught_exception: Any = None, **_: Any
+) -> float | None:
+    """Seconds until a request is sent again; None if it is not.
 
-        from cifarray.store.s3_filesystem import KeylessFileSystem
-
-        at = urlsplit(self.endpoint or client.meta.endpoint_url)
-        is_aws = (at.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        keys = {
-            "access_key": frozen.access_key,
-            "secret_key": frozen.secret_key,
-            "session_token": frozen.token,
-        }
-        if isinstance(credentials, RefreshableCredentials) and credentials.method in RENEWED:
-            keys = {}  # keys given here would end within the hour; pyarrow renews these by itself
-        return KeylessFileSystem(
-            (self.uri, self.endpoint),
-            **keys,
-            region=self.region,
-            scheme=at.scheme or "https",
-            endpoint_override=None if is_aws else at.netloc,
-            connect_timeout=CONNECT_S,
-            request_timeout=READ_S,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),
-        )
+    Called by botocore after each attempt, in place of its own rule.
+    """
+    if attempts >= most:
+        return None
+    if caught_exception is not None:
+        passing = isinstance(caught_exception, (HTTPClientError, ConnectionError))
+    else:
+        status, parsed = (response[0].status_code, response[1]) if response else (0, {})
+        code = parsed.get("Error", {}).get("Code")
+        passing = status in (429, 500, 502, 503, 504) or code in BUSY
+    return JITTER.uniform(0.0, min(LONGEST_PAUSE_S, 0.1 * 2**attempts)) if passing else None
 
 
 @functools.cache

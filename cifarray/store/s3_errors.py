@@ -44,7 +44,7 @@ EXPIRED = frozenset(
 FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "ENOSPC"})
 """What servers say that have no space left."""
 BUSY = frozenset(
-    {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestTimeTooSkewed"}
+    {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"}
     | {"Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequests", "429", "408"}
 )
 """What servers say that may do the same a moment later."""
