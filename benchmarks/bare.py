@@ -32,7 +32,7 @@ def main(uri: str, name_or_path: str, threads: str, *sets: str) -> None:
         split: str, positions: Positions, column: str, order_seed: int | None
     ) -> Iterator[pa.Table]:
         for group in plan_reads(manifest, split, positions):
-            yield read_group(store.spec, group, ("image", column, "row_id"))
+            yield read_group(store, group, ("image", column, "row_id"))
 
     torch.set_num_threads(int(threads))
     selection = select_rows(store, manifest, job)

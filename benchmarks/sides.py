@@ -60,7 +60,7 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
 
         def read(split: str, positions: Any, column: str, seed: int | None) -> Iterator[Any]:
             for group in plan_reads(manifest, split, positions):
-                yield read_group(store.spec, group, ("image", column, "row_id"))
+                yield read_group(store, group, ("image", column, "row_id"))
 
         torch.set_num_threads(threads)
         rows = RowSource(

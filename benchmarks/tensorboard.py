@@ -83,7 +83,7 @@ def read(
     """The rows, row group by row group, in stored order."""
     del seed
     for group in plan_reads(manifest, split, positions):
-        yield read_group(store.spec, group, ("image", label, "row_id"))
+        yield read_group(store, group, ("image", label, "row_id"))
 
 
 if __name__ == "__main__":

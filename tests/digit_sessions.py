@@ -50,7 +50,7 @@ def shard_reader(store: Store, manifest: Manifest, side: int | None = None) -> S
         if order_seed is not None:
             reads = [reads[i] for i in np.random.default_rng(order_seed).permutation(len(reads))]
         for group in reads:
-            yield read_group(store.spec, group, ("image", label_column, "row_id"))
+            yield read_group(store, group, ("image", label_column, "row_id"))
 
     return read
 

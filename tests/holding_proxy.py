@@ -1,6 +1,7 @@
-"""An HTTP proxy on loopback that holds requests: whole ones, or with half of the body sent on."""
+"""An HTTP proxy on loopback that holds requests, whole or half sent, or lets them fail."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,17 @@ class Request:
         return text in self.path or (self.deletes and text.encode() in self.body)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What becomes of a request instead of its answer."""
+
+    kind: Literal["answer", "reset", "cut", "lost answer", "slow"]
+    """answer: this status, unasked; reset: no answer; cut: half of the answer's body; lost answer:
+    the server does it and nobody hears; slow: a second later."""
+    status: int = 503
+    code: str = "ServiceUnavailable"
+
+
 @dataclass
 class Held:
     """A request that has been held; the status of its answer once it has been let go."""
@@ -52,6 +64,10 @@ class HoldingProxy:
     wanted: Callable[[Request], bool] | None = None
     held: list[Held] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
+    fault: Callable[[Request], Fault | None] = lambda request: None
+    """What goes wrong with a request; asked once for each."""
+    faults: list[Request] = field(default_factory=list)
+    """Requests that went wrong."""
 
     def hold(self, wanted: Callable[[Request], bool], how: Literal["half", "whole"]) -> None:
         """Hold what is wanted: before any of it reaches the server, or with half of it there."""
@@ -99,6 +115,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Pass one request on, in time or later, and its answer back."""
         body = self._body()
         request = Request(self.command, self.path, body)
+        fault = self.proxy.fault(request)
+        if fault is not None:
+            self.proxy.faults.append(request)
+            if fault.kind == "reset":
+                self.close_connection = True
+                return
+            if fault.kind == "answer":
+                told = f"<Error><Code>{fault.code}</Code><Message>as told</Message></Error>"
+                self._answer(fault.status, [("Content-Type", "application/xml")], told.encode())
+                return
+            if fault.kind == "slow":
+                time.sleep(1.0)
         held = self.proxy.take(request)
         at = urlsplit(self.proxy.upstream)
         server = HTTPConnection(at.hostname or "", at.port, timeout=PATIENCE_S)
@@ -120,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
             if held:
                 held.status = answer.status
                 held.answered.set()
+            if fault is not None and fault.kind in ("cut", "lost answer"):
+                self.close_connection = True
+                if fault.kind == "cut":
+                    self._answer(answer.status, answer.getheaders(), content, half=True)
+                return
             with suppress(OSError):  # who asked may have given up
                 self._answer(answer.status, answer.getheaders(), content)
         finally:
@@ -144,7 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy.held.append(held)
         self.proxy.released.wait(PATIENCE_S)
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], content: bytes, half: bool = False
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in (*OF_THIS_HOP, "content-length", "transfer-encoding"):
@@ -154,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if half else content)
 
     def log_message(self, *args: object) -> None:
         """Keep the test's output clean."""

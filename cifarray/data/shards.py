@@ -17,7 +17,6 @@ from cifarray.data.decoding import with_squares
 from cifarray.data.manifest import Manifest, dataset_prefix
 from cifarray.data.rows import decoded_shape
 from cifarray.data.selection import STORED_SPLIT, Positions
-from cifarray.spec.profile import StoreSpec
 from cifarray.store import Store
 
 TASK_BYTES = 32 << 20
@@ -71,9 +70,9 @@ def plan_reads(
     return reads
 
 
-def read_group(store_spec: StoreSpec, read: GroupRead, columns: tuple[str, ...]) -> pa.Table:
+def read_group(store: Store, read: GroupRead, columns: tuple[str, ...]) -> pa.Table:
     """One row group's wanted rows, their images as pixels of one size."""
-    with Store.open(store_spec.uri, store_spec.endpoint).open_input(read.key) as source:
+    with store.open_input(read.key) as source:
         table = pq.ParquetFile(source).read_row_group(read.row_group, columns=list(columns))
     if len(read.rows) < table.num_rows:
         table = table.take(pa.array(read.rows, type=pa.int64()))
@@ -83,7 +82,7 @@ def read_group(store_spec: StoreSpec, read: GroupRead, columns: tuple[str, ...])
 class RowGroups(Datasource):
     """Ray Data's view of a list of row-group reads; neighbours share a task up to TASK_BYTES."""
 
-    def __init__(self, store: StoreSpec, reads: list[GroupRead], columns: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, reads: list[GroupRead], columns: tuple[str, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store, self._reads, self._columns = store, reads, columns
 
@@ -153,7 +152,7 @@ def read_shard(
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns of no bars
-    source = RowGroups(store.spec, reads, ("image", label_column, "row_id"))
+    source = RowGroups(store, reads, ("image", label_column, "row_id"))
     dataset = ray.data.read_datasource(
         source, num_cpus=TASK_CPUS, override_num_blocks=len(source.tasks())
     )

@@ -13,6 +13,7 @@ from cifarray.errors import CifarrayError, JobError
 from cifarray.runs import Run
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
+from cifarray.store.patience import RUN_S
 from cifarray.submit.new_run import record_request
 
 
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
     options = parser.parse_args(arguments)
     try:
-        store = Store.open(options.store, options.endpoint)
+        # Nothing is known yet of the run's own patience.
+        store = Store.open(options.store, options.endpoint).patient(RUN_S)
         if given := os.environ.get(REQUEST_VARIABLE):
             record_request(store, _read(given))
         return execute(Run.open(store, options.run))

@@ -11,12 +11,13 @@ from cifarray.store import Store
 from cifarray.training.board import carry_histograms
 from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint_store import (
+    CHECKPOINTS,
     StoredCheckpoint,
     best_good,
     newest_good,
     stored_checkpoints,
 )
-from cifarray.tuning.sweep import FOLDER as TRIALS
+from cifarray.training.work import TRIALS
 
 TRIES = 10
 """How often an attempt that still lives may change what is being copied."""
@@ -62,7 +63,7 @@ def _copy_training(store: Store, earlier: str, prefix: str, metric: str, number:
             assert found.folder
             name = found.key.rpartition("/")[2]
             for file in (STATE_FILE, PROOF_FILE):  # the bytes that were checked, not what is there
-                target = f"{prefix}/checkpoints/from-attempt-{number}/{name}/{file}"
+                target = f"{prefix}/{CHECKPOINTS}/from-attempt-{number}/{name}/{file}"
                 store.upload(found.folder / file, target)
     if newest is None:
         return ""

@@ -21,6 +21,7 @@ from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
 from cifarray.spec.profile import Profile
+from cifarray.store.patience import PERSON_S
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, last_line, train
 from cifarray.tuning.sweep import sweep
@@ -35,6 +36,8 @@ and they find the wrong one where two run."""
 
 def execute(run: Run) -> int:
     """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
+    store = run.store.patient(run.spec().profile.store_patience_s)
+    run = Run(store, run.id)
     state = run.status().state
     if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
@@ -54,6 +57,7 @@ def execute(run: Run) -> int:
         except LeaseLostError as error:
             print(f"error: {error}", flush=True)
         except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
+            store.shorten(PERSON_S)  # who asked for the end waits for it
             _close(attempt, "stopped", None)
         except CifarrayError as error:
             _close(attempt, "failed", str(error))

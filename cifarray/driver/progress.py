@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cifarray.errors import LeaseLostError, StoreError
+from cifarray.errors import KeyMissingError, LeaseLostError, StoreDamagedError, StoreError
 from cifarray.runs import Attempt, read_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.metrics import is_better
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
-from cifarray.training.work import FAILURES
-from cifarray.tuning.sweep import FOLDER as TRIALS
+from cifarray.training.work import FAILURES, TRIALS, WAITING_FILE
 from cifarray.tuning.trials import TrialRecord, best_trial, read_trials
 
 POLL_S = 3.0
@@ -42,7 +41,8 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[Callable[[str], None]]:
             ended = over.wait(POLL_S)  # and once more at the end, for what came last
             try:
                 progress, best = news_of(attempt.run.store, attempt.prefix, spec.job)
-                news = progress | ({"waits_for": waits_for} if waits_for else {}), best
+                waits = waits_for or workers_wait_for(attempt.run.store, attempt.prefix)
+                news = progress | ({"waits_for": waits} if waits else {}), best
                 if news != told or attempt.lost.is_set():
                     attempt.heartbeat(*news)
                     told = news
@@ -88,6 +88,16 @@ def failures_of(store: Store, prefix: str) -> dict[str, Any]:
     """How often workers were replaced in this attempt, and why the last time."""
     found = sorted(entry.key for entry in store.list(f"{prefix}/{FAILURES}"))
     return {"failures": len(found), "last_failure": store.read_json(found[-1])} if found else {}
+
+
+def workers_wait_for(store: Store, prefix: str) -> str:
+    """What the attempt's workers have left word of that they wait for; empty if for nothing."""
+    try:
+        found = store.read_json(f"{prefix}/{WAITING_FILE}")
+    except (KeyMissingError, StoreDamagedError):
+        return ""
+    waits_for = found.get("waits_for") if isinstance(found, dict) else None
+    return waits_for.removeprefix("waiting for ") if isinstance(waits_for, str) else ""
 
 
 def trials_of(job: Job) -> int:

@@ -114,6 +114,8 @@ class Profile(Record):
     """How often a dead worker is replaced before the run fails."""
     worker_start_timeout_s: float = Field(default=300.0, gt=0.0)
     store: StoreSpec = StoreSpec()
+    store_patience_s: float = Field(default=1800.0, ge=0.0)
+    """How long a run waits for a store that is away or full before it fails."""
     address: str | None = None
     """GCS address (host:port) of a node that the user started; None: cifarray starts its own."""
     dashboard: str | None = None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
-    from cifarray.store.patience import Tell
+    from cifarray.store.patience import PatientStore, Tell
 
 TRANSFER_TRIES = 5
 """How often a transfer that gets nowhere is taken up again before it counts as failed."""
@@ -78,7 +78,7 @@ class Store(ABC):
 
         return PatientStore(LocalStore(uri.removeprefix("file://")))
 
-    def patient(self, limit_s: float, tell: "Tell | None" = None) -> "Store":
+    def patient(self, limit_s: float, tell: "Tell | None" = None) -> "PatientStore":
         """The same store, whose operations wait up to `limit_s` while it is away or full.
 
         `tell` hears of a wait when it begins, and None once it is over.

@@ -54,29 +54,32 @@ class PatientStore(Store):
     """The same store, whose every operation is tried again while it is away or full.
 
     The limit counts from when it went away, over all operations and threads: what fails after that
-    fails at once until the store answers again. A store that has never answered is more likely
-    misspelled than away; with `limit_s` for a person that is said at once.
+    fails at once until the store answers again. To a person a store that has never answered is said
+    to be away at once, since its address is more likely misspelled.
     """
 
     def __init__(self, behind: Store, limit_s: float = PERSON_S, tell: Tell | None = None) -> None:
         self._behind = behind
-        self._limit_s = limit_s
+        self.limit_s = limit_s
+        self._is_a_run = limit_s > PERSON_S
         self._tell = tell or (in_the_log if self._is_a_run else lambda wait: None)
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._has_answered = False
         self.uri, self.endpoint = behind.uri, behind.endpoint
 
-    @property
-    def _is_a_run(self) -> bool:
-        return self._limit_s > PERSON_S
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_patient, (self.uri, self.endpoint, self._limit_s)
+        return open_patient, (self.uri, self.endpoint, self.limit_s)
 
     def patient(self, limit_s: float, tell: Tell | None = None) -> "PatientStore":
         """The same store with another patience."""
-        return PatientStore(self._behind, limit_s, tell)
+        again = PatientStore(self._behind, limit_s, tell)
+        again._has_answered = self._has_answered
+        return again
+
+    def shorten(self, limit_s: float) -> None:
+        """Wait no longer than this from now on, as when a person has asked the process to end."""
+        self.limit_s = min(self.limit_s, limit_s)
 
     def _patiently(self, operation: Callable[[], T]) -> T:
         """The operation's result, as soon as the store gives one."""
@@ -111,7 +114,7 @@ class PatientStore(Store):
         if not may_wait:
             self._forget()
             raise error
-        if waited_s >= self._limit_s:
+        if waited_s >= self.limit_s:
             kind = type(error)
             raise kind(f"{error}; it was waited for {waited_s:.0f} s") from error
         if begins:

@@ -6,10 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cifarray.errors import CheckpointError, KeyMissingError, StoreDamagedError
+from cifarray.errors import (
+    CheckpointError,
+    KeyMissingError,
+    StoreDamagedError,
+    StoreRefusedError,
+)
+from cifarray.runs.folders import check_index
 from cifarray.spec.metrics import is_better
 from cifarray.store import Store
 from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, write_checkpoint
+
+CHECKPOINTS = "checkpoints"
+"""Folder of an attempt's or a trial's checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +46,34 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
     return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
 
 
-def keep(store: Store, prefix: str, state: dict[str, Any], metric: str) -> None:
+def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: str) -> None:
     """Store a checkpoint of the state's last epoch; of all below the prefix best and last remain.
 
-    The best is the one with the best metric, of equals the latest.
+    The best is the one with the best metric, of equals the latest. Nothing is deleted before the
+    new one is seen to be there. Raises: StoreError.
     """
-    record = state["history"][-1]
-    key = f"{prefix}/checkpoint_{record['epoch']:06d}"
+    record, key = state["history"][-1], f"{prefix}/{CHECKPOINTS}/{name}"
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), state, record)
-        for name in (STATE_FILE, PROOF_FILE):
-            store.upload(Path(folder) / name, f"{key}/{name}")
+        for file in (STATE_FILE, PROOF_FILE):
+            store.upload(Path(folder) / file, f"{key}/{file}")
+    if problems := check_index(store, key, deep=False, index=PROOF_FILE):
+        raise StoreDamagedError(
+            f"the checkpoint of epoch {record['epoch']} did not stay in {store.uri}: "
+            f"{problems[0]}; the ones before it are kept"
+        )
     found = stored_checkpoints(store, prefix)
     kept = {key, *(best.key for best in by_metric(found, metric)[:1])}
     for other in (checkpoint.key for checkpoint in found if checkpoint.key not in kept):
-        store.delete_folder(other)
+        try:
+            store.delete_folder(other)
+        except StoreRefusedError as error:  # it costs space, and no epoch
+            print(f"warning: the checkpoint {other} stays: {error}", flush=True)
+
+
+def checkpoint_name(epoch: int, life: str) -> str:
+    """Folder of an epoch's checkpoint; `life` differs between those that write the same epoch."""
+    return f"epoch_{epoch:06d}_{life}"
 
 
 def fetch(store: Store, key: str, folder: Path) -> Path:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,15 +28,18 @@ from cifarray.errors import (
     KeyMissingError,
     NoGpuError,
     RunFailedError,
+    StoreError,
 )
 from cifarray.models.code import unpack_code
 from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
 from cifarray.reporting.layers import Layer
+from cifarray.runs.status import now
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.patience import Wait, in_the_log
 from cifarray.training.checkpoint import read_state
 from cifarray.training.checkpoint_store import fetch, newest_good
 from cifarray.training.loop import Record
@@ -48,6 +51,10 @@ from cifarray.training.session import Session
 OUTCOME_FILE = "outcome.json"
 FAILURES = "failures"
 """Folder with a record for every time that workers failed."""
+TRIALS = "trials"
+"""Folder of a sweep's attempt with a folder for each trial."""
+WAITING_FILE = "waiting.json"
+"""What the attempt's workers wait for, as far as that can be written."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,9 @@ class Work:
         return self.run.profile
 
     def open_store(self) -> Store:
-        """The store that it reads from and writes to."""
-        return Store.open(self.store.uri, self.store.endpoint)
+        """The store that it reads from and writes to, which it waits for as the profile says."""
+        limit_s = self.profile.store_patience_s
+        return _store_of_a_run(self.store.uri, self.store.endpoint, limit_s, attempt_prefix(self))
 
 
 def attempt_of(work: Work) -> str:
@@ -77,9 +85,32 @@ def attempt_of(work: Work) -> str:
     return work.folder.split("/attempts/")[1].split("/")[0]
 
 
+def attempt_prefix(work: Work) -> str:
+    """Key prefix of the attempt to which the work belongs, a trial's work too."""
+    return work.folder.partition(f"/{TRIALS}/")[0]
+
+
 def trial_of(work: Work) -> str:
     """The id of the trial in whose folder the work writes; empty outside a sweep."""
-    return work.folder.partition("/trials/")[2]
+    return work.folder.partition(f"/{TRIALS}/")[2]
+
+
+@cache
+def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, prefix: str) -> Store:
+    """One for all that this process does for a run: it waits as one, and connects once."""
+    opened = Store.open(uri, endpoint)
+    key = f"{prefix}/{WAITING_FILE}"
+
+    def tell(wait: Wait | None) -> None:
+        in_the_log(wait)
+        with suppress(StoreError):  # a store that is full or slow may still take this
+            if wait is None:
+                opened.delete([key])
+            else:
+                at_once = opened.patient(0.0)
+                at_once.write_json(key, {"waits_for": str(wait), "at": now()})
+
+    return opened.patient(limit_s, tell)
 
 
 def open_session(

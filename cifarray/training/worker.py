@@ -1,6 +1,7 @@
 """The adapter to Ray Train: runs a session on every worker, keeps its checkpoints in the store."""
 
 import logging
+import math
 import os
 import secrets
 import tempfile
@@ -14,13 +15,11 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train import Checkpoint as RayCheckpoint
 from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 from ray.train.v2.api.config import (
-    CheckpointConfig,
     FailureConfig,
     LoggingConfig,
     RunConfig,
@@ -38,10 +37,8 @@ from cifarray.errors import (
 )
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.folders import write_metrics
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.training.board import Board
-from cifarray.training.checkpoint import write_checkpoint
-from cifarray.training.checkpoint_store import best_good
+from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
 from cifarray.training.ranks import from_rank_0, world
 from cifarray.training.session import Session
 from cifarray.training.work import (
@@ -60,6 +57,9 @@ from cifarray.training.work import (
     write_refusal,
 )
 
+COLLECTIVE_TIMEOUT_S = 1800
+"""How long a rank waits for the others, where none of them waits for the store."""
+
 
 def train(work: Work) -> None:
     """Train a job on `world_size` workers, going on from the folder's newest whole checkpoint.
@@ -67,21 +67,31 @@ def train(work: Work) -> None:
     At its end every split is evaluated from the best checkpoint; see `write_outcome`.
     Raises: RunFailedError.
     """
-    _fit(work, partial(on_worker, _train_and_evaluate, work), work.job.metric)
+    _fit(work, partial(on_worker, _train_and_evaluate, work))
 
 
 def evaluate(work: Work, checkpoint_key: str) -> None:
     """Evaluate every split from one checkpoint of the store on `world_size` workers."""
     part = partial(_evaluate_on_worker, checkpoint_key)
-    _fit(work, partial(on_worker, part, work), None)
+    _fit(work, partial(on_worker, part, work))
 
 
-def _fit(work: Work, function: Any, metric: str | None) -> None:
-    trainer = torch_trainer(work, function, metric, name=f"{work.run.run_id}-{attempt_of(work)}")
+def _fit(work: Work, function: Any) -> None:
     try:
-        trainer.fit()
+        fit_on_workers(work, function, name=f"{work.run.run_id}-{attempt_of(work)}")
     except TrainingFailedError as error:
         raise RunFailedError(f"training failed: {root_cause(error)}") from error
+
+
+def fit_on_workers(
+    work: Work, function: Any, name: str, callbacks: list[Any] | None = None
+) -> None:
+    """Run the function on the profile's workers until all have returned.
+
+    Raises: RunFailedError for a refusal that they left, TrainingFailedError.
+    """
+    with tempfile.TemporaryDirectory(prefix="cifarray-train-") as scratch:
+        torch_trainer(work, function, name, Path(scratch), callbacks).fit()
     raise_refusal(work)
 
 
@@ -98,10 +108,14 @@ def on_worker(part: Callable[[Work], None], work: Work) -> None:
 
 
 def torch_trainer(
-    work: Work, function: Any, metric: str | None, name: str, callbacks: list[Any] | None = None
+    work: Work, function: Any, name: str, scratch: Path, callbacks: list[Any] | None = None
 ) -> TorchTrainer:
-    """A TorchTrainer of the profile's workers that keeps the best and the last checkpoint."""
-    profile, store = work.profile, work.open_store()
+    """A TorchTrainer of the profile's workers.
+
+    Train's own storage is a folder of the driver's machine that nothing is read from: checkpoints
+    go through our store, and what a new worker group goes on from is read there.
+    """
+    profile = work.profile
     os.environ.setdefault(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
     )
@@ -109,12 +123,10 @@ def torch_trainer(
     resources = {"CPU": profile.cpus_per_worker}
     if profile.gpus_per_worker:
         resources["GPU"] = profile.gpus_per_worker
-    keep = CheckpointConfig()
-    if metric is not None:
-        keep = CheckpointConfig(1, metric, EPOCH_METRICS[metric])  # Ray keeps the last one too
     return TorchTrainer(
         function,
-        torch_config=Torch(),
+        # Ranks wait for the one that waits for the store.
+        torch_config=Torch(timeout_s=COLLECTIVE_TIMEOUT_S + math.ceil(profile.store_patience_s)),
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
             # A pod is made for one worker; packed, two would share what one was given.
@@ -124,13 +136,11 @@ def torch_trainer(
         ),
         run_config=RunConfig(  # type: ignore[arg-type]  # Train's own, which Ray's stub lacks
             name=name,
-            storage_path=store.path(f"{work.folder}/checkpoints"),
-            storage_filesystem=store.filesystem(),
+            storage_path=str(scratch),
             # The second counts workers that find no room: without a limit a run waits for ever.
             failure_config=FailureConfig(
                 max_failures=profile.max_failures, controller_failure_limit=profile.max_failures
             ),
-            checkpoint_config=keep,
             callbacks=[*(callbacks or ()), FailureLog(work)],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
@@ -222,14 +232,13 @@ def _train(work: Work, live: LiveMetrics) -> Session:
             write_metrics(store, work.folder, session.history)
             board.show(session)
         refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
-        name = f"epoch_{record['epoch']:06d}_{life}"
-        with live.keeping_checkpoint(), tempfile.TemporaryDirectory() as folder:
-            checkpoint, state = None, session.state()
+        name = checkpoint_name(record["epoch"], life)
+        with live.keeping_checkpoint():
+            state = session.state()
             if world()[0] == 0:
                 print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
-                write_checkpoint(Path(folder), state, record)
-                checkpoint = RayCheckpoint.from_directory(folder)
-            ray.train.report(record, checkpoint=checkpoint, checkpoint_dir_name=name)
+                keep(store, work.folder, name, state, work.job.metric)
+            ray.train.report(record)
     if world()[0] == 0:
         write_metrics(store, work.folder, session.history)
         board.show(session)

@@ -1,6 +1,7 @@
 """The adapter to Ray Tune: searches a job's space, stops weak trials, and goes on after a crash."""
 
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,21 +25,26 @@ from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.training.board import Board
-from cifarray.training.checkpoint_store import StoredCheckpoint, best_good, keep
+from cifarray.training.checkpoint_store import (
+    StoredCheckpoint,
+    best_good,
+    checkpoint_name,
+    keep,
+)
 from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
+    TRIALS,
     Work,
     attempt_of,
     cores,
     in_words,
     open_rows,
     open_session,
-    raise_refusal,
     refuse_divergence,
     refuse_without_gpus,
     resume,
 )
-from cifarray.training.worker import torch_trainer, train_only
+from cifarray.training.worker import fit_on_workers, train_only
 from cifarray.tuning.trials import (
     ENDED_FILE,
     TRIAL_FILE,
@@ -50,7 +56,6 @@ from cifarray.tuning.trials import (
     trial_job,
 )
 
-FOLDER = "trials"
 CASE = "case"
 """Key of a trial's fields where they were given as a whole."""
 TUNE_SETTINGS = {
@@ -80,7 +85,7 @@ def sweep(work: Work) -> SweepResult:
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     store = work.open_store()
-    path, filesystem = store.path(f"{work.folder}/{FOLDER}"), store.filesystem()
+    path, filesystem = store.path(f"{work.folder}/{TRIALS}"), store.filesystem()
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, work=work), trial_resources(work)
     )
@@ -94,7 +99,7 @@ def sweep(work: Work) -> SweepResult:
             param_space=None if spec.search == "optuna" else search_space(work.job),
             tune_config=tune_config(work),
             run_config=tune.RunConfig(
-                name=FOLDER,
+                name=TRIALS,
                 storage_path=store.path(work.folder),
                 storage_filesystem=filesystem,
                 verbose=0,
@@ -109,7 +114,7 @@ def sweep(work: Work) -> SweepResult:
 
 def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     store, spec = work.open_store(), spec_of(work.job)
-    folder = f"{work.folder}/{FOLDER}"
+    folder = f"{work.folder}/{TRIALS}"
     errors = {
         trial_id: str(result.error).strip().splitlines()[-1]
         for result in results
@@ -212,7 +217,7 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     """What each trial's process runs: the job with the trial's values in their fields."""
     trial_id = tune.get_context().get_trial_id()
     params = params.get(CASE, params)
-    folder = f"{work.folder}/{FOLDER}/{trial_id}"
+    folder = f"{work.folder}/{TRIALS}/{trial_id}"
     trial = replace(work, job=trial_job(work.job, params), folder=folder)
     trial = replace(trial, world_size=spec_of(work.job).workers_per_trial)
     store = work.open_store()
@@ -226,8 +231,7 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
         else:
             name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
             callbacks = [TuneReportCallback()]
-            torch_trainer(trial, partial(train_only, trial), metric, name, callbacks).fit()
-            raise_refusal(trial)
+            fit_on_workers(trial, partial(train_only, trial), name, callbacks)
     except RunFailedError as error:  # for a search that is a result: a learning rate too high
         ended = {"state": "failed", "error": str(error)}
     store.write_json(f"{folder}/{ENDED_FILE}", ended)
@@ -264,13 +268,15 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, trial.folder, Path(scratch))
     board, before = Board(store, trial.folder), len(session.history)
+    life = secrets.token_hex(2)
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
         write_metrics(store, trial.folder, session.history)
         board.show(session)
         refuse_divergence(session.history)
         with live.keeping_checkpoint():
-            keep(store, trial.folder, session.state(), metric)
+            name = checkpoint_name(record["epoch"], life)
+            keep(store, trial.folder, name, session.state(), metric)
         tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
         write_metrics(store, trial.folder, session.history)
@@ -290,7 +296,7 @@ class _Endings(tune.Callback):
         print(f"trial {trial.trial_id}  epoch {result['epoch']}  {in_words(result)}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ended = f"{self.work.folder}/{FOLDER}/{trial.trial_id}/{ENDED_FILE}"
+        ended = f"{self.work.folder}/{TRIALS}/{trial.trial_id}/{ENDED_FILE}"
         store = self.work.open_store()
         if not store.exists(ended):
             store.write_json(ended, {"state": "stopped early"})

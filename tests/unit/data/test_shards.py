@@ -32,7 +32,7 @@ def selected(digits: Digits, rows: int | None) -> Selection:
 
 def tables(digits: Digits, split: str, positions: Positions) -> Iterator[pa.Table]:
     for read in plan_reads(digits.manifest, split, positions):
-        yield read_group(digits.store.spec, read, COLUMNS)
+        yield read_group(digits.store, read, COLUMNS)
 
 
 def row_ids(parts: list[pa.Table]) -> list[int]:
@@ -87,7 +87,7 @@ def test_validation_is_read_from_the_stored_train_split(digits: Digits):
 
 def test_only_the_wanted_columns_are_read(digits: Digits):
     (read,) = plan_reads(digits.manifest, "test", np.array([3]))
-    table = read_group(digits.store.spec, read, ("row_id",))
+    table = read_group(digits.store, read, ("row_id",))
     assert table.column_names == ["row_id"]
     assert table.num_rows == 1
 
@@ -95,12 +95,12 @@ def test_only_the_wanted_columns_are_read(digits: Digits):
 def test_a_file_that_is_gone_is_named(digits: Digits, tmp_path: object):
     (read,) = plan_reads(digits.manifest, "test", np.array([3]))
     with pytest.raises(StoreError, match=read.key):
-        read_group(Store.open(str(tmp_path)).spec, read, COLUMNS)
+        read_group(Store.open(str(tmp_path)), read, COLUMNS)
 
 
 def source(digits: Digits, copies: int = 1) -> RowGroups:
     reads = plan_reads(digits.manifest, "train", np.arange(1437)) * copies
-    return RowGroups(digits.store.spec, reads, COLUMNS)
+    return RowGroups(digits.store, reads, COLUMNS)
 
 
 def test_small_row_groups_share_a_task(digits: Digits):

@@ -91,7 +91,7 @@ def test_what_is_planned_is_what_is_read_and_each_row_once(store: Store, manifes
     columns = ("image", "label", "row_id")
     row_ids: list[int] = []
     for read in plan_reads(manifest, "train", positions, SIDE):
-        table = read_group(store.spec, read, columns)
+        table = read_group(store, read, columns)
         assert table["image"].type == pa.binary(SIDE * SIDE * 3)
         assert read.size_bytes == table.num_rows * SIDE * SIDE * 3
         row_ids += table["row_id"].to_pylist()
@@ -175,7 +175,7 @@ def test_a_row_that_does_not_decode_is_named_where_it_is_read(tmp_path: Path):
     _replace_first_image(tmp_path / "store" / key, bad)
     (first, *_) = plan_reads(manifest, "train", np.arange(12), SIDE)
     with pytest.raises(DatasetError, match=r"image of row_id \d+ of .*/train/part-00000"):
-        read_group(store.spec, first, ("image", "label", "row_id"))
+        read_group(store, first, ("image", "label", "row_id"))
 
 
 def _replace_first_image(path: Path, content: bytes) -> None:

@@ -1,22 +1,25 @@
 """Of the checkpoints in a store only whole ones count, newest or best first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cifarray.errors import CheckpointError
+from cifarray.errors import CheckpointError, StoreDamagedError, StoreError
 from cifarray.store import Store
 from cifarray.training.checkpoint import read_state, write_checkpoint
 from cifarray.training.checkpoint_store import (
     best_good,
+    checkpoint_name,
     fetch,
     keep,
     newest_good,
     stored_checkpoints,
 )
 from cifarray.training.session import Session
+from tests.holding_proxy import Fault, HoldingProxy, Request, holding_proxy
+from tests.s3 import S3Server
 
 FOLDER = "runs/r/attempts/1"
 TOP1 = {1: 0.5, 2: 0.9, 3: 0.7}
@@ -171,8 +174,92 @@ def test_of_kept_checkpoints_the_best_and_the_last_remain(
     remaining = []
     for epoch, top1 in enumerate((0.5, 0.9, 0.7, 0.9, 0.1), start=1):
         history.append({"epoch": epoch, "step": 10 * epoch, "validation.top1": top1})
-        keep(store, FOLDER, {**state, "epoch": epoch, "history": history}, "validation.top1")
+        _keep(store, state, history)
         remaining.append([checkpoint.epoch for checkpoint in stored_checkpoints(store, FOLDER)])
     assert remaining == [[1], [2], [3, 2], [4], [5, 4]]
     for found in stored_checkpoints(store, FOLDER):
         fetch(store, found.key, tmp_path / str(found.epoch))
+
+
+def _keep(store: Store, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    epoch = history[-1]["epoch"]
+    whole = {**state, "epoch": epoch, "history": history}
+    keep(store, FOLDER, checkpoint_name(epoch, "ab12"), whole, "validation.top1")
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[HoldingProxy]:
+    with holding_proxy(s3.endpoint) as proxy:
+        yield proxy
+
+
+FULL = Fault("answer", 507, "InsufficientStorage")
+DENIED = Fault("answer", 403, "AccessDenied")
+GONE = Fault("answer", 404, "NoSuchBucket")
+
+
+@pytest.mark.parametrize("fault", [FULL, DENIED, GONE], ids=["507", "403", "404"])
+@pytest.mark.parametrize("file", ["state.pt", "checkpoint.json"])
+def test_a_checkpoint_that_does_not_arrive_costs_none_of_the_others(
+    s3: S3Server,
+    proxy: HoldingProxy,
+    state: dict[str, Any],
+    tmp_path: Path,
+    file: str,
+    fault: Fault,
+):
+    """As on a store that is full: what is there stays, best and last, until the new one is whole."""
+    store = Store.open(s3.new_store().uri, proxy.address).patient(0.3)
+    tops = (0.5, 0.9, 0.7, 0.8)
+    history = [
+        {"epoch": epoch, "step": 10 * epoch, "validation.top1": top1}
+        for epoch, top1 in enumerate(tops, start=1)
+    ]
+    for epochs in (1, 2, 3):
+        _keep(store, state, history[:epochs])
+    proxy.fault = lambda asked: fault if asked.method == "PUT" and file in asked.path else None
+    with pytest.raises(StoreError):
+        _keep(store, state, history)
+    proxy.fault = lambda asked: None
+    assert [found.epoch for found in stored_checkpoints(store, FOLDER)] == [3, 2]
+    newest = newest_good(store, FOLDER, tmp_path / "newest")
+    assert newest is not None
+    assert newest.epoch == 3
+    _keep(store, state, history)
+    assert [found.epoch for found in stored_checkpoints(store, FOLDER)] == [4, 2]
+
+
+def test_a_checkpoint_whose_upload_stays_without_bytes_costs_none_of_the_others(
+    s3: S3Server, proxy: HoldingProxy, state: dict[str, Any]
+):
+    """The server says that it has them, as one did behind which the disk was full."""
+    inner = s3.new_store()
+    store = Store.open(inner.uri, proxy.address).patient(0.3)
+    history = [
+        {"epoch": epoch, "step": epoch, "validation.top1": 0.1 * epoch} for epoch in (1, 2, 3)
+    ]
+    _keep(store, state, history[:1])
+    key = f"{FOLDER}/checkpoints/{checkpoint_name(2, 'ab12')}/state.pt"
+
+    def lose(asked: Request) -> None:
+        if asked.method == "GET" and "list-type" in asked.path and inner.exists(key):
+            inner.delete([key])
+
+    proxy.fault = lose
+    with pytest.raises(StoreDamagedError, match=r"epoch 2 did not stay in .*state.pt is missing"):
+        _keep(store, state, history[:2])
+    assert [found.epoch for found in stored_checkpoints(store, FOLDER)][-1] == 1
+
+
+def test_an_old_checkpoint_that_may_not_be_deleted_ends_no_training(
+    s3: S3Server, proxy: HoldingProxy, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    store = Store.open(s3.new_store().uri, proxy.address).patient(0.3)
+    history = [
+        {"epoch": epoch, "step": epoch, "validation.top1": 0.1 * epoch} for epoch in (1, 2, 3)
+    ]
+    proxy.fault = lambda asked: DENIED if asked.deletes else None
+    for epochs in (1, 2, 3):
+        _keep(store, state, history[:epochs])
+    assert [found.epoch for found in stored_checkpoints(store, FOLDER)] == [3, 2, 1]
+    assert "warning: the checkpoint " in capsys.readouterr().out

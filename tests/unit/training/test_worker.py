@@ -64,21 +64,19 @@ def work(tmp_path: Path) -> Work:
     return Work(store.spec, spec, spec.job, "runs/few-digits-1/attempts/1", world_size=2)
 
 
-def test_a_trainer_has_the_runs_workers_with_what_the_profile_gives_each(work: Work):
-    trainer = torch_trainer(work, print, "validation.loss", "few-digits-1-1")
+def test_a_trainer_has_the_runs_workers_with_what_the_profile_gives_each(
+    work: Work, tmp_path: Path
+):
+    trainer = torch_trainer(work, print, "few-digits-1-1", tmp_path)
     scaling, run = trainer.scaling_config, trainer.run_config
     assert scaling.num_workers == 2
     assert scaling.resources_per_worker == {"CPU": 0.25}
     assert not scaling.use_gpu
     assert run.failure_config.max_failures == 7
-    assert run.storage_path == work.open_store().path(f"{work.folder}/checkpoints")
-    keep = run.checkpoint_config
-    assert keep.num_to_keep == 1
-    assert keep.checkpoint_score_attribute == "validation.loss"
-    assert keep.checkpoint_score_order == "min"
+    assert run.storage_path == str(tmp_path), "Ray writes nothing to the store"
 
 
-def test_gpus_are_asked_for_where_the_profile_has_them(work: Work):
+def test_gpus_are_asked_for_where_the_profile_has_them(work: Work, tmp_path: Path):
     profile = work.profile.model_copy(update={"gpus_per_worker": 0.5})
     on_gpus = Work(
         work.store,
@@ -87,7 +85,7 @@ def test_gpus_are_asked_for_where_the_profile_has_them(work: Work):
         work.folder,
         work.world_size,
     )
-    scaling = torch_trainer(on_gpus, print, None, "few-digits-1-1").scaling_config
+    scaling = torch_trainer(on_gpus, print, "few-digits-1-1", tmp_path).scaling_config
     assert scaling.use_gpu
     assert scaling.resources_per_worker == {"CPU": 0.25, "GPU": 0.5}
 
