@@ -79,7 +79,13 @@ def translated(to: "Connection", key: str = "") -> Iterator[None]:
         raise KeyMissingError(f"no {key} in {to.uri}") from error
     except RecursionError as error:  # botocore follows a redirection for ever
         raise StoreRefusedError(_elsewhere(to, "endless redirection")) from error
-    except (BotoCoreError, Boto3Error, OSError, ValueError) as error:
+    except Boto3Error as error:  # of a managed transfer, which hides what the server said
+        hidden = error.__context__
+        if isinstance(hidden, ClientError):
+            raise _of_server(to, key, hidden) from error
+        told = hidden if isinstance(hidden, BotoCoreError | OSError) else error
+        raise _kind_of_client(told)(_of_client(to, key, told)) from error
+    except (BotoCoreError, OSError, ValueError) as error:
         raise _kind_of_client(error)(_of_client(to, key, error)) from error
 
 
@@ -114,7 +120,7 @@ def kind_of_answer(error: ClientError) -> type[StoreError]:
     return StoreRefusedError
 
 
-def _kind_of_client(error: Exception) -> type[StoreError]:
+def _kind_of_client(error: BaseException) -> type[StoreError]:
     """Whether a request that got no answer is worth another try."""
     if isinstance(error, NO_CREDENTIALS + NOT_RENEWED + (SSLError,)):
         return StoreRefusedError

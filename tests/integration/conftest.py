@@ -1,5 +1,6 @@
 """What the tests on the session's Ray node share: a command line, a store, and a first run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from cifarray.runs import Run
 from cifarray.submit.node_state import Node
 from tests.integration.command_line import CommandLine
+from tests.integration.drivers import Drivers, drivers_of
+from tests.s3 import S3Server
 
 SLOW_EPOCHS = ("--set", "train.global_batch_size=8", "--set", "train.epochs=4")
 """Of train-digits: 144 steps make an epoch last a second or two, long enough to be hit within."""
@@ -32,3 +35,10 @@ def cifarray(
 def trained(cifarray: CommandLine) -> Run:
     """A training on two workers that nothing has disturbed."""
     return cifarray.submit("train-digits", *SLOW_EPOCHS, "--name", "undisturbed")
+
+
+@pytest.fixture
+def drivers(s3: S3Server, ray_node: Node, trained: Run) -> Iterator[Drivers]:
+    """The undisturbed run's job once more, recorded in a bucket; nobody works on it yet."""
+    with drivers_of(trained.spec().job, s3, ray_node) as drivers:
+        yield drivers

@@ -1,90 +1,18 @@
 """A driver that was stopped in the middle of a write wakes up after another has taken its run."""
 
-import json
-import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cifarray.data.ingest import prepare
 from cifarray.runs import Run, check_index, plan_pull, pull
-from cifarray.spec.profile import Profile
-from cifarray.submit import processes
-from cifarray.submit.environment import job_environment
-from cifarray.submit.launch import JOB_CONFIG, entrypoint
-from cifarray.submit.local_node import client_environment
-from cifarray.submit.new_run import create, plan
-from cifarray.submit.node_state import Node
-from tests.holding_proxy import Held, HoldingProxy, Request, holding_proxy
+from tests.holding_proxy import Held, Request
 from tests.integration.command_line import Ended, wait_for, wait_until
+from tests.integration.drivers import Drivers
 from tests.integration.same_runs import refuse_difference, refuse_other_report
-from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PROFILE = Profile(name="small", kind="local", workers=2, cpus_per_worker=0.25)
-"""Both drivers' workers, and their reading, find room on a node of two CPUs."""
-TITLES = ("ray::RayTrainWorker", "ray::TrainController")
-"""Of Ray's processes, those that write to the store for a driver."""
-
-
-@dataclass
-class Drivers:
-    """One run in a bucket and the drivers that were begun for it, the first through a proxy."""
-
-    run: Run
-    node: Node
-    proxy: HoldingProxy
-    stack: ExitStack = field(default_factory=ExitStack)
-
-    def begin(self, endpoint: str | None) -> "subprocess.Popen[str]":
-        """A driver as the Jobs API begins it, which reaches the store at this address."""
-        environment = job_environment(PROFILE, self.run.store, here=True)
-        config = {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": self.run.id}}
-        spec = self.run.store.spec.model_copy(update={"endpoint": endpoint})
-        driver = self.stack.enter_context(
-            subprocess.Popen(
-                ["sh", "-c", entrypoint(self.run.id, spec, here=True)],
-                env={
-                    **os.environ,
-                    **environment,
-                    **client_environment(self.node),
-                    JOB_CONFIG: json.dumps(config),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        self.stack.callback(driver.kill)
-        return driver
-
-    def writers(self, driver: "subprocess.Popen[str]") -> list[int]:
-        """Process ids of the only driver and of what writes for it."""
-        members = processes.family(self.node.leader, self.node.temp_dir)
-        titles = {member.pid: processes.command_line(member.pid) for member in members}
-        return [driver.pid, *(pid for pid, title in titles.items() if title.startswith(TITLES))]
-
-    def signal(self, pids: list[int], number: signal.Signals) -> None:
-        """Stop the processes, or let them go on."""
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-
-@pytest.fixture
-def drivers(s3: S3Server, ray_node: Node, trained: Run) -> Iterator[Drivers]:
-    """The undisturbed run's job once more, recorded in a bucket; nobody works on it yet."""
-    store = s3.new_store()
-    manifest, _ = prepare(store, "digits")
-    run = create(plan(trained.spec().job, PROFILE), store, manifest, "taken-over")
-    with holding_proxy(s3.endpoint) as proxy, ExitStack() as stack:
-        yield Drivers(run, ray_node, proxy, stack)
 
 
 def take_over(drivers: Drivers, held: Callable[[], bool]) -> tuple[Ended, Ended]:

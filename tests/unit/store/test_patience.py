@@ -127,7 +127,9 @@ def test_a_wait_is_told_when_it_begins_and_when_it_is_over(
     assert end is None
 
 
-def test_a_full_store_is_waited_for_and_called_full(beyond: Store, proxy: HoldingProxy) -> None:
+def test_a_full_store_is_waited_for_and_called_full(
+    beyond: Store, proxy: HoldingProxy, tmp_path: Path
+) -> None:
     told: list[Wait | None] = []
     store = beyond.patient(RUNS_S, told.append)
     store.check()
@@ -137,8 +139,11 @@ def test_a_full_store_is_waited_for_and_called_full(beyond: Store, proxy: Holdin
     assert store.read("a") == b"1"
     assert str(told[0]).startswith("waiting for space in the store since ")
     proxy.fault = Outage(Fault("answer", 507, "InsufficientStorage"))
-    with pytest.raises(StoreFullError, match=r"InsufficientStorage.* waited for "):
-        store.patient(0.5).write("a", b"2")
+    (tmp_path / "file").write_bytes(b"x" * (LEAST_MULTIPART_BYTES + 1))
+    for put in (lambda: store.write("a", b"2"), lambda: store.upload(tmp_path / "file", "b")):
+        store.shorten(0.5)
+        with pytest.raises(StoreFullError, match=r"InsufficientStorage.* waited for "):
+            put()
 
 
 def test_who_waited_in_vain_waits_no_second_time_until_the_store_answers(

@@ -208,7 +208,7 @@ def test_a_checkpoint_that_does_not_arrive_costs_none_of_the_others(
     file: str,
     fault: Fault,
 ):
-    """As on a store that is full: what is there stays, best and last, until the new one is whole."""
+    """As on a store that is full: best and last stay until the new one is whole."""
     store = Store.open(s3.new_store().uri, proxy.address).patient(0.3)
     tops = (0.5, 0.9, 0.7, 0.8)
     history = [
