@@ -91,18 +91,19 @@ def pyarrows(store: Store, file: Path) -> dict[str, Task]:
 def obstores(store: Store, file: Path) -> dict[str, Task]:
     """object_store of Rust, by its Python package."""
     import obstore
+    from obstore.fsspec import FsspecStore
     from obstore.store import S3Store
 
     bucket, _, prefix = store.path().partition("/")
-    bucket_store = S3Store(
-        bucket,
-        prefix=prefix,
-        endpoint=store.endpoint,
-        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region=os.environ.get("AWS_REGION", "us-east-1"),
-        client_options={"allow_http": True},
-    )
+    settings: dict[str, Any] = {
+        "endpoint": store.endpoint,
+        "access_key_id": os.environ["AWS_ACCESS_KEY_ID"],
+        "secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+        "region": os.environ.get("AWS_REGION", "us-east-1"),
+        "client_options": {"allow_http": True},
+    }
+    bucket_store = S3Store(bucket, prefix=prefix, **settings)
+    files = FsspecStore("s3", **settings)
 
     def small() -> None:
         for number in range(SMALL):
@@ -110,7 +111,7 @@ def obstores(store: Store, file: Path) -> dict[str, Task]:
 
     return {
         "upload": lambda: obstore.put(bucket_store, "obstore/part.parquet", file),
-        "read row groups": lambda: read_groups(obstore.open_reader(bucket_store, "part.parquet")),
+        "read row groups": lambda: read_groups(files.open(f"{bucket}/{prefix}/part.parquet")),
         "small puts": small,
     }
 
