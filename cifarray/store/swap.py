@@ -1,11 +1,11 @@
 """Compare-and-swap of a file that no process can block, wherever it is stopped or killed.
 
-Whoever wants to put a file in its place under a condition writes the content into a folder of its own
-and renames that folder to one name per file, the claim: this works only while no claim is there, or
-an empty one. Then it checks the condition and renames the content out of the claim into place. A
-claim whose holder does not go on is broken by deleting the content in it: the holder's last rename
-then finds nothing to move, so that a process that wakes up late cannot overwrite what is newer.
-Needs neither flock nor hard links, only atomic renames.
+A writer puts the content into a folder of its own and renames that folder to the file's claim, one
+name per file: this works only while no claim is there, or an empty one. Then it checks the
+condition and renames the content out of the claim into place. A claim whose holder does not go on
+is broken by deleting the content in it: the holder's last rename then finds nothing to move, so
+that a process that wakes up late cannot overwrite what is newer. This requires neither flock nor
+hard links, only atomic renames.
 """
 
 import errno
