@@ -147,6 +147,7 @@ def down(
     Example:  cifarray cluster down
               cifarray cluster down --cluster kubernetes --keep-store
     """
+    from cifarray.errors import ClusterError
     from cifarray.spec.load import load_profile
     from cifarray.submit.cluster import find_own
     from cifarray.submit.local_node import end_node
@@ -158,10 +159,14 @@ def down(
     own_options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
     _refuse_for_local(profile, own_options)
     found = find_own(profile.name)
-    jobs = found.jobs() if found else None
-    live = [job.id for job in jobs.live_jobs()] if jobs else []
-    programs = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
-    if (live or programs) and not _agreed([*live, *programs], yes):
+    jobs = found.jobs(patience_s=10.0) if found else None
+    try:
+        live = [job.id for job in jobs.live_jobs()] if jobs else []
+        others = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
+    except ClusterError as error:  # it is busy or stopped, and may be at work
+        output.warn(str(error))
+        jobs, live, others = None, [], ["whatever runs on a node that does not answer"]
+    if (live or others) and not _agreed([*live, *others], yes):
         return
     if jobs:
         stop_jobs(jobs, live)

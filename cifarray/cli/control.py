@@ -1,6 +1,7 @@
 """Commands that end a run or go on with it: stop, resume."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,7 @@ from cifarray.errors import ClusterError, InputError
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
+    from cifarray.submit.cluster import Cluster
 
 STOP_TIMEOUT_S = 120.0
 POLL_S = 0.5
@@ -97,7 +99,7 @@ def resume(
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     named = named_cluster(cluster)
-    _refuse_if_alive(found, named)
+    _refuse_if_live(found, named)
     profile = found.spec().profile
     if named is not None and profile.kind == "kubernetes":
         profile = reached_as(profile, named)
@@ -120,7 +122,6 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     """Ask the run's job to end and wait for it; close the run if nobody else can."""
     from cifarray.cli.kubernetes_runs import stop_recorded
     from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.follow import lost
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
     cluster = recorded_cluster(current.cluster, named)
@@ -132,25 +133,26 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
         return stop_recorded(run, cluster, job_id)
     try:
         cluster.jobs(patience_s=10.0).stop(job_id)
-    except ClusterError:
-        if not (cluster.is_gone() or lost(current)):
-            raise
-        run.mark_stopped("stopped by `cifarray stop`; its node does not answer")
+    except ClusterError as error:
+        run.mark_stopped("stopped by `cifarray stop`; its node did not answer")
+        output.warn(f"{error}; a driver that lives ends by itself, since its lease is gone")
         return run.status()
     output.say(f"waiting for {run.id} to close ...")
-    return _wait_for_end(run, job_id)
+    return _wait_for_end(run, cluster, job_id)
 
 
-def _wait_for_end(run: "Run", job_id: str) -> "Status":
+def _wait_for_end(run: "Run", cluster: "Cluster", job_id: str) -> "Status":
     from cifarray.runs import ENDED
-    from cifarray.submit.cluster import recorded_cluster
 
     deadline = time.monotonic() + STOP_TIMEOUT_S
+    jobs = cluster.jobs(patience_s=10.0)
     while time.monotonic() < deadline:
-        current = run.status()
-        cluster = recorded_cluster(current.cluster)
-        job = cluster.jobs(patience_s=10.0).find(job_id) if cluster else None
-        if job is None or job.ended or job.status == "PENDING":  # it ends as soon as it begins
+        over = cluster.is_gone()
+        with suppress(ClusterError):  # a node that does not answer for a moment says nothing
+            job = None if over else jobs.find(job_id)
+            # One that is pending ends as soon as it begins.
+            over = job is None or job.ended or job.status == "PENDING"
+        if over:
             if run.status().state not in ENDED:
                 run.mark_stopped("stopped by `cifarray stop`")
             return run.status()
@@ -161,35 +163,22 @@ def _wait_for_end(run: "Run", job_id: str) -> "Status":
     )
 
 
-def _refuse_if_alive(run: "Run", named: "Profile | None") -> None:
-    """Raise InputError for a run that has finished or that somebody works on."""
-    from cifarray.runs import ENDED
-    from cifarray.submit.cluster import is_from_here, recorded_cluster
-    from cifarray.submit.follow import lost
+def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
+    """Raise InputError for a run that has finished, or that somebody works on or may."""
+    from cifarray.runs import examine
+    from cifarray.submit.evidence import Witness
 
-    current = run.status()
-    if current.state == "finished":
+    if run.status().state == "finished":
         raise InputError(
             f"run {run.id} has finished; look at it with `cifarray report {run.id}`, "
             "or submit its job again"
         )
-    if current.state in ENDED:
-        return
-    cluster = recorded_cluster(current.cluster, named)
-    job_id = (current.cluster or {}).get("job_id")
-    alive = lost(current) is None
-    if job_id and cluster is None:  # a node of ours that has ended, or another machine's
-        alive = alive and not is_from_here(current.cluster or {})
-    elif job_id and cluster:
-        try:
-            job = cluster.jobs(patience_s=5.0).find(job_id)
-            alive = job is not None and not job.ended
-        except ClusterError:
-            alive = lost(current) is None
-    if alive:
+    (found,) = examine([run], Witness(named).evidence, output.say)
+    if not found.is_over:
+        known = found.evidence.alive or found.evidence.doubt
         raise InputError(
-            f"run {run.id} is {current.state}; follow it with `cifarray logs {run.id} -f`, "
-            f"or end it with `cifarray stop {run.id}`"
+            f"run {run.id} is {found.status.state}{f' ({known})' if known else ''}; follow it with "
+            f"`cifarray logs {run.id} -f`, or end it with `cifarray stop {run.id}`"
         )
 
 

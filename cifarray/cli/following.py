@@ -23,10 +23,24 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that is over, and its last status."""
+    """A run that is over, its last status, and why it is dead where that does not say so."""
 
     run: "Run"
     status: "Status"
+    cause: str = ""
+
+    @property
+    def state(self) -> str:
+        """As it is shown to people."""
+        return "lost" if self.cause else self.status.state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it did not finish."""
+        if not self.cause:
+            return self.status.error
+        words = self.run.id + store_words(self.run.store)
+        return f"{self.cause}; `cifarray resume {words}` goes on from its last checkpoint"
 
 
 def say_where(run: "Run", cluster: "Cluster | KubernetesCluster") -> None:
@@ -69,18 +83,19 @@ def follow_run(run: "Run") -> Ended:
     with _shown() as show:
         if output.is_verbose():
             threading.Thread(target=_say_log, args=(recorded,), daemon=True).start()
-        status = follower.follow(show)
-    if status.state == "failed":
+        outcome = follower.follow(show)
+    if outcome.state in ("failed", "lost"):
         lines = follower.last_lines()
         output.say("the last lines of its log:" if lines else "it left no log")
         for line in lines:
             output.say(f"  {line}")
-    clear_away(run, status, cluster, job_id)
-    return ended(run, status)
+    if not outcome.cause:
+        clear_away(run, outcome.status, cluster, job_id)
+    return ended(run, outcome.status, outcome.cause)
 
 
-def ended(run: "Run", status: "Status") -> Ended:
-    """Say how a run ended and what to do next."""
+def ended(run: "Run", status: "Status", cause: str = "") -> Ended:
+    """Say how a run ended and what to do next; `cause` is why it is dead without having said so."""
     words = run.id + store_words(run.store)
     if status.state == "finished":
         best = status.best or {}
@@ -91,7 +106,7 @@ def ended(run: "Run", status: "Status") -> Ended:
         output.say(f"pull       cifarray pull {words}")
     elif status.state == "stopped":
         output.say(f"run {run.id} was stopped; `cifarray resume {words}` goes on with it")
-    return Ended(run, status)
+    return Ended(run, status, cause)
 
 
 def end_with(over: Sequence[Ended], as_json: bool) -> None:
@@ -104,15 +119,15 @@ def end_with(over: Sequence[Ended], as_json: bool) -> None:
     if as_json:
         described = [_described(each) for each in over]
         output.print_json(described if len(over) > 1 else described[0])
-    bad = [each for each in over if each.status.state != "finished"]
+    bad = [each for each in over if each.state != "finished"]
     if bad:
         first = bad[0]
-        reason = f": {first.status.error}" if first.status.error else ""
-        raise RunFailedError(f"run {first.run.id} {_verb(first.status.state)}{reason}")
+        reason = f": {first.reason}" if first.reason else ""
+        raise RunFailedError(f"run {first.run.id} {_verb(first.state)}{reason}")
 
 
 def _verb(state: str) -> str:
-    return "was stopped" if state == "stopped" else state
+    return {"stopped": "was stopped", "lost": "is lost"}.get(state, state)
 
 
 def _described(each: Ended) -> dict[str, Any]:
@@ -120,9 +135,9 @@ def _described(each: Ended) -> dict[str, Any]:
     return {
         "run_id": each.run.id,
         "store": each.run.store.uri,
-        "state": each.status.state,
+        "state": each.state,
         "best": each.status.best,
-        "error": each.status.error,
+        "error": each.reason,
         "dashboard": cluster.get("dashboard"),
     }
 

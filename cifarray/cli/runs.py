@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cifarray.runs import Run, RunSummary, Status
     from cifarray.spec.profile import Profile
     from cifarray.submit.cluster import Cluster
-    from cifarray.submit.condition import Condition
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
+    from cifarray.submit.observed_state import ObservedState
 
 FollowLogOption = Annotated[
     bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
@@ -44,11 +44,11 @@ def runs(
               cifarray runs --store s3://bucket/cifarray --json
     """
     from cifarray.runs import summaries
-    from cifarray.submit.condition import conditions
+    from cifarray.submit.observed_state import observe_all
 
     opened = open_store(store, endpoint, cluster)
     found = summaries(opened)
-    known = list(zip(found, conditions(found, named_cluster(cluster)), strict=True))
+    known = list(zip(found, observe_all(found, named_cluster(cluster)), strict=True))
     if json:
         output.print_json([_summary_as_json(*each) for each in known])
     elif found:
@@ -72,7 +72,7 @@ def status(
     from cifarray.cli.kubernetes_runs import find_unrecorded
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
-    from cifarray.submit.condition import condition
+    from cifarray.submit.observed_state import observe
 
     named = named_cluster(cluster)
     try:
@@ -84,7 +84,7 @@ def status(
         return
     current = found.status()
     if json:
-        described = _status_as_json(found, current, condition(found, current, named))
+        described = _status_as_json(found, current, observe(found, current, named))
         output.print_json({**described, **_rest_as_json(found, current)})
         return
     for name, value in _status_lines(found, current, named):
@@ -164,7 +164,7 @@ def _cluster_or_none(
         return None
 
 
-def _summary_as_row(summary: "RunSummary", found: "Condition") -> list[object]:
+def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
     from cifarray.reporting.formats import duration
     from cifarray.submit.news import seconds_since
 
@@ -172,13 +172,20 @@ def _summary_as_row(summary: "RunSummary", found: "Condition") -> list[object]:
     spent = current.seconds()
     return [
         summary.run.id,
-        found.state,
+        _state_in_row(found),
         current.job,
         _best(current),
         output.age(seconds_since(current.submitted_at)) if current.submitted_at else None,
         None if spent is None else duration(spent),
         output.size(summary.size_bytes),
     ]
+
+
+def _state_in_row(found: "ObservedState") -> str:
+    from cifarray.submit.news import rough_time
+
+    silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
+    return found.state + silent
 
 
 def _best(current: "Status") -> str | None:
@@ -188,12 +195,12 @@ def _best(current: "Status") -> str | None:
     return f"{(current.best or {}).get('metric')} {value:.4f}"
 
 
-def _summary_as_json(summary: "RunSummary", found: "Condition") -> dict[str, Any]:
+def _summary_as_json(summary: "RunSummary", found: "ObservedState") -> dict[str, Any]:
     described = _status_as_json(summary.run, summary.status, found)
     return described | {"size_bytes": summary.size_bytes}
 
 
-def _status_as_json(run: "Run", current: "Status", found: "Condition") -> dict[str, Any]:
+def _status_as_json(run: "Run", current: "Status", found: "ObservedState") -> dict[str, Any]:
     return {
         "run_id": run.id,
         "state": found.state,
@@ -224,10 +231,10 @@ def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
     from cifarray.reporting.formats import duration
-    from cifarray.submit.condition import condition
     from cifarray.submit.news import failures_line, progress_line
+    from cifarray.submit.observed_state import observe
 
-    found, spent = condition(run, current, named), current.seconds()
+    found, spent = observe(run, current, named), current.seconds()
     state = found.state
     cluster = current.cluster or {}
     return [

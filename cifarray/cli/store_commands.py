@@ -1,7 +1,7 @@
 """Commands that bring runs here or remove them from the store: pull, delete, prune."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +18,13 @@ from cifarray.cli.options import (
     StoreOption,
     VerboseOption,
     YesOption,
+    named_cluster,
     open_store,
 )
 from cifarray.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from cifarray.runs import PrunePlan, Pulled
+    from cifarray.runs import Examined, PrunePlan, Pulled, Run
 
 UNITS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -97,12 +98,14 @@ def delete(
     \b
     Example:  cifarray delete train-digits-261123-101500-3fa2
     """
-    from cifarray.runs import Run, delete_run, refuse_live
+    from cifarray.runs import Run, delete_run, examine, refuse_live
+    from cifarray.submit.evidence import Witness
 
-    opened = open_store(store, endpoint, cluster)
+    opened, named = open_store(store, endpoint, cluster), named_cluster(cluster)
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
-    for each in found:
-        refuse_live(each)
+    examined = examine(found, Witness(named).evidence, output.say)
+    for one in examined:
+        refuse_live(one)
     sizes = [each.size_bytes() for each in found]
     if not json:
         rows = [(each.id, output.size(size)) for each, size in zip(found, sizes, strict=True)]
@@ -110,8 +113,8 @@ def delete(
     if not _agreed(f"delete {_count(len(found), 'run')} in {opened.uri}?", yes):
         return
     with output.progress("deleting", len(found), "runs") as advance:
-        for each in found:
-            delete_run(each)
+        for one in examined:
+            delete_run(one.run, one)
             advance(1)
     freed = sum(sizes)
     if json:
@@ -138,10 +141,15 @@ def prune(
     \b
     Example:  cifarray prune --older-than 7d --keep-best 3 --dry-run
     """
-    from cifarray.runs import carry_out, plan_prune
+    from cifarray.runs import carry_out, examine, plan_prune
+    from cifarray.submit.evidence import Witness
 
-    age = None if older_than is None else _age(older_than)
-    plan = plan_prune(open_store(store, endpoint, cluster), age, keep_best)
+    age, named = None if older_than is None else _age(older_than), named_cluster(cluster)
+
+    def examine_runs(found: "Iterable[Run]") -> "list[Examined]":
+        return examine(found, Witness(named).evidence, output.say)
+
+    plan = plan_prune(open_store(store, endpoint, cluster), age, keep_best, examine_runs)
     if not json:
         _print_plan(plan, limited=age is not None or keep_best is not None)
     for remark in plan.remarks:
@@ -217,13 +225,14 @@ def _as_json(pulled: "Pulled") -> dict[str, Any]:
 
 
 def _print_plan(plan: "PrunePlan", limited: bool) -> None:
-    from cifarray.runs import shown_state
-
     if not plan.runs and not plan.datasets:
         hint = "" if limited else "; for runs give --older-than AGE or --keep-best N"
         output.print_line(f"nothing to prune in {plan.store.uri}{hint}")
         return
-    rows = [(s.run.id, shown_state(s.status), output.size(s.size_bytes)) for s in plan.runs]
+    rows: list[tuple[str, str, str]] = [
+        (s.run.id, "lost" if s.run.id in plan.dead else s.status.state, output.size(s.size_bytes))
+        for s in plan.runs
+    ]
     rows += [(d.prefix, "unused", output.size(d.size_bytes)) for d in plan.datasets]
     output.print_table(["what", "state", "size"], rows)
     output.print_line(f"{output.size(plan.size_bytes)} in all")

@@ -22,6 +22,7 @@ from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
 from cifarray.spec.profile import Profile
 from cifarray.store.patience import PERSON_S
+from cifarray.submit.processes import this_process
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, last_line, train
 from cifarray.tuning.sweep import sweep
@@ -42,7 +43,7 @@ def execute(run: Run) -> int:
     if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
         return 0 if state == "finished" else 1
-    attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}")
+    attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}", this_process())
     with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:

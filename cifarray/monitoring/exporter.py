@@ -29,7 +29,7 @@ def export(
 
     Raises: InputError if nothing can listen there.
     """
-    watch = StoreWatch(store)
+    watch = StoreWatch(store, interval_s)
 
     def read() -> None:
         failing = False

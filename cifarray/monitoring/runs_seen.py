@@ -8,7 +8,7 @@ from typing import get_args
 
 from cifarray.monitoring.figures import LOSS, finite
 from cifarray.monitoring.registry import Sample
-from cifarray.runs import ENDED, RunState, Status
+from cifarray.runs import ENDED, RunState, Status, heartbeat_age_s
 from cifarray.runs.status import parse_time
 from cifarray.spec.metrics import EPOCH_METRICS
 
@@ -21,7 +21,7 @@ class Seen:
 
     status: Status
     state: str
-    """As it is shown to people: a running run that was silent for too long is lost."""
+    """As it is shown to people: a run that is recorded as running and dead is lost."""
     gpus: float | None
     """Of all its workers together; None where job.yaml cannot be read."""
     at: datetime
@@ -33,11 +33,10 @@ class Seen:
 
     @property
     def heartbeat_age_s(self) -> float | None:
-        """How long the driver of a running run had been silent; None for any other."""
-        beat = parse_time(self.status.heartbeat_at)
-        if self.status.state != "running" or beat is None:
+        """How long ago a running run's heartbeat was, by two clocks; None for any other."""
+        if self.status.state != "running" or parse_time(self.status.heartbeat_at) is None:
             return None
-        return max(0.0, (self.at - beat).total_seconds())
+        return heartbeat_age_s(self.status, self.at) or 0.0
 
     @property
     def gpu_seconds(self) -> float:

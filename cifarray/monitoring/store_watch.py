@@ -2,17 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from cifarray.errors import StoreError
 from cifarray.monitoring.registry import Sample
 from cifarray.monitoring.runs_seen import STATES, Seen, job_samples, run_samples
-from cifarray.runs import ENDED, Run, list_runs, shown_state
+from cifarray.runs import ENDED, Run, Status, cause_of_death, list_runs
+from cifarray.runs.liveness import HeartbeatWatch, lease_evidence, look_s
 from cifarray.store import Store
 
 RECENT_S = 3600.0
 """So long after its end a run's own series are exported; older ones are Prometheus's to know."""
+LONGEST_GAP = 3.0
+"""So many intervals may lie between two readings of a heartbeat that count as watching it."""
 ENDED_AGAIN_S = 300.0
 """So long the status of a run that has ended is believed; `cifarray resume` may change it."""
 
@@ -20,11 +23,18 @@ ENDED_AGAIN_S = 300.0
 class StoreWatch:
     """A store's runs. One thread reads; `samples` may be asked for by any other.
 
-    Reads one object after the other: a round may take its time, and loads the store little.
+    Reads one object after the other: a round may take its time, and loads the store little. A run
+    whose heartbeat does not move from round to round is lost.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        interval_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
+        self._watch = HeartbeatWatch(LONGEST_GAP * interval_s, clock)
         self._seen: Mapping[str, Seen] = {}
         self._errors = 0
         self._last_error: StoreError | None = None
@@ -51,6 +61,7 @@ class StoreWatch:
         else:
             looked_at = ((run.id, self._look(run)) for run in runs)
             self._seen = {run_id: seen for run_id, seen in looked_at if seen is not None}
+            self._watch.forget(run.id for run in runs)
             self._of_runs = tuple(self._run_samples())
         if self._last_error is None:
             self._last_read_at = datetime.now(UTC)
@@ -63,11 +74,22 @@ class StoreWatch:
             return known
         try:
             status = run.status()
+            dead = self._is_dead(run, status)
         except StoreError as error:
             self._failed(error)
             return known
         gpus = known.gpus if known else None
-        return Seen(status, shown_state(status), self._gpus(run) if gpus is None else gpus, now)
+        state = "lost" if dead else status.state
+        return Seen(status, state, self._gpus(run) if gpus is None else gpus, now)
+
+    def _is_dead(self, run: Run, status: Status) -> bool:
+        if status.state != "running":
+            return False
+        holder, tag = run.read_heartbeat()
+        unmoved_s = self._watch.see(run.id, tag)
+        enough = unmoved_s > look_s(holder)
+        evidence = lease_evidence(status, holder)
+        return bool(cause_of_death(status, evidence, unmoved_s if enough else None))
 
     def _gpus(self, run: Run) -> float | None:
         try:

@@ -4,15 +4,17 @@ from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import check_index, read_metrics, write_index
 from cifarray.runs.ids import new_run_id
 from cifarray.runs.listing import RunSummary, list_runs, summaries
-from cifarray.runs.pruning import PrunePlan, carry_out, delete_run, plan_prune, refuse_live
+from cifarray.runs.liveness import Evidence, Examined, cause_of_death, examine, refuse_live
+from cifarray.runs.pruning import PrunePlan, carry_out, delete_run, plan_prune
 from cifarray.runs.pulling import Pulled, PullPlan, plan_pull, pull
 from cifarray.runs.run import Run
-from cifarray.runs.status import ENDED, LOST_AFTER_S, RunState, Status, is_live, shown_state
+from cifarray.runs.status import ENDED, RunState, Status, heartbeat_age_s
 
 __all__ = [
     "ENDED",
-    "LOST_AFTER_S",
     "Attempt",
+    "Evidence",
+    "Examined",
     "PrunePlan",
     "PullPlan",
     "Pulled",
@@ -21,9 +23,11 @@ __all__ = [
     "RunSummary",
     "Status",
     "carry_out",
+    "cause_of_death",
     "check_index",
     "delete_run",
-    "is_live",
+    "examine",
+    "heartbeat_age_s",
     "list_runs",
     "new_run_id",
     "plan_prune",
@@ -31,7 +35,6 @@ __all__ = [
     "pull",
     "read_metrics",
     "refuse_live",
-    "shown_state",
     "summaries",
     "write_index",
 ]

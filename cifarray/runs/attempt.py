@@ -24,8 +24,8 @@ class Attempt:
 
     def __init__(self, run: "Run", lease: Lease) -> None:
         self.run = run
-        self.number = lease.attempt
-        self.prefix = run.key("attempts", str(lease.attempt))
+        self.number = lease.holder.attempt
+        self.prefix = run.key("attempts", str(self.number))
         self.lost = threading.Event()
         """Set once this attempt is known to be no longer in charge."""
         self._lease = lease
@@ -67,9 +67,9 @@ class Attempt:
             self._write(state="running", heartbeat_at=now(), **given)
 
     @contextmanager
-    def keep_alive(self, every_s: float = 15.0) -> Iterator["Attempt"]:
+    def keep_alive(self, every_s: float | None = None) -> Iterator["Attempt"]:
         """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
-        over = threading.Event()
+        every_s, over = every_s or self._lease.holder.heartbeat_s, threading.Event()
 
         def beat() -> None:
             while not over.wait(every_s):

@@ -2,7 +2,9 @@
 
 import json
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cifarray.errors import KeyMissingError
 from cifarray.runs.status import now
@@ -11,6 +13,28 @@ from cifarray.store import Store, to_json
 LEASE_FILE = "lease.json"
 NOBODY = "nobody"
 RENEW_TRIES = 5
+HEARTBEAT_S = 15.0
+"""How often an attempt renews its lease, which is its heartbeat."""
+LONGEST_HEARTBEAT_S = 120.0
+"""What a reader believes of a recorded interval: nobody waits longer for what a file says."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, as it describes itself."""
+
+    attempt: int = 0
+    """0 where there is no lease, or a damaged one."""
+    owner: str = ""
+    heartbeat_s: float = HEARTBEAT_S
+    """The interval at which it renews the lease."""
+    process: Mapping[str, Any] | None = None
+    """The driver's process, by which its own machine knows whether it lives."""
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether a stop or a deletion has taken it away: its attempt writes nothing any more."""
+        return self.owner == NOBODY
 
 
 @dataclass
@@ -19,35 +43,35 @@ class Lease:
 
     store: Store
     key: str
-    attempt: int
-    owner: str
+    holder: Holder
     tag: str
 
     def renew(self) -> bool:
         """Write it anew; False if another attempt or a stop has taken it since."""
         for _ in range(RENEW_TRIES):
-            tag = self.store.replace(self.key, _content(self.attempt, self.owner), self.tag)
+            tag = self.store.replace(self.key, _content(self.holder), self.tag)
             if tag is not None:
                 self.tag = tag
                 return True
-            holder, tag = _read(self.store, self.key)
-            if tag is None or holder != (self.attempt, self.owner):
+            found, tag = read(self.store, self.key)
+            ours = (self.holder.attempt, self.holder.owner)
+            if tag is None or (found.attempt, found.owner) != ours:
                 return False
             self.tag = tag  # our own write, whose answer never came
         return False
 
 
-def take(store: Store, key: str, owner: str, last_attempt: int) -> Lease | None:
+def take(store: Store, key: str, holder: Holder, last_attempt: int) -> Lease | None:
     """Take the lease with the next attempt's number; None if another took it at this moment."""
-    (first, _), tag = _read(store, key)
-    recorded = first
-    while recorded == first:  # an old attempt that renews its lease meanwhile is no rival
-        number = max(recorded, last_attempt) + 1
-        data = _content(number, owner)
+    found, tag = read(store, key)
+    first = found.attempt
+    while found.attempt == first:  # an old attempt that renews its lease meanwhile is no rival
+        taker = replace(holder, attempt=max(found.attempt, last_attempt) + 1)
+        data = _content(taker)
         new_tag = store.create(key, data) if tag is None else store.replace(key, data, tag)
         if new_tag:
-            return Lease(store, key, number, owner, new_tag)
-        (recorded, _), tag = _read(store, key)
+            return Lease(store, key, taker, new_tag)
+        found, tag = read(store, key)
     return None
 
 
@@ -56,38 +80,54 @@ def take_away(store: Store, key: str) -> int:
 
     One that takes the lease at this moment keeps it.
     """
-    (first, _), tag = _read(store, key)
-    recorded = first
-    while recorded == first and recorded and tag:  # it may renew its lease meanwhile
-        if store.replace(key, _content(recorded, NOBODY), tag):
+    found, tag = read(store, key)
+    first = found.attempt
+    while found.attempt == first and first and tag:  # it may renew its lease meanwhile
+        if take_away_if(store, key, first, tag):
             break
-        (recorded, _), tag = _read(store, key)
+        found, tag = read(store, key)
     return first
 
 
-def _read(store: Store, key: str) -> tuple[tuple[int, str], str | None]:
-    """The attempt that has it, by number and owner, and the tag.
+def take_away_if(store: Store, key: str, attempt: int, tag: str) -> bool:
+    """End this attempt if its lease has not been renewed or taken since `tag`."""
+    return store.replace(key, _content(Holder(attempt, NOBODY)), tag) is not None
 
-    The number is 0 where the lease is damaged; the tag is None where it is absent.
-    """
+
+def read(store: Store, key: str) -> tuple[Holder, str | None]:
+    """Who holds the lease, and the tag of its version; None where there is none."""
     try:
         data, tag = store.read_tagged(key)
     except KeyMissingError:
-        return (0, ""), None
+        return Holder(), None
     try:
         content = json.loads(data)
-        return (max(0, int(content["attempt"])), str(content.get("owner"))), tag
+        every_s, process = content.get("heartbeat_s"), content.get("process")
+        return Holder(
+            attempt=max(0, int(content["attempt"])),
+            owner=str(content.get("owner")),
+            heartbeat_s=_believed(every_s),
+            process=process if isinstance(process, dict) else None,
+        ), tag
     except (ValueError, TypeError, KeyError, AttributeError):
-        return (0, ""), tag
+        return Holder(), tag
 
 
-def _content(attempt: int, owner: str) -> bytes:
+def _believed(every_s: object) -> float:
+    if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
+        return HEARTBEAT_S
+    return min(float(every_s), LONGEST_HEARTBEAT_S)
+
+
+def _content(holder: Holder) -> bytes:
     """Never twice the same bytes, so that a repeated request can tell its own write."""
     return to_json(
         {
             "schema_version": 1,
-            "attempt": attempt,
-            "owner": owner,
+            "attempt": holder.attempt,
+            "owner": holder.owner,
+            "heartbeat_s": holder.heartbeat_s,
+            "process": holder.process,
             "heartbeat_at": now(),
             "nonce": secrets.token_hex(8),
         }

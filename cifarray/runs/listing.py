@@ -47,8 +47,11 @@ def summaries(store: Store) -> list[RunSummary]:
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """The function of each item, in order; the store is waited for by several threads."""
+    given = list(items)
+    if len(given) < 2:
+        return [function(item) for item in given]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(function, given))
 
 
 def _newest_first(store: Store, names: Iterable[str]) -> list[Run]:

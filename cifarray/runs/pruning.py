@@ -1,15 +1,16 @@
 """Delete runs, and the datasets that no remaining run was trained on."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs import lease
 from cifarray.runs.listing import RunSummary, in_parallel, list_runs, summaries
+from cifarray.runs.liveness import NO_EVIDENCE, Examined, examine, refuse_live
 from cifarray.runs.run import SPEC_FILE, Run
-from cifarray.runs.status import STATUS_FILE, Status, is_live, parse_time, shown_state
+from cifarray.runs.status import ENDED, STATUS_FILE, Status, parse_time
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Entry, Store
 
@@ -41,6 +42,8 @@ class PrunePlan:
     runs: list[RunSummary]
     datasets: list[UnusedDataset]
     remarks: list[str]
+    dead: Mapping[str, Examined] = field(default_factory=dict)
+    """Of the runs those that have not ended, by id, as they were found to be dead."""
 
     @property
     def size_bytes(self) -> int:
@@ -49,13 +52,13 @@ class PrunePlan:
         return runs + sum(dataset.size_bytes for dataset in self.datasets)
 
 
-def delete_run(run: Run) -> None:
+def delete_run(run: Run, dead: Examined | None = None) -> None:
     """Delete everything of a run. Raises: InputError if somebody works on it.
 
-    Its job and status go last: a deletion that was cut leaves a run that can be deleted again.
+    One that has not ended goes only if it was found to be `dead` and has not moved since. Its job
+    and status go last: a deletion that was cut leaves a run that can be deleted again.
     """
-    refuse_live(run)
-    lease.take_away(run.store, run.key(lease.LEASE_FILE))
+    _end_attempt(run, dead)
     last = {run.key(SPEC_FILE), run.key(STATUS_FILE)}
     for folder in run.store.folders(run.prefix):
         run.store.delete_folder(run.key(folder))
@@ -64,38 +67,57 @@ def delete_run(run: Run) -> None:
     run.store.delete_folder(run.prefix)
 
 
-def refuse_live(run: Run) -> None:
-    """Raise InputError if somebody works on the run, or soon may."""
-    status = run.status()
-    if is_live(status):
-        raise InputError(
-            f"run {run.id} is {shown_state(status)}; stop it first with `cifarray stop {run.id}`"
-        )
+def _end_attempt(run: Run, dead: Examined | None) -> None:
+    """Take the lease away, so that whatever is left of an attempt learns of it."""
+    status, key = run.status(), run.key(lease.LEASE_FILE)
+    if status.state in ENDED:
+        lease.take_away(run.store, key)
+        return
+    refuse_live(dead or Examined(run, status, ""))
+    assert dead is not None
+    unmoved = status == dead.status
+    if unmoved and dead.tag is not None:  # as one step with seeing that it has not moved
+        unmoved = lease.take_away_if(run.store, key, dead.attempt, dead.tag)
+    if not unmoved:
+        raise InputError(f"run {run.id} goes on; stop it first with `cifarray stop {run.id}`")
+
+
+Examine = Callable[[Iterable[Run]], list[Examined]]
+
+
+def _without_evidence(runs: Iterable[Run]) -> list[Examined]:
+    return examine(runs, lambda run, status: NO_EVIDENCE)
 
 
 def plan_prune(
-    store: Store, older_than: timedelta | None = None, keep_best: int | None = None
+    store: Store,
+    older_than: timedelta | None = None,
+    keep_best: int | None = None,
+    examine_runs: Examine = _without_evidence,
 ) -> PrunePlan:
     """Choose what may go; with neither limit only unused datasets.
 
     A run goes if it is over, older than `older_than` where that is given, and not among the
-    `keep_best` best of its job where that is given. Live runs stay.
+    `keep_best` best of its job where that is given. `examine_runs` tells which of those that have
+    not ended are dead.
     """
     everything = summaries(store)
-    gone: list[RunSummary] = []
+    chosen: list[RunSummary] = []
     if older_than is not None or keep_best is not None:
         best = _best_of_each_job(everything, keep_best or 0)
-        gone = [
+        chosen = [
             summary
             for summary in everything
-            if not is_live(summary.status)
-            and summary.run.id not in best
+            if summary.run.id not in best
             and (older_than is None or _age(summary.status) > older_than)
         ]
+    open_ = [summary.run for summary in chosen if summary.status.state not in ENDED]
+    dead = {each.run.id: each for each in examine_runs(open_) if each.cause} if open_ else {}
+    gone = [s for s in chosen if s.status.state in ENDED or s.run.id in dead]
     ids = {summary.run.id for summary in gone}
     remaining = [summary.run for summary in everything if summary.run.id not in ids]
     datasets, remarks = _unused_datasets(store, remaining)
-    return PrunePlan(store, gone, datasets, remarks)
+    return PrunePlan(store, gone, datasets, remarks, dead)
 
 
 def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
@@ -104,7 +126,7 @@ def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> lis
     remarks = []
     for summary in plan.runs:
         try:
-            delete_run(summary.run)
+            delete_run(summary.run, plan.dead.get(summary.run.id))
         except InputError as error:
             remarks.append(str(error))
             continue

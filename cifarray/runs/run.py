@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -144,7 +144,7 @@ class Run:
         raise StoreAwayError(f"attempts of run {self.id} begin faster than they can be stopped")
 
     def mark_failed(self, error: str) -> None:
-        """Record that a run nobody works on has failed; an attempt that still lives loses it.
+        """Record that a run could not be handed over; an attempt that still lives loses it.
 
         One that begins at this moment does not: it knows nothing of that failure.
         """
@@ -162,24 +162,34 @@ class Run:
 
         return self.change_status(change).attempts <= ended
 
-    def start_attempt(self, owner: str) -> Attempt:
+    def start_attempt(self, owner: str, heartbeat_s: float = lease.HEARTBEAT_S) -> Attempt:
         """Take charge of the run and begin, with nothing to build on."""
-        attempt = self.take_charge(owner)
+        attempt = self.take_charge(owner, heartbeat_s=heartbeat_s)
         attempt.begin()
         return attempt
 
-    def take_charge(self, owner: str) -> Attempt:
+    def take_charge(
+        self,
+        owner: str,
+        process: Mapping[str, Any] | None = None,
+        heartbeat_s: float = lease.HEARTBEAT_S,
+    ) -> Attempt:
         """The next attempt, with the lease; any older one has lost the run from now on.
 
         Readers see it once it begins. Raises: LeaseLostError if another one does so at this moment.
         """
         numbers = [*self.attempt_numbers(), self.status().attempts]
-        taken = lease.take(self.store, self.key(lease.LEASE_FILE), owner, max(numbers))
+        holder = lease.Holder(0, owner, heartbeat_s, process)
+        taken = lease.take(self.store, self.key(lease.LEASE_FILE), holder, max(numbers))
         if taken is None:
             raise LeaseLostError(
                 f"another attempt of run {self.id} began at the same moment and is in charge now"
             )
         return Attempt(self, taken)
+
+    def read_heartbeat(self) -> tuple[lease.Holder, str | None]:
+        """Who is in charge, and the tag that each of its heartbeats changes; None before any."""
+        return lease.read(self.store, self.key(lease.LEASE_FILE))
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts that have written anything, ascending."""

@@ -1,4 +1,4 @@
-"""What `status.json` says of a run, and what that means once its writer is silent."""
+"""What `status.json` says of a run."""
 
 import dataclasses
 import json
@@ -8,10 +8,6 @@ from typing import Any, Literal, get_args
 
 RunState = Literal["pending", "running", "finished", "failed", "stopped"]
 ENDED: tuple[RunState, ...] = ("finished", "failed", "stopped")
-LOST_AFTER_S = 90.0
-"""A running run whose last heartbeat is older than this is shown as lost."""
-PENDING_LIVE_S = 30 * 24 * 3600.0
-"""A run that waits for its turn counts as live for as long as the node lets it wait."""
 STATUS_FILE = "status.json"
 
 
@@ -85,18 +81,15 @@ def _fits(name: str, value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-def shown_state(status: Status) -> str:
-    """The state for people: `lost` for a running run that has been silent for too long."""
-    if status.state == "running" and _age_s(status.heartbeat_at) > LOST_AFTER_S:
-        return "lost"
-    return status.state
+def heartbeat_age_s(status: Status, at: datetime | None = None) -> float | None:
+    """Seconds since the last heartbeat of a running run, by this machine's clock, to be shown.
 
-
-def is_live(status: Status) -> bool:
-    """Whether somebody works on the run, or soon may: it must not be deleted."""
-    if status.state == "pending":
-        return _age_s(status.submitted_at) < PENDING_LIVE_S
-    return shown_state(status) == "running"
+    None for any other run, and where the record lies ahead of this clock. No decision may rest on
+    it: the two times come from two clocks.
+    """
+    beat = parse_time(status.heartbeat_at) if status.state == "running" else None
+    age_s = ((at or datetime.now(UTC)) - beat).total_seconds() if beat else -1.0
+    return age_s if age_s >= 0 else None
 
 
 def now() -> str:
@@ -111,8 +104,3 @@ def parse_time(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _age_s(text: str | None) -> float:
-    time = parse_time(text)
-    return (datetime.now(UTC) - time).total_seconds() if time else float("inf")

@@ -6,7 +6,7 @@ from typing import Any
 from cifarray.errors import StoreRefusedError
 
 RESERVED = ".cifarray-"
-"""Begins the names of a store's own files on disk: its lock and what is being written."""
+"""Begins the names of a store's own files on disk: claims and what is being written."""
 
 INDEX_NAMES = frozenset({"checkpoint.json", "files.json", "manifest.json"})
 """What makes a folder valid: copied last, deleted first, so that a part is never taken for all."""

@@ -1,13 +1,12 @@
 """A store in a local directory, which behaves as a bucket does."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from cifarray.errors import (
 )
 from cifarray.store.base import Entries, Entry, Keys, ObjectChangedError, Store, readable
 from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
+from cifarray.store.swap import ClaimedError, delete, swap
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -32,7 +32,10 @@ CHUNK_BYTES = 1 << 20
 
 
 class LocalStore(Store):
-    """Files below one directory. Writers of one machine exclude each other by a lock file."""
+    """Files below one directory, which several machines may share.
+
+    A key is written either under a condition (`create`, `replace`) or without one, never both.
+    """
 
     def __init__(self, directory: str) -> None:
         if not directory or "\0" in directory:
@@ -93,7 +96,7 @@ class LocalStore(Store):
 
     def write(self, key: str, data: bytes) -> None:
         """Write beside and rename: a reader sees the old file or the new one."""
-        with self._written(key, data) as (temporary, file), self._locked():
+        with self._written(key, data) as (temporary, file):
             os.replace(temporary, file)
 
     def extend(self, key: str, data: bytes, known: int) -> None:
@@ -106,31 +109,39 @@ class LocalStore(Store):
 
     def create(self, key: str, data: bytes) -> str | None:
         """Write only if the key is absent, by an exclusive link."""
-        with self._written(key, data) as (temporary, file), self._locked():
+        with self._written(key, data) as (temporary, file):
             try:
                 os.link(temporary, file)
             except FileExistsError:
                 return None
-            except OSError as error:  # a file system without hard links: the lock has to do
+            except OSError as error:  # a file system without hard links
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                     raise
-                if file.exists():
-                    return None
-                os.replace(temporary, file)
+                return self._swap(key, data, lambda: not os.path.lexists(file))
         return _tag(data)
 
     def replace(self, key: str, data: bytes, tag: str) -> str | None:
         """Write only if the file's bytes are still those of `tag`."""
         if not self.exists(key):
             return None
-        with self._written(key, data) as (temporary, file), self._locked():
+
+        def is_unchanged() -> bool:
             try:
-                if _tag(file.read_bytes()) != tag:
-                    return None
+                return _tag(self._file(key).read_bytes()) == tag
             except FileNotFoundError:
-                return None
-            os.replace(temporary, file)
-        return _tag(data)
+                return False
+
+        return self._swap(key, data, is_unchanged)
+
+    def _swap(self, key: str, data: bytes, is_expected: Callable[[], bool]) -> str | None:
+        """The tag of `data` if it took the file's place under this condition, else None."""
+        try:
+            with self._write_errors(key):
+                return _tag(data) if swap(self._file(key), data, is_expected) else None
+        except ClaimedError as error:
+            raise StoreAwayError(
+                f"cannot write {key} in {self.uri}: it is claimed by {error}; try again"
+            ) from error
 
     def list(self, prefix: str = "") -> Entries:
         """Every file below `prefix`, sorted by key."""
@@ -153,9 +164,8 @@ class LocalStore(Store):
         """Delete these files, and the directories that are empty then."""
         for key in keys:
             file = self._file(key)
-            with self._errors(key), self._locked():
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    file.unlink()
+            with self._errors(key):
+                delete(file)
                 self._drop_empty(file.parent)
 
     def delete_folder(self, prefix: str) -> None:
@@ -164,7 +174,7 @@ class LocalStore(Store):
         folder = Path(self.path(prefix))
         if folder == self._root or not folder.is_dir():
             return
-        with self._errors(prefix), self._locked():
+        with self._errors(prefix):
             shutil.rmtree(folder, ignore_errors=True)  # empty directories, cut writes
             self._drop_empty(folder.parent)
 
@@ -173,8 +183,7 @@ class LocalStore(Store):
         readable(path)
         with self._place(key) as (temporary, file):
             shutil.copyfile(path, temporary)
-            with self._locked():
-                os.replace(temporary, file)
+            os.replace(temporary, file)
 
     def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
         """Copy everything below `source_prefix`, what makes it valid last."""
@@ -221,32 +230,30 @@ class LocalStore(Store):
         file = self._file(key)
         temporary = self._temporary(file.parent)
         try:
-            for _ in range(10):  # another process may drop the directory while it is still empty
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):
-                    temporary.touch(exist_ok=False)
-                    break
-            yield temporary, file
-        except OSError as error:
-            reason = error.strerror or error
-            raise _kind_of(error)(f"cannot write {key} in {self.uri}: {reason}") from error
+            with self._write_errors(key):
+                for _ in range(10):  # another process may drop the directory while it is empty
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with suppress(FileNotFoundError):
+                        temporary.touch(exist_ok=False)
+                        break
+                yield temporary, file
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _write_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise _kind_of(error)(f"cannot write {key} in {self.uri}: {reason}") from error
 
     @contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         with self._place(key) as (temporary, file):
             temporary.write_bytes(data)
             yield temporary, file
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Exclude every other writer of this store; the kernel frees a dead writer's lock."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / f"{RESERVED}lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _refuse_file(self) -> None:
         if self._root.is_file():

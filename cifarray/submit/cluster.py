@@ -41,7 +41,7 @@ class Cluster:
 
     def is_gone(self) -> bool:
         """Whether its node has certainly ended; of a user's node nothing is certain."""
-        return self.own and find_own(self.profile, self.dashboard) is None
+        return self.own and local_node.has_ended(self.dashboard)
 
     @property
     def is_here(self) -> bool:
@@ -88,11 +88,14 @@ def given_cluster(profile: Profile) -> Cluster | None:
 
 
 def find_own(profile: str, dashboard: str | None = None) -> Cluster | None:
-    """Our own node if it lives, and, where a dashboard is given, if it is that one."""
+    """Our own node if it lives, and, where a dashboard is given, if it is that one.
+
+    It may not answer at this moment: a busy machine, or a process of it that was stopped.
+    """
     node = node_state.read_node()
     if node is None or dashboard not in (None, node.dashboard):
         return None
-    return _own_cluster(profile, node) if local_node.find_node() == node else None
+    return _own_cluster(profile, node) if local_node.lives(node) else None
 
 
 def recorded_cluster(

@@ -1,24 +1,45 @@
-"""Follow a run from the store, and close it when its job has died without doing so."""
+"""Follow a run from the store to its end; nothing is written, whatever is seen."""
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from cifarray.errors import ClusterError, LeaseLostError, StoreError
-from cifarray.runs import ENDED, LOST_AFTER_S, Run, Status
-from cifarray.runs.status import shown_state
-from cifarray.submit.cluster import Cluster
-from cifarray.submit.jobs_api import RayJob
-from cifarray.submit.kubernetes.cluster import KubernetesCluster
-from cifarray.submit.news import seconds_since
+from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
+from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death
+from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch
+from cifarray.submit.evidence import AnyCluster, evidence_here, job_evidence
+from cifarray.submit.news import rough_time
 
 POLL_S = 1.0
 ASK_EVERY_S = 4.0
 ASK_PATIENCE_S = 3.0
-STORE_PATIENCE_S = 60.0
+STORE_PATIENCE_S = 1800.0
+"""As long as a run itself waits for its store."""
 CLOSING_S = 3.0
 """The driver's last status may appear a moment after the job has ended."""
 LEAVING_S = 30.0
+SILENT_S = 60.0
+"""From then on it is said that nothing is heard of a driver."""
+GIVE_UP_S = 3600.0
+"""A heartbeat that was seen not to move for so long, with nobody who vouches for it, is the end."""
+LONGEST_GAP_S = 30.0
 SHOWN_LINES = 15
+
+Show = Callable[[Status, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a followed run ended: by its last status, or by the cause of its death."""
+
+    status: Status
+    cause: str = ""
+    """Why it is certainly dead, though its record says otherwise; empty where it has ended."""
+
+    @property
+    def state(self) -> str:
+        """As it is shown to people."""
+        return "lost" if self.cause else self.status.state
 
 
 class Follower:
@@ -27,51 +48,55 @@ class Follower:
     def __init__(
         self,
         run: Run,
-        cluster: Cluster | KubernetesCluster | None,
+        cluster: AnyCluster | None,
         job_id: str | None,
         *,
         patience_s: float = ASK_PATIENCE_S,
         closing_s: float = CLOSING_S,
-        silence_s: float = LOST_AFTER_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.run = run
         self.job_id = job_id
         self._cluster = cluster
         self._closing_s = closing_s
-        self._silence_s = silence_s
         self._jobs = cluster.jobs(patience_s) if cluster and job_id else None
+        self._clock, self._sleep = clock, sleep
+        self._watch = HeartbeatWatch(LONGEST_GAP_S, clock)
         self._asked = float("-inf")
-        self._silent_since: float | None = None
-        self._remark = ""
+        self._evidence, self._waits_for = NO_EVIDENCE, ""
 
-    def follow(self, show: Callable[[Status, str], None], poll_s: float = POLL_S) -> Status:
-        """Call `show(status, remark)` with news until the run has ended; its last status.
+    def follow(self, show: Show, poll_s: float = POLL_S) -> Outcome:
+        """Call `show(status, remark)` with what is new until the run has ended, or is known dead.
 
-        Raises: StoreError if the store stays away, LeaseLostError if another job took over,
-        ClusterError if a Kubernetes cluster stays away, which goes on with the run meanwhile.
+        Raises: StoreError if the store stays away or refuses, LeaseLostError if another job took
+        over.
         """
         while True:
-            status = self._read_status()
+            status, unmoved_s = self._read_status(show)
             if status.state in ENDED:
                 show(status, "")
                 self._wait_for_job()
-                return status
-            closed = self._close_if_dead(status)
-            if closed is not None:
-                show(closed, "")
-                return closed
-            show(status, self._remark)
-            time.sleep(poll_s)
+                return Outcome(status)
+            cause = self._cause_of_death(status, unmoved_s)
+            if cause:
+                self._sleep(self._closing_s)
+                status, _ = self._read_status(show)
+                self._refuse_other_job(status)
+                show(status, cause)
+                return Outcome(status, "" if status.state in ENDED else cause)
+            show(status, self._remark(status, unmoved_s))
+            self._sleep(poll_s)
 
     def _wait_for_job(self) -> None:
         """Let the driver leave: it stores its log after the last status, and holds the node."""
-        deadline = time.monotonic() + LEAVING_S
+        deadline = self._clock() + LEAVING_S
         try:
-            while self._jobs and self.job_id and time.monotonic() < deadline:
+            while self._jobs and self.job_id and self._clock() < deadline:
                 job = self._jobs.find(self.job_id)
                 if job is None or job.status != "RUNNING":
                     return
-                time.sleep(0.2)
+                self._sleep(0.2)
         except ClusterError:
             return
 
@@ -85,102 +110,61 @@ class Follower:
                 text = ""
         return (text or stored_log(self.run)).rstrip().splitlines()[-count:]
 
-    def _read_status(self) -> Status:
-        deadline = time.monotonic() + STORE_PATIENCE_S
+    def _read_status(self, show: Show) -> tuple[Status, float]:
+        """The status, and for how long it has been seen not to change."""
+        began, last = self._clock(), None
         while True:
             try:
-                return self.run.status()
-            except StoreError:
-                if time.monotonic() >= deadline:
+                status, tag = self.run.tagged_status()
+                return status, self._watch.see(self.run.id, tag)
+            except StoreAwayError as error:
+                waited_s = self._clock() - began
+                if waited_s >= STORE_PATIENCE_S:
                     raise
-                time.sleep(POLL_S)
+                last = last or Status("pending")
+                show(last, f"waiting for the store, {rough_time(waited_s)} so far ({error})")
+                self._sleep(POLL_S)
 
-    def _close_if_dead(self, status: Status) -> Status | None:
-        """Mark the run as ended if nobody works on it any more; its status then, else None."""
-        if time.monotonic() - self._asked < ASK_EVERY_S:
-            return None
-        self._asked = time.monotonic()
+    def _cause_of_death(self, status: Status, unmoved_s: float) -> str:
+        """Why the run is certainly dead; empty while that is not known. Raises: LeaseLostError."""
+        if self._clock() - self._asked >= ASK_EVERY_S:
+            self._asked = self._clock()
+            self._refuse_other_job(status)
+            self._evidence = self._ask(status)
+        return cause_of_death(status, self._evidence, unmoved_s if unmoved_s > GIVE_UP_S else None)
+
+    def _refuse_other_job(self, status: Status) -> None:
         recorded = (status.cluster or {}).get("job_id")
         if self.job_id and recorded != self.job_id:
             raise LeaseLostError(
                 f"job {recorded} has taken over run {self.run.id}; "
                 f"follow it with `cifarray logs {self.run.id} -f`"
             )
-        end = self._end_of_job(status)
-        if end is None:
-            return None
-        time.sleep(self._closing_s)
-        status = self._read_status()
-        return status if status.state in ENDED else close(self.run, *end)
 
-    def _end_of_job(self, status: Status) -> tuple[str, str] | None:
-        """(state, reason) if the job has ended or is out of reach for too long.
-
-        Raises: ClusterError where whatever is out of reach may well go on with the run.
-        """
-        if self._jobs is None or self._cluster is None or self.job_id is None:
-            return lost(status)
+    def _ask(self, status: Status) -> Evidence:
+        """What is certain of the run at this moment, and what its job waits for."""
+        self._waits_for = ""
+        try:
+            here = evidence_here(self.run, status)
+        except StoreAwayError as error:
+            return Evidence(doubt=str(error))
+        if here.dead or here.alive or self._jobs is None or self.job_id is None:
+            return here
         try:
             job = self._jobs.find(self.job_id)
+            if job is not None and job.status == "PENDING":
+                self._waits_for = self._jobs.why_pending(self.job_id)
         except ClusterError as error:
-            self._silent_since = self._silent_since or time.monotonic()
-            self._remark = str(error)
-            if self._cluster.is_gone():
-                return "failed", "the Ray node ended while the run was on it"
-            if time.monotonic() - self._silent_since <= self._silence_s:
-                return None
-            if isinstance(self._cluster, KubernetesCluster):
-                raise ClusterError(
-                    f"{error}; run {self.run.id} goes on without this command if its cluster does"
-                ) from error
-            return lost(status)
-        self._silent_since = None
-        self._remark = self._waits_for() if job is not None and job.status == "PENDING" else ""
-        return end_of(job)
+            return replace(here, doubt=str(error))
+        return job_evidence(status, self.job_id, job, self._cluster)
 
-    def _waits_for(self) -> str:
-        """What our job waits for."""
-        assert self._jobs is not None and self.job_id is not None
-        try:
-            return self._jobs.why_pending(self.job_id)
-        except ClusterError:
-            return ""
-
-
-def end_of(job: RayJob | None) -> tuple[str, str] | None:
-    """(state, reason) of a job that has ended, None for one that lives."""
-    if job is None:
-        return "failed", "the cluster does not know its job any more"
-    if not job.ended:
-        return None
-    if job.status == "STOPPED":
-        return "stopped", "its job was stopped"
-    code = job.exit_code
-    if code is not None and (code < 0 or code > 128):
-        number = -code if code < 0 else code - 128
-        hint = ", as happens when memory runs out" if number == 9 else ""
-        return "failed", f"its driver was killed by signal {number}{hint}"
-    if code is not None:
-        return "failed", f"its driver ended with exit code {code} without closing the run"
-    first = job.message.strip().splitlines()
-    return "failed", f"its job failed: {first[0][:300]}" if first else "its job failed"
-
-
-def lost(status: Status) -> tuple[str, str] | None:
-    """(state, reason) for a run whose driver has been silent for too long."""
-    waiting_s = seconds_since(status.heartbeat_at or status.submitted_at)
-    if shown_state(status) == "lost" or (status.state == "pending" and waiting_s > LOST_AFTER_S):
-        return "failed", f"nothing has been heard of its driver for {waiting_s:.0f} s"
-    return None
-
-
-def close(run: Run, state: str, reason: str) -> Status:
-    """Record the end of a run whose driver could not; its status then."""
-    if state == "stopped":
-        run.mark_stopped(reason)
-    else:
-        run.mark_failed(f"{reason}; `cifarray resume {run.id}` goes on from its last checkpoint")
-    return run.status()
+    def _remark(self, status: Status, unmoved_s: float) -> str:
+        """What is waited for, or what is not known."""
+        if self._waits_for:
+            return self._waits_for
+        silent = status.state == "running" and unmoved_s > SILENT_S
+        said = f"its driver has not been heard of for {rough_time(unmoved_s)}" if silent else ""
+        return "; ".join(filter(None, (said, self._evidence.doubt)))
 
 
 def stored_log(run: Run) -> str:

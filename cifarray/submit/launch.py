@@ -99,8 +99,13 @@ def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
 
 
 def give_up(runs: Iterable[Run], error: BaseException) -> None:
-    """Close runs that no job will carry out, because of this error."""
+    """Close runs that no job will carry out, because of this error.
+
+    What is not pending was never opened for a job: it stays as it is.
+    """
     for run in runs:
+        if run.status().state != "pending":
+            continue
         if isinstance(error, Exception):
             run.mark_failed(f"it could not be submitted: {error}")
         else:
@@ -108,11 +113,10 @@ def give_up(runs: Iterable[Run], error: BaseException) -> None:
 
 
 def _reopen(run: Run, cluster: dict[str, Any]) -> None:
-    """Show the run as waiting for its next attempt."""
+    """Show the run as waiting for its next attempt, of which nothing has been heard yet."""
+    fresh: dict[str, Any] = dict.fromkeys(("error", "ended_at", "heartbeat_at", "progress"))
     run.change_status(
-        lambda status: dataclasses.replace(
-            status, state="pending", error=None, ended_at=None, progress=None, cluster=cluster
-        )
+        lambda status: dataclasses.replace(status, state="pending", cluster=cluster, **fresh)
     )
 
 

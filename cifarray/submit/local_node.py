@@ -1,6 +1,5 @@
 """A Ray node of our own on this machine: found, started and ended; others' are left alone."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -68,7 +67,7 @@ def api_of(node: Node, patience_s: float = 30.0) -> RayJobs:
 def find_node() -> Node | None:
     """Our node, if it lives and answers to our token; its record alone proves nothing."""
     node = node_state.read_node()
-    return node if node and _lives(node) and _answers(node) else None
+    return node if node and lives(node) and _answers(node) else None
 
 
 def ensure_node(say: Callable[[str], None]) -> Node:
@@ -96,8 +95,22 @@ def end_node() -> Node | None:
         return node
 
 
-def _lives(node: Node) -> bool:
+def lives(node: Node) -> bool:
+    """Whether the node's leader runs, whether it answers or not."""
     return node.boot_id == processes.boot_id() and processes.is_alive(node.leader)
+
+
+def has_ended(dashboard: str) -> bool:
+    """Whether our node with this dashboard has certainly ended, with every process of it.
+
+    A node is forgotten, and another one started, only after that.
+    """
+    node = node_state.read_node()
+    if node is None:
+        return not (state_folder() / node_state.NODE_FILE).exists()
+    if node.dashboard != dashboard or node.boot_id != processes.boot_id():
+        return True
+    return not processes.family(node.leader, node.temp_dir)
 
 
 def _answers(node: Node) -> bool:
@@ -112,10 +125,13 @@ def _adopt() -> Node | None:
     node = node_state.read_node()
     if node is None:
         return None
-    if _lives(node):
-        with contextlib.suppress(ClusterError):
+    if lives(node):
+        try:
             _wait_until_it_answers(node)
             return node
+        except ClusterError as error:
+            if lives(node):  # it is busy or stopped, and may be at work
+                raise ClusterError(f"{error}; `cifarray cluster down` ends it") from error
     _end(node)
     return None
 

@@ -137,6 +137,13 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def rough_time(seconds: float) -> str:
+    """Seconds in the largest unit that says enough: 95 s, 8 min, 3 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.0f} h"
+
+
 def seconds_since(text: str | None) -> float:
     """Seconds since a time that a record holds; 0 where it holds none."""
     then = parse_time(text)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 ORPHANS_GRACE_S = 2.0
@@ -43,6 +45,40 @@ def is_alive(process: Process) -> bool:
     """Whether this very process still runs."""
     found = find_process(process.pid)
     return found is not None and found.started == process.started
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from every other one of this machine, and its machine from others."""
+    own = find_process(os.getpid())
+    return {
+        "host": socket.gethostname(),
+        "boot_id": boot_id(),
+        "pid_namespace": os.readlink(PROC / "self/ns/pid"),
+        "pid": os.getpid(),
+        "started": own.started if own else 0,
+    }
+
+
+def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
+    """Whether a process that described itself so still runs; None where that cannot be seen here.
+
+    Other containers and machines are out of sight, and so may another user's processes be.
+    """
+    here = this_process()
+    pid, started = recorded.get("pid"), recorded.get("started")
+    seen = all(recorded.get(name) == here[name] for name in ("boot_id", "pid_namespace"))
+    if not seen or not isinstance(pid, int) or not isinstance(started, int) or pid < 1:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, though /proc may hide it
+        found = find_process(pid)
+        return None if found is None else found.started == started
+    except OverflowError:
+        return None
+    return is_alive(Process(pid, started))
 
 
 def command_line(pid: int) -> str:

@@ -156,8 +156,8 @@ def test_runs_take_turns_and_one_that_waits_can_be_stopped(
             with pytest.raises(SystemExit):
                 main(["stop", "second", "--store", store.uri])
 
-    status = Follower(run, cluster, job_id).follow(stop_when_told, poll_s=0.1)
-    assert status.state == "stopped"
+    outcome = Follower(run, cluster, job_id).follow(stop_when_told, poll_s=0.1)
+    assert outcome.state == "stopped"
     assert "waiting for first-1 to leave the node" in remarks
     assert jobs.stop("first-1")
     wait_until(lambda: not jobs.live_jobs())
@@ -166,7 +166,7 @@ def test_runs_take_turns_and_one_that_waits_can_be_stopped(
     assert run.attempt_numbers() == []
 
 
-def test_a_driver_that_is_killed_leaves_a_failed_run_and_the_way_on(
+def test_a_driver_that_is_killed_ends_the_follower_and_leaves_the_record_alone(
     ray_node: Node, tmp_path: Path
 ) -> None:
     run = Run.create(Store.open(str(tmp_path / "store")), run_spec("killed"))
@@ -181,10 +181,10 @@ def test_a_driver_that_is_killed_leaves_a_failed_run_and_the_way_on(
     assert driver is not None
     os.kill(int(driver[1]), signal.SIGKILL)
     follower = Follower(run, cluster, "killed-1")
-    status = follower.follow(lambda status, remark: None)
-    assert status.state == "failed"
-    assert "killed by signal 9, as happens when memory runs out" in (status.error or "")
-    assert "`cifarray resume killed`" in (status.error or "")
+    outcome = follower.follow(lambda status, remark: None)
+    assert outcome.state == "lost"
+    assert "killed by signal 9, as happens when memory runs out" in outcome.cause
+    assert run.status().state == "pending"
     assert any("driver" in line for line in follower.last_lines())
 
 

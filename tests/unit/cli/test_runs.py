@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
 from cifarray.store import Store
+from cifarray.submit.processes import find_process, this_process
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
 
@@ -46,11 +49,36 @@ def test_runs_lists_state_job_best_age_duration_and_size(typed: Type, run: Run) 
     assert listed["size_bytes"] == run.size_bytes()
 
 
-def test_a_silent_run_is_lost(typed: Type, run: Run) -> None:
+def test_a_silent_run_is_shown_as_recorded_with_the_doubt_beside_it(typed: Type, run: Run) -> None:
     show_as(run, "running", silent_s=500)
+    before = run.store.read(run.key("status.json"))
+    assert " running, silent 8 min " in typed("runs").out
+    for command in (("status", RUN_ID, "--json"), ("runs", "--json")):
+        told = json.loads(typed(*command).out)
+        told = told[0] if isinstance(told, list) else told
+        assert told["state"] == "running"
+        assert told["reason"] == "its driver has been silent for 8 min by this machine's clock"
+    assert "next       cifarray logs -f" in typed("status", RUN_ID).out
+    assert run.store.read(run.key("status.json")) == before
+
+
+def test_a_run_whose_driver_has_gone_from_this_machine_is_lost_at_once(
+    typed: Type, run: Run
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as driver:
+        recorded = this_process() | {"pid": driver.pid}
+        found = find_process(driver.pid)
+        assert found is not None
+        run.take_charge("a driver", recorded | {"started": found.started}).begin()
+        assert json.loads(typed("status", RUN_ID, "--json").out)["state"] == "running"
+        assert "is there" in typed("delete", RUN_ID, "--yes").err
+        driver.kill()
+    told = json.loads(typed("status", RUN_ID, "--json").out)
+    assert told["state"] == "lost"
+    assert f"process {driver.pid} of this machine, has ended" in told["reason"]
     assert " lost " in typed("runs").out
-    status = json.loads(typed("status", RUN_ID, "--json").out)
-    assert status["state"] == "lost"
+    assert run.status().state == "running", "nobody has written that"
+    assert typed("delete", RUN_ID, "--yes").code == 0
 
 
 def test_status_takes_the_start_of_an_id_and_names_the_next_step(typed: Type, run: Run) -> None:
@@ -99,21 +127,38 @@ def test_a_finished_run_is_not_resumed(typed: Type, run: Run) -> None:
     assert f"cifarray report {RUN_ID}" in shown.err
 
 
-def test_a_run_that_somebody_works_on_is_not_resumed(typed: Type, run: Run) -> None:
-    show_as(run, "running")
-    shown = typed("resume", RUN_ID)
-    assert shown.code == 2
-    assert f"cifarray stop {RUN_ID}" in shown.err
-    assert run.status().state == "running"
-
-
-def test_a_run_on_another_machines_node_is_not_resumed_while_it_lives(
-    typed: Type, run: Run
+@pytest.mark.parametrize("command", [("delete", "--yes"), ("resume",)])
+def test_a_run_whose_heartbeat_moves_is_left_alone_whatever_the_clocks_say(
+    typed: Type, run: Run, command: tuple[str, ...]
 ) -> None:
     elsewhere = {"host": "another-machine", "state_dir": "/home/ana/.local/state/cifarray"}
     record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": "a-run-1"}
     run.set_cluster({**record, **elsewhere, "own": True})
-    show_as(run, "running")
-    shown = typed("resume", RUN_ID)
+    attempt = run.start_attempt("a driver whose clock is an hour late", heartbeat_s=0.2)
+    late = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    attempt._write(heartbeat_at=late)
+    with attempt.keep_alive():
+        shown = typed(command[0], RUN_ID, *command[1:])
     assert shown.code == 2
-    assert f"run {RUN_ID} is running" in shown.err
+    assert f"run {RUN_ID} is running" in shown.err and "its heartbeat moves" in shown.err
+    assert f"looking at the heartbeat of {RUN_ID}" in shown.err
+    attempt.heartbeat()
+
+
+def test_a_run_whose_heartbeat_was_seen_not_to_move_may_be_deleted(typed: Type, run: Run) -> None:
+    attempt = run.start_attempt("gone with its machine", heartbeat_s=0.1)
+    shown = typed("delete", RUN_ID, "--yes")
+    assert shown.code == 0, shown.err
+    with pytest.raises(LeaseLostError):
+        attempt.heartbeat()
+
+
+def test_a_queued_run_is_neither_deleted_nor_resumed_however_long_it_waits(
+    typed: Type, run: Run
+) -> None:
+    assert "is pending; stop it first" in typed("delete", RUN_ID, "--yes").err
+    assert "is pending; follow it" in typed("resume", RUN_ID).err
+    assert typed("prune", "--older-than", "1min", "--keep-best", "0", "--yes").code == 0
+    assert run.status().state == "pending"
+    assert typed("stop", RUN_ID).code == 0
+    assert typed("delete", RUN_ID, "--yes").code == 0

@@ -165,8 +165,8 @@ def test_delete_does_what_a_person_at_a_terminal_answers(home: Store, answer: st
 def test_delete_refuses_a_live_run_and_then_deletes_none(home: Store, cifarray: Command) -> None:
     over = _finished(home, "digits-261123-100000-abcd")
     live = Run.create(home, run_spec("live-261123-100000-abcd"))
-    live.start_attempt("a driver")
-    code, _, err = cifarray("delete", over.id, live.id, "--yes")
+    with live.start_attempt("a driver", heartbeat_s=0.2).keep_alive():
+        code, _, err = cifarray("delete", over.id, live.id, "--yes")
     assert code == 2
     assert f"run {live.id} is running; stop it first with `cifarray stop {live.id}`" in err
     assert len(list_runs(home)) == 2

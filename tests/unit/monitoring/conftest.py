@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.runs import Run
+from cifarray.runs import Run, lease
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from tests.unit.runs.conftest import run_spec
@@ -43,16 +43,19 @@ def add_run(here: Store) -> AddRun:
 
 @pytest.fixture
 def one_of_each(add_run: AddRun) -> dict[str, Run]:
-    """A run in each state, by the state."""
+    """A run in each state, by the state; of the lost one a stop has taken the lease away."""
     live = {"state": "running", "attempts": 1, "started_at": ago(100)}
     over = {"attempts": 1, "started_at": ago(1000), "heartbeat_at": ago(400), "ended_at": ago(400)}
     best = {"metric": "validation.top1", "value": 0.97, "epoch": 3}
     progress = {"unit": "epochs", "done": 3, "total": 3, "last": {"train.running_loss": 0.2}}
     diverged = {"unit": "epochs", "done": 1, "total": 3, "last": {"train.running_loss": None}}
+    lost = add_run("a-lost", heartbeat_at=ago(500), **live)
+    lost.take_charge("a driver")
+    lease.take_away(lost.store, lost.key(lease.LEASE_FILE))
     return {
         "pending": add_run("a-pending"),
         "running": add_run("a-running", heartbeat_at=ago(5), best=best, progress=progress, **live),
-        "lost": add_run("a-lost", heartbeat_at=ago(500), **live),
+        "lost": lost,
         "finished": add_run("a-finished", state="finished", best=best, progress=progress, **over),
         "failed": add_run("a-failed", state="failed", progress=diverged, **over),
         "stopped": add_run("a-stopped", state="stopped", **over),

@@ -73,6 +73,27 @@ def test_each_run_shows_what_its_status_says(here: Store, one_of_each: dict[str,
     assert ended is not None and success == datetime.fromisoformat(ended).timestamp()
 
 
+def test_a_run_is_lost_once_its_heartbeat_was_seen_not_to_move_and_not_by_the_clock(
+    here: Store, add_run: AddRun
+):
+    run, time = add_run("a-run"), 0.0
+    attempt = run.start_attempt("a driver")
+    attempt._write(heartbeat_at=ago(3600))  # by a clock that is an hour late
+    before = {entry.key: here.read(entry.key) for entry in here.list()}
+    watch = StoreWatch(here, interval_s=30.0, clock=lambda: time)
+    states = []
+    for time in (0.0, 30.0, 60.0):  # noqa: B007
+        shown = read(watch)
+        states.append((shown["cifarray_runs", "running"], shown["cifarray_runs", "lost"]))
+    assert states == [(1, 0), (1, 0), (0, 1)]
+    assert {entry.key: here.read(entry.key) for entry in here.list()} == before
+    attempt.heartbeat()
+    time = 90.0
+    assert read(watch)["cifarray_runs", "running"] == 1
+    time = 1000.0  # the exporter itself was stopped: it has seen nothing meanwhile
+    assert read(watch)["cifarray_runs", "running"] == 1
+
+
 def test_a_run_that_ended_long_ago_is_only_counted(here: Store, add_run: AddRun):
     old = {"started_at": ago(9000), "ended_at": ago(8000), "attempts": 1}
     add_run("long-ago", state="finished", **old)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.errors import InputError, LeaseLostError
-from cifarray.runs import Run, carry_out, delete_run, list_runs, plan_prune
+from cifarray.runs import Examined, Run, carry_out, delete_run, list_runs, plan_prune
 from cifarray.runs.status import RunState
 from cifarray.store import Store
 
@@ -65,17 +65,28 @@ def test_a_live_run_is_refused(run: Run, state: str) -> None:
     with pytest.raises(InputError, match=f"run {run.id} is {state}; stop it first with `cifarray"):
         delete_run(run)
     assert run.store.list(run.prefix) == before
-    assert plan_prune(run.store, timedelta(0), 0).runs == []
+    lives = Examined(run, run.status(), "")
+    assert plan_prune(run.store, timedelta(0), 0, lambda runs: [lives for _ in runs]).runs == []
 
 
-def test_a_lost_run_may_go_and_its_driver_learns_of_it(run: Run) -> None:
+def test_a_dead_run_may_go_and_what_is_left_of_its_driver_learns_of_it(run: Run) -> None:
     attempt = run.start_attempt("half-dead")
-    old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    run.change_status(lambda status: dataclasses.replace(status, heartbeat_at=old))
-    delete_run(run)
+    dead = Examined(run, run.status(), "its job has ended", attempt=1, tag=attempt._lease.tag)
+    delete_run(run, dead)
     with pytest.raises(LeaseLostError):
         attempt.heartbeat()
     assert run.store.list(run.prefix) == []
+
+
+def test_a_run_that_moves_after_it_was_found_dead_is_not_deleted(run: Run) -> None:
+    attempt = run.start_attempt("thought dead")
+    found = Examined(run, run.status(), "its job has ended", attempt=1, tag=attempt._lease.tag)
+    attempt.heartbeat()
+    dead = dataclasses.replace(found, status=run.status())  # as if it moved a moment later
+    with pytest.raises(InputError, match=f"run {run.id} goes on; stop it first"):
+        delete_run(run, dead)
+    attempt.heartbeat()
+    assert run.status().state == "running"
 
 
 def test_a_run_whose_deletion_was_cut_is_still_listed_and_can_be_deleted(finished: Run) -> None:

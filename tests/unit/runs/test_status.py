@@ -1,10 +1,10 @@
-"""A status says what is known, even where it was damaged or its writer fell silent."""
+"""A status says what is known, even where it was damaged."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cifarray.runs import LOST_AFTER_S, Status, is_live, shown_state
+from cifarray.runs import Status, heartbeat_age_s
 from cifarray.runs.status import now, parse_time, read_status
 from cifarray.store import to_json
 
@@ -45,22 +45,19 @@ def test_a_damaged_status_shows_as_failed_and_says_why(data: bytes) -> None:
     assert status.state == "failed"
     assert status.error is not None
     assert status.error.startswith("status.json is damaged")
-    assert not is_live(status)
 
 
-def test_a_silent_running_run_is_lost_and_no_longer_live() -> None:
-    beating = Status("running", heartbeat_at=_ago(LOST_AFTER_S - 30))
-    silent = Status("running", heartbeat_at=_ago(LOST_AFTER_S + 30))
-    assert (shown_state(beating), is_live(beating)) == ("running", True)
-    assert (shown_state(silent), is_live(silent)) == ("lost", False)
-    assert shown_state(Status("running", heartbeat_at="yesterday")) == "lost"
-    assert shown_state(Status("finished", heartbeat_at=_ago(1e6))) == "finished"
-
-
-def test_a_run_that_was_just_submitted_is_live_and_one_that_never_began_is_not() -> None:
-    assert is_live(Status("pending", submitted_at=now()))
-    assert not is_live(Status("pending", submitted_at=_ago(31 * 24 * 3600)))
-    assert not is_live(Status("pending"))
+def test_the_age_of_a_heartbeat_is_known_of_running_runs_alone() -> None:
+    assert heartbeat_age_s(Status("running", heartbeat_at=_ago(30))) == pytest.approx(30, abs=1)
+    ahead_of_this_clock = Status("running", heartbeat_at=_ago(-300))
+    for status in (
+        ahead_of_this_clock,
+        Status("running", heartbeat_at="yesterday"),
+        Status("running"),
+        Status("pending", heartbeat_at=_ago(30)),
+        Status("finished", heartbeat_at=_ago(30)),
+    ):
+        assert heartbeat_age_s(status) is None
 
 
 def test_duration_runs_from_submission_to_the_end_or_to_now() -> None:

@@ -1,4 +1,4 @@
-"""A follower of a run on Kubernetes never closes a run that it merely cannot see."""
+"""A follower of a run on Kubernetes never ends a run, whatever it sees or does not see."""
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.errors import ClusterError
+from cifarray.runs import Status
 from cifarray.store import Store
 from cifarray.submit.follow import Follower
 from tests.unit.submit.kubernetes.api_server import ApiServer, open_kube, write_kubeconfig
@@ -18,7 +18,7 @@ from tests.unit.submit.kubernetes.kube_requests import (
 )
 
 
-def test_an_api_server_that_stays_away_ends_the_command_and_not_the_run(
+def test_an_api_server_that_is_away_is_a_remark_and_the_run_is_followed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
@@ -28,19 +28,26 @@ def test_an_api_server_that_stays_away_ends_the_command_and_not_the_run(
     run.set_cluster(cluster.record(JOB_ID))
     silent = (datetime.now(UTC) - timedelta(seconds=500)).isoformat()
     run.change_status(lambda s: dataclasses.replace(s, state="running", heartbeat_at=silent))
-    follower = Follower(run, cluster, JOB_ID, silence_s=0.0)
-    with pytest.raises(ClusterError, match=r"does not answer .* goes on without this command"):
-        follower.follow(lambda status, remark: None, poll_s=0.01)
-    assert run.status().state == "running"
+    remarks: list[str] = []
+
+    def show(status: Status, remark: str) -> None:
+        remarks.append(remark)
+        if len(remarks) == 3:
+            run.change_status(lambda s: dataclasses.replace(s, state="finished"))
+
+    outcome = Follower(run, cluster, JOB_ID).follow(show, poll_s=0.01)
+    assert outcome.state == "finished"
+    assert "does not answer" in remarks[0]
 
 
-def test_a_rayjob_that_has_ended_without_a_word_closes_the_run(
+def test_a_rayjob_that_has_ended_without_a_word_ends_the_follower_and_not_the_record(
     api: ApiServer, tmp_path: Path
 ) -> None:
     cluster = cluster_of(open_kube())
     run = recorded_run(Store.open(str(tmp_path / "store")))
     run.set_cluster(cluster.record(JOB_ID))
     put_rayjob(api, stage="Failed", reason="DeadlineExceeded", message="longer than 60 s")
-    status = Follower(run, cluster, JOB_ID, closing_s=0.0).follow(lambda status, remark: None)
-    assert status.state == "failed"
-    assert "DeadlineExceeded: longer than 60 s" in (status.error or "")
+    outcome = Follower(run, cluster, JOB_ID, closing_s=0.0).follow(lambda status, remark: None)
+    assert outcome.state == "lost"
+    assert "DeadlineExceeded: longer than 60 s" in outcome.cause
+    assert run.status().state == "pending"

@@ -11,7 +11,7 @@ import pytest
 
 from cifarray.runs import Run, Status, summaries
 from cifarray.store import Store
-from cifarray.submit.condition import Condition, condition, conditions
+from cifarray.submit.observed_state import ObservedState, observe, observe_all
 from tests.loopback import answering
 from tests.unit.runs.conftest import run_spec
 from tests.unit.submit.kubernetes.api_server import ApiServer
@@ -64,7 +64,7 @@ def test_a_run_whose_rayjob_has_ended_names_the_node_that_took_its_head(
     failed = {"jobStatus": "RUNNING", "reason": "JobStatusCheckTimeoutExceeded"}
     put_rayjob(api, "a-run-1", "Failed", **failed)
     put_pod(api, "a-head", "a-run-1-xyz", on_node("False"))
-    found = condition(*run)
+    found = observe(*run)
     assert found.state == "lost"
     assert "job a-run-1 has ended (JobStatusCheckTimeoutExceeded): node node-7" in found.reason
     assert "out-of-service" in found.reason
@@ -72,29 +72,49 @@ def test_a_run_whose_rayjob_has_ended_names_the_node_that_took_its_head(
 
 
 def test_a_run_whose_rayjob_is_gone_is_lost(api: ApiServer, store: Store):
-    found = condition(*record(store, "a-run"))
-    assert found == Condition("lost", "Kubernetes knows no job a-run-1; `cifarray resume a-run`")
+    found = observe(*record(store, "a-run"))
+    assert found == ObservedState(
+        "lost", "Kubernetes knows no job a-run-1; `cifarray resume a-run` goes on with it"
+    )
+
+
+def test_a_queued_run_whose_rayjob_is_not_there_is_pending(api: ApiServer, store: Store):
+    """Its submission may be on its way at this moment."""
+    found = observe(*record(store, "a-run", state="pending", heartbeat_at=None))
+    assert found == ObservedState("pending", "Kubernetes knows no job a-run-1")
+    put_rayjob(api, "a-run-1", "Failed", reason="PreRunningDeadlineExceeded")
+    run = Run(store, "a-run")
+    assert observe(run, run.status()).state == "lost"
+
+
+def test_a_driver_that_closed_its_run_while_its_job_was_asked_for_is_believed(
+    api: ApiServer, store: Store
+):
+    run, before = record(store, "a-run")
+    run.change_status(lambda status: replace(status, state="finished"))
+    assert observe(run, before) == ObservedState("finished")
 
 
 def test_a_silent_run_whose_rayjob_goes_on_says_what_that_waits_for(api: ApiServer, store: Store):
     put_rayjob(api, "a-run-1", "Running")
     put_pod(api, "a-head", "a-run-1-xyz", {"status": {"conditions": [UNSCHEDULED]}})
-    found = condition(*record(store, "a-run"))
+    found = observe(*record(store, "a-run"))
     assert found.state == "running"
-    assert "a-run-1 is still wanted: no node has enough nvidia.com/gpu" in found.reason
+    assert "its driver has been silent for 8 min by this machine's clock" in found.reason
+    assert "job a-run-1 is running; no node has enough nvidia.com/gpu" in found.reason
 
 
 def test_a_running_run_that_waits_for_room_says_what_its_pods_lack(api: ApiServer, store: Store):
     fresh = {"heartbeat_at": datetime.now(UTC).isoformat(), "progress": {"waits_for": WAITS}}
     run = record(store, "a-run", "ray-jobs", NOBODY, **fresh)
-    assert condition(*run) == Condition("running", f"it waits for {WAITS}")
+    assert observe(*run) == ObservedState("running", f"it waits for {WAITS}")
     put_pod(api, "a-worker", "cifarray", {"status": {"conditions": [UNSCHEDULED]}})
-    assert condition(*run).reason.startswith("no node has enough nvidia.com/gpu for pod a-worker")
+    assert observe(*run).reason.startswith("no node has enough nvidia.com/gpu for pod a-worker")
 
 
 def test_a_running_run_that_waits_for_nothing_is_believed(api: ApiServer, store: Store):
     fresh = {"heartbeat_at": datetime.now(UTC).isoformat(), "progress": {"unit": "epochs"}}
-    assert condition(*record(store, "a-run", **fresh)) == Condition("running")
+    assert observe(*record(store, "a-run", **fresh)) == ObservedState("running")
     assert api.asked == []
 
 
@@ -102,9 +122,9 @@ def test_a_head_on_a_node_that_is_gone_is_named_and_no_port_of_this_machine(
     api: ApiServer, store: Store
 ):
     put_pod(api, "cifarray-head", "cifarray", on_node("False"))
-    found = condition(*record(store, "a-run", "ray-jobs", NOBODY))
-    assert found.state == "lost"
-    assert found.reason.startswith("node node-7 of pod cifarray-head does not answer")
+    found = observe(*record(store, "a-run", "ray-jobs", NOBODY))
+    assert found.state == "running"
+    assert "clock; node node-7 of pod cifarray-head does not answer" in found.reason
     assert "127.0.0.1" not in found.reason
 
 
@@ -114,7 +134,7 @@ def test_many_runs_take_one_list_of_rayjobs(api: ApiServer, store: Store):
     put_rayjob(api, "run-0-1", "Running")
     put_rayjob(api, "run-1-1", "Failed", reason="DeadlineExceeded")
     listed = summaries(store)
-    found = {each.run.id: it for each, it in zip(listed, conditions(listed), strict=True)}
+    found = {each.run.id: it for each, it in zip(listed, observe_all(listed), strict=True)}
     assert found.pop("run-0").state == "running"
     assert "DeadlineExceeded" in found["run-1"].reason
     assert [each.state for each in found.values()] == ["lost"] * 4
@@ -132,7 +152,7 @@ def test_many_runs_of_the_long_lived_cluster_take_one_list_of_jobs(api: ApiServe
     with answering(answer) as address:
         for number in range(5):
             record(store, f"run-{number}", "ray-jobs", address)
-        found = conditions(summaries(store))
+        found = observe_all(summaries(store))
     assert sorted(each.state for each in found) == ["lost"] * 4 + ["running"]
     assert asked == {"GET /api/jobs/": 1}
 
@@ -141,14 +161,15 @@ def test_a_cluster_that_is_away_is_asked_once_and_the_records_are_shown(store: S
     """No server, and no kubeconfig that leads to one."""
     for number in range(3):
         record(store, f"run-{number}")
-    found = conditions(summaries(store))
-    assert [each.state for each in found] == ["lost"] * 3
+    found = observe_all(summaries(store))
+    assert [each.state for each in found] == ["running"] * 3
     assert all("no kubeconfig" in each.reason for each in found)
 
 
 def test_a_record_of_another_version_is_told_and_no_traceback(api: ApiServer, store: Store):
     run, status = record(store, "a-run")
     cluster = {**(status.cluster or {}), "kubernetes": {"worker_memory": "16 GB"}}
-    found = condition(run, replace(status, cluster=cluster))
-    assert found.state == "lost"
+    run.set_cluster(cluster)
+    found = observe(run, run.status())
+    assert found.state == "running"
     assert "does not say which cluster it is on" in found.reason
