@@ -188,7 +188,7 @@ def _live_line() -> Iterator[Show]:
 
         def show(status: "Status", remark: str) -> None:
             done = fraction_done(status)
-            line = output.plain(_line(status, remark, pace))
+            line = output.one_line(_line(status, remark, pace))
             total = None if done is None else 1.0
             bars.update(task, description=line, total=total, completed=done or 0.0)
 

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(sentence: str, exit_code: int) -> NoReturn:
-    print(f"error: {output.plain(sentence)}", file=sys.stderr)
+    print(f"error: {output.one_line(sentence)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

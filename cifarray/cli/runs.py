@@ -127,12 +127,12 @@ def logs(
             shown = 0
             for text in jobs.tail(job_id) if follow else [jobs.logs(job_id)]:
                 shown += len(text)
-                print(output.plain(text, colours=True), end="", flush=True)
+                output.print_log(text)
             if shown:
                 return
         except ClusterError as error:
             output.warn(f"{error}; what follows is the log as the store has it")
-    print(output.plain(stored_log(found), colours=True), end="")
+    output.print_log(stored_log(found))
 
 
 def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
