@@ -14,6 +14,7 @@ from cifarray.cli.options import (
     RunArgument,
     StoreOption,
     VerboseOption,
+    YesOption,
     named_cluster,
     open_store,
 )
@@ -77,14 +78,16 @@ def resume(
     store: StoreOption = None,
     endpoint: EndpointOption = None,
     cluster: ClusterOption = "local",
+    yes: YesOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Go on with a run that did not finish.
 
-    It begins at its last good checkpoint, on the cluster profile that it was submitted with;
-    --cluster only tells the store, and the context by which a Kubernetes cluster is reached.
+    It begins at its last good checkpoint, on the cluster profile that it was submitted with. Of a
+    run that was submitted elsewhere, --cluster names that profile, and code that it brings is asked
+    about.
 
     \b
     Example:  cifarray resume train-cifar100-26
@@ -92,15 +95,15 @@ def resume(
     from cifarray.cli.following import follow_runs, say_where
     from cifarray.runs import Run
     from cifarray.submit.cluster import reach
-    from cifarray.submit.kubernetes.cluster import reached_as
     from cifarray.submit.launch import give_up, launch
+    from cifarray.submit.trust import resumed_profile
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     named = named_cluster(cluster)
     _refuse_if_alive(found, named)
-    profile = found.spec().profile
-    if named is not None and profile.kind == "kubernetes":
-        profile = reached_as(profile, named)
+    profile = resumed_profile(found, named, store, endpoint)
+    if not _agreed_to_code(found, yes):
+        return
     try:
         reached = reach(profile, output.say)
         launch(found, profile, reached)
@@ -109,7 +112,7 @@ def resume(
         raise
     say_where(found, reached)
     if follow:
-        follow_runs([found], json)
+        follow_runs([found], json, profile)
     elif json:
         output.print_json({"run_id": found.id, "dashboard": reached.dashboard})
     else:
@@ -123,7 +126,7 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     from cifarray.submit.follow import lost
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
-    cluster = recorded_cluster(current.cluster, named)
+    cluster = recorded_cluster(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
     if cluster is None or not job_id:  # its node is gone, or a driver that watches its lease
         run.mark_stopped("stopped by `cifarray stop`")
@@ -138,17 +141,17 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
         run.mark_stopped("stopped by `cifarray stop`; its node does not answer")
         return run.status()
     output.say(f"waiting for {run.id} to close ...")
-    return _wait_for_end(run, job_id)
+    return _wait_for_end(run, job_id, named)
 
 
-def _wait_for_end(run: "Run", job_id: str) -> "Status":
+def _wait_for_end(run: "Run", job_id: str, named: "Profile | None") -> "Status":
     from cifarray.runs import ENDED
     from cifarray.submit.cluster import recorded_cluster
 
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         current = run.status()
-        cluster = recorded_cluster(current.cluster)
+        cluster = recorded_cluster(run, current.cluster, named)
         job = cluster.jobs(patience_s=10.0).find(job_id) if cluster else None
         if job is None or job.ended or job.status == "PENDING":  # it ends as soon as it begins
             if run.status().state not in ENDED:
@@ -175,7 +178,7 @@ def _refuse_if_alive(run: "Run", named: "Profile | None") -> None:
         )
     if current.state in ENDED:
         return
-    cluster = recorded_cluster(current.cluster, named)
+    cluster = recorded_cluster(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
     alive = lost(current) is None
     if job_id and cluster is None:  # a node of ours that has ended, or another machine's
@@ -191,6 +194,32 @@ def _refuse_if_alive(run: "Run", named: "Profile | None") -> None:
             f"run {run.id} is {current.state}; follow it with `cifarray logs {run.id} -f`, "
             f"or end it with `cifarray stop {run.id}`"
         )
+
+
+def _agreed_to_code(run: "Run", yes: bool) -> bool:
+    """Say what code a run brings; of one that was not submitted from here, ask first.
+
+    Raises: InputError where nobody can be asked.
+    """
+    from cifarray.submit.submissions import submitted_spec
+    from cifarray.submit.trust import code_of
+
+    brought = code_of(run.spec())
+    if not brought:
+        return True
+    told = f"run {run.id} executes {' and '.join(brought)}"
+    if yes or submitted_spec(run) is not None:
+        output.say(told)
+        return True
+    if not output.can_ask():
+        raise InputError(
+            f"{told}, and was not submitted from here; look at {run.prefix} in {run.store.uri}, "
+            "then say --yes to execute it"
+        )
+    if output.ask(f"{told}, and was not submitted from here: go on?"):
+        return True
+    output.say("nothing was started")
+    return False
 
 
 def _say_stopped(run_id: str, state: str, words: str, as_json: bool) -> None:

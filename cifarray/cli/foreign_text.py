@@ -65,15 +65,14 @@ def lines(text: str) -> str:
 def log(text: str) -> str:
     """A log with its lines, tabs and colours, and no other escape sequence."""
     kept: list[str] = []
-    end, coloured = 0, False
+    end, last = 0, RESET
     for found in _SEQUENCE.finditer(text):
         kept.append(_unseen_gone(text[end : found.start()]))
         if _COLOUR.fullmatch(found.group()):
-            kept.append(found.group())
-            coloured = True
+            kept.append(last := found.group())
         end = found.end()
     kept.append(_unseen_gone(text[end:]))
-    return "".join(kept) + (RESET if coloured else "")
+    return "".join(kept) + ("" if last in (RESET, "\x1b[m") else RESET)
 
 
 def _unseen_gone(text: str) -> str:

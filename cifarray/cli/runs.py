@@ -119,7 +119,7 @@ def logs(
         output.say(f"run {run} has no log: its driver has not begun ({waiting.reason})")
         return
     current = found.status()
-    reached = _cluster_or_none(current, named)
+    reached = _cluster_or_none(found, current, named)
     job_id = (current.cluster or {}).get("job_id")
     if reached is not None and job_id and current.state not in ENDED:
         try:
@@ -151,14 +151,14 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
 
 
 def _cluster_or_none(
-    current: "Status", named: "Profile | None"
+    run: "Run", current: "Status", named: "Profile | None"
 ) -> "Cluster | KubernetesCluster | None":
     """Where the run executes; None where nothing leads there any more."""
     from cifarray.errors import ClusterError
     from cifarray.submit.cluster import recorded_cluster
 
     try:
-        return recorded_cluster(current.cluster, named)
+        return recorded_cluster(run, current.cluster, named)
     except ClusterError as error:
         output.warn(str(error))
         return None
@@ -243,10 +243,21 @@ def _status_lines(
         ("duration", None if spent is None else duration(spent)),
         ("error", current.error),
         ("cluster", cluster.get("profile")),
-        ("dashboard", cluster.get("dashboard") if state in ("running", "pending") else None),
+        ("dashboard", _dashboard(run, current, named) if state in ("running", "pending") else None),
         ("store", run.store.uri),
         ("next", _next_step(run, state)),
     ]
+
+
+def _dashboard(run: "Run", current: "Status", named: "Profile | None") -> str | None:
+    """Where to see it, or why that is not told."""
+    from cifarray.errors import ClusterError
+    from cifarray.submit.trust import shown_dashboard
+
+    try:
+        return shown_dashboard(run, current.cluster or {}, named)
+    except ClusterError as error:
+        return f"not shown: {error}"
 
 
 def _next_step(run: "Run", state: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cifarray.errors import ClusterError
+from cifarray.errors import ClusterError, UntrustedError
 from cifarray.runs import Run, RunSummary, Status, shown_state
 from cifarray.spec.profile import Profile
 from cifarray.submit.cluster import recorded_cluster
@@ -35,7 +35,7 @@ def condition(run: Run, status: Status, named: Profile | None = None) -> Conditi
         return Condition(state)
     job_id = str(record.get("job_id"))
     try:
-        cluster = _cluster_of(record, named)
+        cluster = _cluster_of(run, record, named)
         if state == "running":
             return Condition(state, cluster.explain(job_id) or f"it waits for {waited_for}")
         jobs = cluster.jobs(PATIENCE_S)
@@ -70,11 +70,14 @@ def _at_a_glance(
         return Condition(shown_state(status))
     section = record.get("kubernetes") or {}
     place = str([section.get(key) for key in ("context", "namespace", "mode", "ray_cluster")])
+    place += str(record.get("dashboard")) if section.get("mode") == "ray-jobs" else ""
     if place not in asked:
         try:
-            cluster = _cluster_of(record, named)
+            cluster = _cluster_of(run, record, named)
             jobs = cluster.jobs(PATIENCE_S).all_jobs()
             asked[place] = _Known(cluster, {job.id: job for job in jobs})
+        except UntrustedError as error:  # says nothing of other runs of that place
+            return Condition(shown_state(status), str(error))
         except ClusterError as error:
             asked[place] = error
     known = asked[place]
@@ -86,8 +89,8 @@ def _at_a_glance(
     return _of_job(run, status, known.cluster, job, "")
 
 
-def _cluster_of(record: Mapping[str, Any], named: Profile | None) -> KubernetesCluster:
-    cluster = recorded_cluster(record, named, PATIENCE_S)
+def _cluster_of(run: Run, record: Mapping[str, Any], named: Profile | None) -> KubernetesCluster:
+    cluster = recorded_cluster(run, record, named, PATIENCE_S)
     assert isinstance(cluster, KubernetesCluster)
     return cluster
 

@@ -24,6 +24,7 @@ from cifarray.submit import preflight
 from cifarray.submit.beginning import WEIGHTS_FILE, Beginning, find_beginning
 from cifarray.submit.kubernetes.record import applied_record
 from cifarray.submit.preflight_of_sweeps import candidates
+from cifarray.submit.submissions import remember_submission
 from cifarray.training.reads import decides, unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
@@ -148,7 +149,7 @@ def record_request(store: Store, asked: RunRequest) -> Run:
     if not store.exists(run.key(SPEC_FILE)):
         plan = Plan(asked.job, asked.profile, asked.workers, None, asked.best_of)
         manifest = load_manifest(store, asked.job.dataset.name, asked.dataset_digest)
-        run = _create(plan, store, manifest, asked)
+        run, _ = _create(plan, store, manifest, asked)
     if asked.profile.kind == "kubernetes" and run.status().cluster is None:
         record = applied_record(asked)
         run.change_status(lambda status: replace(status, cluster=status.cluster or record))
@@ -160,15 +161,18 @@ def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None
 
     Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
     """
-    return _create(plan, store, manifest, request(plan, manifest, name))
+    run, spec = _create(plan, store, manifest, request(plan, manifest, name))
+    remember_submission(spec)
+    return run
 
 
-def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> Run:
+def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> tuple[Run, RunSpec]:
     selection = check_data(plan, store, manifest)
     packed = pack_code(plan.code) if plan.code else None
     with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
         beginning = _find_beginning(plan, store, manifest, selection, Path(folder))
-        run = Run.create(store, _spec(plan, manifest, selection, asked, packed, beginning))
+        spec = _spec(plan, manifest, selection, asked, packed, beginning)
+        run = Run.create(store, spec)
         try:
             if packed:
                 store.write(run.key(CODE_FILE), packed)
@@ -179,7 +183,7 @@ def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> 
             with suppress(StoreError):  # the same that failed just now
                 run.mark_failed(f"it could not be recorded: {error}")
             raise
-    return run
+    return run, spec
 
 
 def _spec(

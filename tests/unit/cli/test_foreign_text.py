@@ -50,7 +50,8 @@ def test_a_log_keeps_lines_and_colours_and_no_other_sequence() -> None:
         f"\x1b[01;31mred\x1b[0m\tplain\r\nnext {LINK}\x1b[2J\x1b[8mhidden\x1b[5mblinks\x1b]0;t\x07"
     )
     kept = "\x1b[01;31mred\x1b[0m\tplain\nnext reporthiddenblinks"
-    assert log(text) == kept + RESET
+    assert log(text) == kept
+    assert log("\x1b[31mred") == f"\x1b[31mred{RESET}"
     assert lines(text) == "red\tplain\nnext reporthiddenblinks"
 
 

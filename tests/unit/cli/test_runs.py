@@ -111,7 +111,7 @@ def test_a_run_on_another_machines_node_is_not_resumed_while_it_lives(
     typed: Type, run: Run
 ) -> None:
     elsewhere = {"host": "another-machine", "state_dir": "/home/ana/.local/state/cifarray"}
-    record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": "a-run-1"}
+    record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": f"{RUN_ID}-1"}
     run.set_cluster({**record, **elsewhere, "own": True})
     show_as(run, "running")
     shown = typed("resume", RUN_ID)
