@@ -18,7 +18,11 @@ from ray.train import Checkpoint as RayCheckpoint
 from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -43,6 +47,7 @@ from cifarray.training.board import Board
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import best_good
 from cifarray.training.ranks import from_rank_0, world
+from cifarray.training.rendezvous import listen_on_loopback, use_loopback
 from cifarray.training.session import Session
 from cifarray.training.work import (
     FAILURES,
@@ -143,11 +148,14 @@ class Torch(TorchConfig):
     @property
     def backend_cls(self) -> type[Backend]:
         """What sets the group up on the workers."""
-        return TorchWithoutGpus
+        return ProcessGroup
 
 
-class TorchWithoutGpus(_TorchBackend):
-    """NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again."""
+class ProcessGroup(_TorchBackend):
+    """The group of a training's workers: on loopback where one machine has them all.
+
+    NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again.
+    """
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Called by Train's controller before the workers begin."""
@@ -155,7 +163,30 @@ class TorchWithoutGpus(_TorchBackend):
         over_nccl = backend_config.backend == "nccl"
         if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = replace(backend_config, backend="gloo")
-        super().on_start(worker_group, backend_config)
+        if len(set(worker_group.execute(_node_id))) > 1:
+            super().on_start(worker_group, backend_config)
+            return
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        backend = backend_config.backend or ("nccl" if gpus else "gloo")
+        port = worker_group.execute_single(0, listen_on_loopback)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        world_size = len(worker_group)
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, _join_on_loopback, backend, rank, world_size, port
+                )
+                for rank in range(world_size)
+            ]
+        )
+
+
+def _node_id() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _join_on_loopback(backend: str, rank: int, world_size: int, port: int) -> None:
+    _setup_torch_process_group(backend, rank, world_size, use_loopback(port))
 
 
 class FailureLog(UserCallback):
