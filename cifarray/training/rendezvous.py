@@ -44,13 +44,13 @@ def use_loopback(port: int) -> str:
 
 def _meet(
     url: str, timeout: timedelta = timedelta(minutes=5), **_: Any
-) -> Iterator[tuple[dist.Store, int, int]]:
+) -> Iterator[tuple[Any, int, int]]:
     """What torch calls with the address, to which it has added rank and world size."""
     place = urlsplit(url)
     query = dict(pair.split("=") for pair in place.query.split("&"))
     rank, world_size = int(query["rank"]), int(query["world_size"])
     listener = _listening.pop().detach() if rank == 0 else None
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         LOOPBACK, place.port or 0, world_size, rank == 0, timeout, master_listen_fd=listener
     )
     yield store, rank, world_size

@@ -163,30 +163,32 @@ class ProcessGroup(_TorchBackend):
         over_nccl = backend_config.backend == "nccl"
         if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = replace(backend_config, backend="gloo")
-        if len(set(worker_group.execute(_node_id))) > 1:
+        if len(set(worker_group.execute(node_id))) > 1:
             super().on_start(worker_group, backend_config)
             return
-        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
-        backend = backend_config.backend or ("nccl" if gpus else "gloo")
+        backend = backend_config.backend
+        if backend is None:
+            gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+            backend = "nccl" if gpus else "gloo"
         port = worker_group.execute_single(0, listen_on_loopback)
         worker_group.execute(_set_torch_distributed_env_vars)
-        world_size = len(worker_group)
-        ray.get(
-            [
-                worker_group.execute_single_async(
-                    rank, _join_on_loopback, backend, rank, world_size, port
-                )
-                for rank in range(world_size)
-            ]
-        )
+        ranks = range(len(worker_group))
+        joining = [
+            worker_group.execute_single_async(
+                rank, _join, backend=backend, world_rank=rank, world_size=len(ranks), port=port
+            )
+            for rank in ranks
+        ]
+        ray.get(joining)
 
 
-def _node_id() -> str:
+def node_id() -> str:
+    """The Ray node that this worker is on."""
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _join_on_loopback(backend: str, rank: int, world_size: int, port: int) -> None:
-    _setup_torch_process_group(backend, rank, world_size, use_loopback(port))
+def _join(backend: str, world_rank: int, world_size: int, port: int) -> None:
+    _setup_torch_process_group(backend, world_rank, world_size, use_loopback(port))
 
 
 class FailureLog(UserCallback):
