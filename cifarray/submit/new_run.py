@@ -13,6 +13,7 @@ from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.selection import Selection
 from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
+from cifarray.models.registry import is_own
 from cifarray.runs import Run, new_run_id
 from cifarray.runs.run import SPEC_FILE
 from cifarray.spec.job import Job
@@ -69,8 +70,13 @@ def plan(
     """
     source = None
     if best_of is not None:
-        source = best_fields(best_of)
+        source, own = best_fields(best_of), job.model.name
         job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
+        if is_own(job.model.name) and job.model.name != own:
+            raise JobError(
+                f"--best-of {best_of.id}: its best trial has the network {job.model.name}, which "
+                f"is code outside cifarray; say --set model.name={job.model.name} to execute it"
+            )
     preflight.check(job, profile, workers, code, store)
     return Plan(job, profile, workers, code, source)
 

