@@ -16,6 +16,7 @@ CifarrayError                    anything below; its text is one sentence for a 
 │   └── StoreRefusedError        it answers, and says no
 └── WorkError           exit 1   the input was fine, the work failed
     ├── ClusterError             a node or a Jobs API that does not start, answer or have capacity
+    │   └── UntrustedError       a record that leads to a cluster or job which the user did not name
     ├── RunFailedError           a run that ended without a result
     │   ├── DivergedError        a training whose loss is no number any more
     │   └── NoGpuError           a worker that was promised a GPU and sees none
@@ -91,6 +92,10 @@ class WorkError(CifarrayError):
 
 class ClusterError(WorkError):
     """A node or a Jobs API that does not start, answer or have capacity."""
+
+
+class UntrustedError(ClusterError):
+    """A record that leads to a cluster or a job which the user has not named."""
 
 
 class RunFailedError(WorkError):

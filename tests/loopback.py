@@ -1,6 +1,7 @@
 """Servers on loopback that fail as networks do: they swallow, cut or forge what passes."""
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -85,6 +86,51 @@ def answering(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Ite
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Collector:
+    """A server that hopes for secrets: it answers as a willing Jobs API, and keeps what it gets."""
+
+    job_id: str
+    """The only job that it knows; that one runs for ever."""
+    address: str = ""
+    received: list[str] = field(default_factory=list)
+    """Each request: its line, its headers, its body."""
+
+
+@contextmanager
+def collecting(job_id: str) -> Iterator[Collector]:
+    """Such a server on a free port."""
+    collector = Collector(job_id)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            text = body.decode("utf-8", "replace")
+            collector.received.append(f"{self.command} {self.path}\n{self.headers}\n{text}")
+            name = self.path.removeprefix("/api/jobs/").partition("/")[0]
+            job = {"submission_id": name, "status": "RUNNING", "stopped": True, "logs": "a log"}
+            answer = json.dumps(job).encode()
+            self.send_response(200 if name in ("", job_id) else 404)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = do
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    collector.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield collector
     finally:
         server.shutdown()
         server.server_close()

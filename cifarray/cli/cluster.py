@@ -247,4 +247,4 @@ def _agreed(live: list[str], yes: bool) -> bool:
         return True
     if not output.can_ask():
         raise InputError(f"the node is at work: {', '.join(live)}; say --yes to stop that")
-    return typer.confirm(question, default=False, err=True)
+    return output.ask(question)

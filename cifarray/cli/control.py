@@ -15,6 +15,7 @@ from cifarray.cli.options import (
     RunArgument,
     StoreOption,
     VerboseOption,
+    YesOption,
     named_cluster,
     open_store,
 )
@@ -79,14 +80,16 @@ def resume(
     store: StoreOption = None,
     endpoint: EndpointOption = None,
     cluster: ClusterOption = "local",
+    yes: YesOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Go on with a run that did not finish.
 
-    It begins at its last good checkpoint, on the cluster profile that it was submitted with;
-    --cluster only tells the store, and the context by which a Kubernetes cluster is reached.
+    It begins at its last good checkpoint, on the cluster profile that it was submitted with. Of a
+    run that was submitted elsewhere, --cluster names that profile, and code that it brings is asked
+    about.
 
     \b
     Example:  cifarray resume train-cifar100-26
@@ -94,15 +97,15 @@ def resume(
     from cifarray.cli.following import follow_runs, say_where
     from cifarray.runs import Run
     from cifarray.submit.cluster import reach
-    from cifarray.submit.kubernetes.cluster import reached_as
     from cifarray.submit.launch import give_up, launch
+    from cifarray.submit.trust import resumed_profile
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     named = named_cluster(cluster)
     _refuse_if_live(found, named)
-    profile = found.spec().profile
-    if named is not None and profile.kind == "kubernetes":
-        profile = reached_as(profile, named)
+    profile = resumed_profile(found, named, store, endpoint)
+    if not _agreed_to_code(found, yes):
+        return
     try:
         reached = reach(profile, output.say)
         launch(found, profile, reached)
@@ -111,7 +114,7 @@ def resume(
         raise
     say_where(found, reached)
     if follow:
-        follow_runs([found], json)
+        follow_runs([found], json, profile)
     elif json:
         output.print_json({"run_id": found.id, "dashboard": reached.dashboard})
     else:
@@ -124,7 +127,7 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     from cifarray.submit.cluster import recorded_cluster
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
-    cluster = recorded_cluster(current.cluster, named)
+    cluster = recorded_cluster(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
     if cluster is None or not job_id:  # its node is gone, or a driver that watches its lease
         run.mark_stopped("stopped by `cifarray stop`")
@@ -180,6 +183,32 @@ def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
             f"run {run.id} is {found.status.state}{f' ({known})' if known else ''}; follow it with "
             f"`cifarray logs {run.id} -f`, or end it with `cifarray stop {run.id}`"
         )
+
+
+def _agreed_to_code(run: "Run", yes: bool) -> bool:
+    """Say what code a run brings; of one that was not submitted from here, ask first.
+
+    Raises: InputError where nobody can be asked.
+    """
+    from cifarray.submit.submissions import submitted_spec
+    from cifarray.submit.trust import code_of
+
+    brought = code_of(run.spec())
+    if not brought:
+        return True
+    told = f"run {run.id} executes {' and '.join(brought)}"
+    if yes or submitted_spec(run) is not None:
+        output.say(told)
+        return True
+    if not output.can_ask():
+        raise InputError(
+            f"{told}, and was not submitted from here; look at {run.prefix} in {run.store.uri}, "
+            "then say --yes to execute it"
+        )
+    if output.ask(f"{told}, and was not submitted from here: go on?"):
+        return True
+    output.say("nothing was started")
+    return False
 
 
 def _say_stopped(run_id: str, state: str, words: str, as_json: bool) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cifarray.cli import output
+from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
+    from cifarray.spec.profile import Profile
     from cifarray.submit.cluster import Cluster
     from cifarray.submit.kubernetes.cluster import KubernetesCluster
     from cifarray.submit.news import Pace
@@ -54,9 +56,10 @@ def say_where(run: "Run", cluster: "Cluster | KubernetesCluster") -> None:
     output.say(f"stop       cifarray stop {words}")
 
 
-def follow_runs(runs: "Sequence[Run]", as_json: bool) -> None:
+def follow_runs(runs: "Sequence[Run]", as_json: bool, profile: "Profile | None" = None) -> None:
     """Follow runs one after the other to their ends; ends the command with their outcome.
 
+    `profile` is the one on which they were submitted.
     Raises: typer.Exit with 1 if one failed, with 130 on Ctrl-C, which leaves the runs alone.
     """
     over = []
@@ -64,25 +67,25 @@ def follow_runs(runs: "Sequence[Run]", as_json: bool) -> None:
         if len(runs) > 1:
             output.say(f"run {number} of {len(runs)}: {run.id}")
         try:
-            over.append(follow_run(run))
+            over.append(follow_run(run, profile))
         except KeyboardInterrupt:
             _say_detached(runs[number - 1 :])
             raise typer.Exit(INTERRUPTED) from None
     end_with(over, as_json)
 
 
-def follow_run(run: "Run") -> Ended:
+def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
     """Follow one run to its end and say how it ended."""
     from cifarray.cli.kubernetes_runs import clear_away
     from cifarray.submit.cluster import recorded_cluster
     from cifarray.submit.follow import Follower
 
     recorded = run.status().cluster or {}
-    cluster, job_id = recorded_cluster(recorded), recorded.get("job_id")
+    cluster, job_id = recorded_cluster(run, recorded, profile), recorded.get("job_id")
     follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
-            threading.Thread(target=_say_log, args=(recorded,), daemon=True).start()
+            threading.Thread(target=_say_log, args=(cluster, job_id), daemon=True).start()
         outcome = follower.follow(show)
     if outcome.state in ("failed", "lost"):
         lines = follower.last_lines()
@@ -163,12 +166,10 @@ def _shown() -> Iterator[Show]:
         yield _plain_lines()
 
 
-def _say_log(recorded: dict[str, Any]) -> None:
+def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) -> None:
     """Say what the driver writes, as it writes it."""
     from cifarray.errors import ClusterError
-    from cifarray.submit.cluster import recorded_cluster
 
-    cluster, job_id = recorded_cluster(recorded), recorded.get("job_id")
     if cluster is None or not job_id:
         return
     try:
@@ -203,7 +204,7 @@ def _live_line() -> Iterator[Show]:
 
         def show(status: "Status", remark: str) -> None:
             done = fraction_done(status)
-            line = output.plain(_line(status, remark, pace))
+            line = one_line(_line(status, remark, pace))
             total = None if done is None else 1.0
             bars.update(task, description=line, total=total, completed=done or 0.0)
 

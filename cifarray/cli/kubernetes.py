@@ -3,8 +3,6 @@
 import shlex
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cifarray.cli import output
 from cifarray.cli.stopping import stop_jobs
 from cifarray.errors import ClusterError, InputError
@@ -143,7 +141,7 @@ def _agreed(cluster: "KubernetesCluster", found: "Found", live: list[str], yes: 
             f"this {runs}deletes what cifarray has in {cluster.address}; say --yes to do that"
         )
     question = f"this {runs}deletes what cifarray has in {cluster.address}: go on?"
-    return typer.confirm(output.plain(question), default=False, err=True)
+    return output.ask(question)
 
 
 def _store_goes(found: "Found", yes: bool, delete_store: bool | None) -> bool:
@@ -151,7 +149,7 @@ def _store_goes(found: "Found", yes: bool, delete_store: bool | None) -> bool:
         return bool(delete_store)
     claims = ", ".join(found.claims)
     question = f"delete the volume claim {claims} too, with every dataset and run in it?"
-    return typer.confirm(output.plain(question), default=False, err=True)
+    return output.ask(question)
 
 
 def _show_removed(removed: "Removed") -> None:

@@ -40,7 +40,7 @@ def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
     from cifarray.runs.ids import is_run_id
     from cifarray.submit.kubernetes.cluster import open_cluster
 
-    if named is None or not is_run_id(run_id):
+    if named is None or named.kind != "kubernetes" or not is_run_id(run_id):
         return None
     cluster = open_cluster(named)
     job = cluster.own_jobs().of_run(run_id)
@@ -83,7 +83,7 @@ def stop_what_lives_on(run: "Run", current: "Status", named: "Profile | None") -
     if (current.cluster or {}).get("kind") != "kubernetes" or not job_id:
         raise InputError(f"{ended}: nothing to stop")
     try:
-        cluster = recorded_cluster(current.cluster, named)
+        cluster = recorded_cluster(run, current.cluster, named)
         assert isinstance(cluster, KubernetesCluster)
         jobs = cluster.jobs(patience_s=10.0)
         job = jobs.find(job_id)

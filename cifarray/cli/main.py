@@ -13,6 +13,7 @@ import typer
 
 from cifarray import __version__
 from cifarray.cli import output
+from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import QuietOption, VerboseOption
 from cifarray.errors import CifarrayError, InputError
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(sentence: str, exit_code: int) -> NoReturn:
-    print(f"error: {output.plain(sentence)}", file=sys.stderr)
+    print(f"error: {one_line(sentence)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -103,15 +103,11 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     return Store.open(uri, endpoint or environment or profile.store.endpoint)
 
 
-def named_cluster(cluster: str) -> "Profile | None":
-    """The profile that --cluster names if it says how a Kubernetes cluster is reached.
-
-    Raises: JobError for an unknown profile.
-    """
+def named_cluster(cluster: str) -> "Profile":
+    """The profile that --cluster names. Raises: JobError for an unknown one."""
     from cifarray.spec.load import load_profile
 
-    profile = load_profile(cluster)
-    return profile if profile.kind == "kubernetes" else None
+    return load_profile(cluster)
 
 
 def _kubernetes_store(

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from cifarray.cli.foreign_text import in_json, lines, log, one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 PLAIN_PROGRESS_STEPS = 10
 
-_COLOUR = r"\x1b\[[0-9;]*m"
-_CONTROL = re.compile(rf"({_COLOUR})|\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _state = {"level": NORMAL}
 
 
@@ -44,42 +44,54 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def plain(text: object, colours: bool = False) -> str:
-    """Text that came from elsewhere, without characters that could steer a terminal."""
-    return _CONTROL.sub(lambda found: (found.group(1) or "") if colours else "", str(text))
+def ask(question: str, default: bool = False) -> bool:
+    """A question on standard error; whether the person agrees."""
+    import typer
+
+    return typer.confirm(one_line(question), default=default, err=True)
 
 
 def say(text: str) -> None:
     """A remark for the person who waits; silent under --quiet."""
     if not is_quiet():
-        print(plain(text), file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
     """A remark that only -v shows."""
     if is_verbose():
-        print(plain(text), file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """A remark that --quiet does not silence."""
-    print(f"warning: {plain(text)}", file=sys.stderr, flush=True)
+    print(f"warning: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def print_line(text: str = "") -> None:
     """One line of data."""
-    print(plain(text))
+    print(one_line(text))
 
 
 def print_json(value: Any) -> None:
     """Data for a program: JSON on standard output; NaN and infinities become null."""
     finite = json.loads(json.dumps(value, default=_as_json), parse_constant=lambda _: None)
-    print(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False))
+    print(in_json(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)))
+
+
+def print_text(text: str) -> None:
+    """Data of several lines."""
+    print(lines(text), end="")
+
+
+def print_log(text: str) -> None:
+    """What a run's processes wrote, with its colours."""
+    print(log(text), end="", flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Data for a person: aligned columns, numbers to the right; an absent value is a dash."""
-    cells = [["-" if value is None else plain(value) for value in row] for row in rows]
+    cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [
         bool(column) and all(re.fullmatch(r"-|[-+]?[\d.,:]+( ?[%a-zA-Z]{1,3})?", c) for c in column)
@@ -127,7 +139,7 @@ def _bar(title: str, total: int | None, unit: str) -> Iterator[Callable[[int], N
     text = rich.TextColumn("{task.description}", markup=False)
     columns = (text, rich.BarColumn(), *amounts, rich.TimeRemainingColumn())
     with rich.Progress(*columns, console=console()) as bars:
-        task = bars.add_task(plain(title), total=total)
+        task = bars.add_task(one_line(title), total=total)
         yield lambda amount: bars.advance(task, amount)
 
 

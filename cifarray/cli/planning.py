@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from cifarray.cli import output
 from cifarray.errors import DatasetError, InputError
 
@@ -158,7 +156,7 @@ def show_plan(planned: Planned, as_json: bool) -> None:
     for number, each in enumerate(planned.plans):
         if number:
             output.print_line("---")
-        print(to_yaml(each.job), end="")
+        output.print_text(to_yaml(each.job))
 
 
 def _is_rayjob(profile: "Profile") -> bool:
@@ -286,4 +284,4 @@ def _agrees_to_prepare(planned: Planned) -> bool:
     size = sum(file.size_bytes for file in entry.archives)
     fetched = f" ({output.size(size)} to download)" if size else ""
     question = f"dataset {entry.name} is not in {_reached(planned).uri}: prepare it now{fetched}?"
-    return typer.confirm(question, default=True, err=True)
+    return output.ask(question, default=True)

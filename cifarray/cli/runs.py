@@ -119,7 +119,7 @@ def logs(
         output.say(f"run {run} has no log: its driver has not begun ({waiting.reason})")
         return
     current = found.status()
-    reached = _cluster_or_none(current, named)
+    reached = _cluster_or_none(found, current, named)
     job_id = (current.cluster or {}).get("job_id")
     if reached is not None and job_id and current.state not in ENDED:
         try:
@@ -127,12 +127,12 @@ def logs(
             shown = 0
             for text in jobs.tail(job_id) if follow else [jobs.logs(job_id)]:
                 shown += len(text)
-                print(output.plain(text, colours=True), end="", flush=True)
+                output.print_log(text)
             if shown:
                 return
         except ClusterError as error:
             output.warn(f"{error}; what follows is the log as the store has it")
-    print(output.plain(stored_log(found), colours=True), end="")
+    output.print_log(stored_log(found))
 
 
 def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
@@ -151,14 +151,14 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
 
 
 def _cluster_or_none(
-    current: "Status", named: "Profile | None"
+    run: "Run", current: "Status", named: "Profile | None"
 ) -> "Cluster | KubernetesCluster | None":
     """Where the run executes; None where nothing leads there any more."""
     from cifarray.errors import ClusterError
     from cifarray.submit.cluster import recorded_cluster
 
     try:
-        return recorded_cluster(current.cluster, named)
+        return recorded_cluster(run, current.cluster, named)
     except ClusterError as error:
         output.warn(str(error))
         return None
@@ -250,10 +250,21 @@ def _status_lines(
         ("duration", None if spent is None else duration(spent)),
         ("error", current.error),
         ("cluster", cluster.get("profile")),
-        ("dashboard", cluster.get("dashboard") if state in ("running", "pending") else None),
+        ("dashboard", _dashboard(run, current, named) if state in ("running", "pending") else None),
         ("store", run.store.uri),
         ("next", _next_step(run, state)),
     ]
+
+
+def _dashboard(run: "Run", current: "Status", named: "Profile | None") -> str | None:
+    """Where to see it, or why that is not told."""
+    from cifarray.errors import ClusterError
+    from cifarray.submit.trust import shown_dashboard
+
+    try:
+        return shown_dashboard(run, current.cluster or {}, named)
+    except ClusterError as error:
+        return f"not shown: {error}"
 
 
 def _next_step(run: "Run", state: str) -> str:

@@ -185,7 +185,7 @@ def _agreed(question: str, yes: bool) -> bool:
         return True
     if not output.can_ask():
         raise InputError(f"{question} there is nobody to ask; say --yes to do it")
-    if typer.confirm(question, err=True):
+    if output.ask(question):
         return True
     output.say("nothing was deleted")
     return False

@@ -140,7 +140,7 @@ def _submit(planned: "Planned", runs: "list[Run]", follow: bool, as_json: bool) 
         give_up(waiting, error)
         raise
     if follow:
-        follow_runs(runs, as_json)
+        follow_runs(runs, as_json, planned.profile)
     elif as_json:
         described = [
             {"run_id": run.id, "store": run.store.uri, "dashboard": cluster.dashboard}

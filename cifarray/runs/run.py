@@ -51,7 +51,7 @@ class Run:
                 "begins with a letter and has at most 63 characters"
             )
         run = Run(store, spec.run_id)
-        if store.create(run.key(SPEC_FILE), to_yaml(spec).encode()) is None:
+        if store.create(run.key(SPEC_FILE), spec_bytes(spec)) is None:
             raise InputError(f"run {spec.run_id} is in {store.uri} already; give another name")
         status = Status(
             "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
@@ -76,12 +76,7 @@ class Run:
 
     def spec(self) -> RunSpec:
         """The recorded job.yaml. Raises: KeyMissingError, StoreDamagedError."""
-        data = self.store.read(self.key(SPEC_FILE))
-        try:
-            return RunSpec.model_validate(yaml.load(data, BoundedLoader))
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise StoreDamagedError(f"{SPEC_FILE} of run {self.id} is damaged: {reason}") from error
+        return read_spec(self.id, self.store.read(self.key(SPEC_FILE)))
 
     def status(self) -> Status:
         """The recorded status; what is missing or damaged shows as a state with an error."""
@@ -238,6 +233,20 @@ class Run:
     def size_bytes(self) -> int:
         """Bytes of all its files in the store."""
         return sum(entry.size_bytes for entry in self.store.list(self.prefix))
+
+
+def spec_bytes(spec: RunSpec) -> bytes:
+    """job.yaml of a run."""
+    return to_yaml(spec).encode()
+
+
+def read_spec(run_id: str, data: bytes) -> RunSpec:
+    """What job.yaml of a run says. Raises: StoreDamagedError."""
+    try:
+        return RunSpec.model_validate(yaml.load(data, BoundedLoader))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreDamagedError(f"{SPEC_FILE} of run {run_id} is damaged: {reason}") from error
 
 
 def _not_found(store: Store, run_id: str, known: list[str], matches: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cifarray.errors import JobError
+from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.submit import local_node, node_state
 from cifarray.submit.jobs_api import PATIENCE_S, RayJobs
@@ -18,6 +19,7 @@ from cifarray.submit.kubernetes.cluster import (
     recorded_kubernetes,
 )
 from cifarray.submit.node_state import Node
+from cifarray.submit.trust import naming_profile, refuse_foreign_job
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -99,22 +101,29 @@ def find_own(profile: str, dashboard: str | None = None) -> Cluster | None:
 
 
 def recorded_cluster(
-    record: Mapping[str, Any] | None, named: Profile | None = None, patience_s: float = PATIENCE_S
+    run: Run,
+    record: Mapping[str, Any] | None,
+    named: Profile | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Cluster | KubernetesCluster | None:
     """The cluster that a run's status names; None if it names none or our node has ended.
 
-    A profile that the command names says how Kubernetes is reached from here.
-    Raises: ClusterError for a Kubernetes cluster that no kubeconfig names.
+    `named` is the profile of --cluster. Raises: UntrustedError for a cluster or a job that the
+    user has not named, ClusterError for a Kubernetes cluster that no kubeconfig names.
     """
-    if record is not None and record.get("kind") == "kubernetes":
-        return recorded_kubernetes(record, named, patience_s)
-    dashboard = (record or {}).get("dashboard")
-    if record is None or not isinstance(dashboard, str):
+    if record is None:
         return None
-    profile, address = str(record.get("profile")), str(record.get("address"))
+    refuse_foreign_job(run.id, record)
+    dashboard = record.get("dashboard")
+    if record.get("kind") == "kubernetes":
+        own = naming_profile(run, record, named)
+        by_command = named is not None and named.kind == own.kind and named.name == own.name
+        return recorded_kubernetes(record, own, by_command, patience_s)
+    if not isinstance(dashboard, str):
+        return None
     if record.get("own"):
-        return find_own(profile, dashboard)
-    return Cluster(profile, address, dashboard, False, standard_token())
+        return find_own(str(record.get("profile")), dashboard)
+    return given_cluster(naming_profile(run, record, named))
 
 
 def standard_token() -> str | None:

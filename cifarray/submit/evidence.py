@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarray.errors import ClusterError
+from cifarray.errors import ClusterError, UntrustedError
 from cifarray.runs import Evidence, Run, Status
 from cifarray.runs.lease import Holder
 from cifarray.runs.liveness import NO_EVIDENCE, lease_evidence
@@ -107,16 +107,16 @@ class Witness:
         here = evidence_here(run, status)
         if here.dead or here.alive:
             return here
-        told = self.ask(status).evidence
+        told = self.ask(run, status).evidence
         return here if told == NO_EVIDENCE else told
 
-    def ask(self, status: Status) -> "Answer":
+    def ask(self, run: Run, status: Status) -> "Answer":
         """What the run's cluster says of its job."""
         record = status.cluster or {}
         job_id = record.get("job_id")
         if not job_id or (record.get("own") and not is_from_here(record)):
             return Answer()
-        known = self._jobs_of(record) if self.many else self._one(record, str(job_id))
+        known = self._jobs_of(run, record) if self.many else self._one(run, record, str(job_id))
         if known.jobs is None:
             return known
         job = known.jobs.get(str(job_id))
@@ -124,10 +124,10 @@ class Witness:
             known.cluster, known.jobs, job, job_evidence(status, str(job_id), job, known.cluster)
         )
 
-    def _one(self, record: Mapping[str, Any], job_id: str) -> "Answer":
+    def _one(self, run: Run, record: Mapping[str, Any], job_id: str) -> "Answer":
         cluster = None
         try:
-            cluster = recorded_cluster(record, self.named, self.patience_s)
+            cluster = recorded_cluster(run, record, self.named, self.patience_s)
             if cluster is None:
                 return Answer()
             job = cluster.jobs(self.patience_s).find(job_id)
@@ -135,21 +135,27 @@ class Witness:
             return Answer(cluster, evidence=Evidence(doubt=_why_silent(cluster, error)))
         return Answer(cluster, {job_id: job} if job else {})
 
-    def _jobs_of(self, record: Mapping[str, Any]) -> "Answer":
+    def _jobs_of(self, run: Run, record: Mapping[str, Any]) -> "Answer":
         section = record.get("kubernetes") or {}
         names = [section.get(key) for key in ("context", "namespace", "mode", "ray_cluster")]
-        place = str([record.get("dashboard") if not section else "", *names])
+        at = record.get("dashboard") if not section or section.get("mode") == "ray-jobs" else ""
+        place = str([at, *names])
         if place not in self._asked:
-            self._asked[place] = self._all(record)
+            try:
+                self._asked[place] = self._all(run, record)
+            except UntrustedError as error:  # says nothing of other runs of that place
+                return Answer(evidence=Evidence(doubt=str(error)))
         return self._asked[place]
 
-    def _all(self, record: Mapping[str, Any]) -> "Answer":
+    def _all(self, run: Run, record: Mapping[str, Any]) -> "Answer":
         cluster = None
         try:
-            cluster = recorded_cluster(record, self.named, self.patience_s)
+            cluster = recorded_cluster(run, record, self.named, self.patience_s)
             if cluster is None:
                 return Answer()
             jobs = cluster.jobs(self.patience_s).all_jobs()
+        except UntrustedError:
+            raise
         except ClusterError as error:
             return Answer(cluster, evidence=Evidence(doubt=str(error)))
         return Answer(cluster, {job.id: job for job in jobs})

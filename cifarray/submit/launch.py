@@ -24,6 +24,7 @@ from cifarray.submit.kubernetes.launching import (
 )
 from cifarray.submit.kubernetes.record import dashboard_of_run
 from cifarray.submit.local_node import RUN_SLOT, common_environment
+from cifarray.submit.submissions import remember_context
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's own name for how the Jobs API tells a driver of its runtime environment."""
@@ -34,8 +35,10 @@ def launch(run: Run, profile: Profile, cluster: Cluster | KubernetesCluster) -> 
 
     Raises: ClusterError, StoreError.
     """
+    if isinstance(cluster, KubernetesCluster):
+        remember_context(run.id, cluster.kube.context)
     if isinstance(cluster, KubernetesCluster) and not cluster.shared:
-        return _launch_rayjob(run, cluster)
+        return _launch_rayjob(run, profile, cluster)
     jobs = cluster.jobs()
     assert isinstance(jobs, RayJobs)
     job_id = _free_id(run, jobs)
@@ -51,12 +54,12 @@ def launch(run: Run, profile: Profile, cluster: Cluster | KubernetesCluster) -> 
     return job_id
 
 
-def _launch_rayjob(run: Run, cluster: KubernetesCluster) -> str:
+def _launch_rayjob(run: Run, profile: Profile, cluster: KubernetesCluster) -> str:
     name, submission = next_rayjob(run, cluster)
     end_earlier(run, cluster)  # before the run is open again to whichever driver comes
     dashboard = dashboard_of_run(cluster.spec, run.id)
     _reopen(run, {**cluster.record(name), "dashboard": dashboard})
-    launch_rayjob(run, cluster, submission)
+    launch_rayjob(run, profile, cluster, submission)
     with suppress(ClusterError):  # the run is on its way: the next submission clears away too
         remove_ended(cluster.kube, cluster.spec.keep_ended_s)
     return name

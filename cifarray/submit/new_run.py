@@ -13,6 +13,7 @@ from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.selection import Selection
 from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
+from cifarray.models.registry import is_own
 from cifarray.runs import Run, new_run_id
 from cifarray.runs.run import SPEC_FILE
 from cifarray.spec.job import Job
@@ -24,6 +25,7 @@ from cifarray.submit import preflight
 from cifarray.submit.beginning import WEIGHTS_FILE, Beginning, find_beginning
 from cifarray.submit.kubernetes.record import applied_record
 from cifarray.submit.preflight_of_sweeps import candidates
+from cifarray.submit.submissions import remember_submission
 from cifarray.training.reads import decides, unread_fields, unset
 
 CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
@@ -68,8 +70,13 @@ def plan(
     """
     source = None
     if best_of is not None:
-        source = best_fields(best_of)
+        source, own = best_fields(best_of), job.model.name
         job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
+        if is_own(job.model.name) and job.model.name != own:
+            raise JobError(
+                f"--best-of {best_of.id}: its best trial has the network {job.model.name}, which "
+                f"is code outside cifarray; say --set model.name={job.model.name} to execute it"
+            )
     preflight.check(job, profile, workers, code, store)
     return Plan(job, profile, workers, code, source)
 
@@ -148,7 +155,7 @@ def record_request(store: Store, asked: RunRequest) -> Run:
     if not store.exists(run.key(SPEC_FILE)):
         plan = Plan(asked.job, asked.profile, asked.workers, None, asked.best_of)
         manifest = load_manifest(store, asked.job.dataset.name, asked.dataset_digest)
-        run = _create(plan, store, manifest, asked)
+        run, _ = _create(plan, store, manifest, asked)
     if asked.profile.kind == "kubernetes" and run.status().cluster is None:
         record = applied_record(asked)
         run.change_status(lambda status: replace(status, cluster=status.cluster or record))
@@ -160,15 +167,18 @@ def create(plan: Plan, store: Store, manifest: Manifest, name: str | None = None
 
     Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
     """
-    return _create(plan, store, manifest, request(plan, manifest, name))
+    run, spec = _create(plan, store, manifest, request(plan, manifest, name))
+    remember_submission(spec)
+    return run
 
 
-def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> Run:
+def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> tuple[Run, RunSpec]:
     selection = check_data(plan, store, manifest)
     packed = pack_code(plan.code) if plan.code else None
     with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
         beginning = _find_beginning(plan, store, manifest, selection, Path(folder))
-        run = Run.create(store, _spec(plan, manifest, selection, asked, packed, beginning))
+        spec = _spec(plan, manifest, selection, asked, packed, beginning)
+        run = Run.create(store, spec)
         try:
             if packed:
                 store.write(run.key(CODE_FILE), packed)
@@ -179,7 +189,7 @@ def _create(plan: Plan, store: Store, manifest: Manifest, asked: RunRequest) -> 
             with suppress(StoreError):  # the same that failed just now
                 run.mark_failed(f"it could not be recorded: {error}")
             raise
-    return run
+    return run, spec
 
 
 def _spec(

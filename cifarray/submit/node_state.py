@@ -63,6 +63,12 @@ def write_private(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def append_private(path: Path, text: str) -> None:
+    """Add to a file that only its owner reads, in one write."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+        file.write(text)
+
+
 def read_node() -> Node | None:
     """The node that was recorded last; None where there is none or the record is damaged."""
     try:

@@ -55,7 +55,7 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
     if here.alive:
         answer = Answer()
     else:
-        answer = witness.ask(status)
+        answer = witness.ask(run, status)
         status = run.status()  # a driver's last word comes before its job's end
         if status.state in ENDED:
             return ObservedState(status.state)

@@ -18,7 +18,11 @@ import torch
 from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
 from ray.train.v2.api.config import (
     FailureConfig,
     LoggingConfig,
@@ -40,6 +44,7 @@ from cifarray.runs.folders import write_metrics
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
 from cifarray.training.ranks import from_rank_0, world
+from cifarray.training.rendezvous import listen_on_loopback, use_loopback
 from cifarray.training.session import Session
 from cifarray.training.work import (
     FAILURES,
@@ -153,11 +158,14 @@ class Torch(TorchConfig):
     @property
     def backend_cls(self) -> type[Backend]:
         """What sets the group up on the workers."""
-        return TorchWithoutGpus
+        return ProcessGroup
 
 
-class TorchWithoutGpus(_TorchBackend):
-    """NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again."""
+class ProcessGroup(_TorchBackend):
+    """The group of a training's workers: on loopback where one machine has them all.
+
+    NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again.
+    """
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Called by Train's controller before the workers begin."""
@@ -165,7 +173,32 @@ class TorchWithoutGpus(_TorchBackend):
         over_nccl = backend_config.backend == "nccl"
         if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
             backend_config = replace(backend_config, backend="gloo")
-        super().on_start(worker_group, backend_config)
+        if len(set(worker_group.execute(node_id))) > 1:
+            super().on_start(worker_group, backend_config)
+            return
+        backend = backend_config.backend
+        if backend is None:
+            gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+            backend = "nccl" if gpus else "gloo"
+        port = worker_group.execute_single(0, listen_on_loopback)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        ranks = range(len(worker_group))
+        joining = [
+            worker_group.execute_single_async(
+                rank, _join, backend=backend, world_rank=rank, world_size=len(ranks), port=port
+            )
+            for rank in ranks
+        ]
+        ray.get(joining)
+
+
+def node_id() -> str:
+    """The Ray node that this worker is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _join(backend: str, world_rank: int, world_size: int, port: int) -> None:
+    _setup_torch_process_group(backend, world_rank, world_size, use_loopback(port))
 
 
 class FailureLog(UserCallback):

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from cifarray.errors import ClusterError, JobError
+from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec, Profile
 from cifarray.submit.jobs_api import PATIENCE_S, RayJobs
 from cifarray.submit.kubernetes.api import Kube
@@ -123,36 +121,17 @@ def open_cluster(profile: Profile) -> KubernetesCluster:
 
 
 def recorded_kubernetes(
-    record: Mapping[str, Any], named: Profile | None = None, patience_s: float = PATIENCE_S
+    record: Mapping[str, Any], own: Profile, named: bool, patience_s: float = PATIENCE_S
 ) -> KubernetesCluster:
-    """The cluster that a run's status names. Raises: ClusterError.
+    """The cluster of the user's own profile that names what a run's status names.
 
-    Contexts have other names in other people's kubeconfigs: that of a profile which the command
-    names wins over the recorded one, and without either the current one has to do.
+    Contexts have other names in other people's kubeconfigs: with a recorded one that this lacks,
+    and no profile that the command has `named`, it may be another cluster. Raises: ClusterError.
     """
-    try:
-        spec = KubernetesSpec.model_validate(record.get("kubernetes") or {})
-    except ValidationError as error:
-        raise ClusterError(
-            f"the run's record does not say which cluster it is on ({error.errors()[0]['msg']}); "
-            "submit it anew"
-        ) from error
-    sure = True
-    if named is not None:
-        spec = spec.model_copy(update={"context": of_kubernetes(named).context})
-    elif spec.context is not None and not has_context(spec.context):
-        spec, sure = spec.model_copy(update={"context": None}), False
-    dashboard = str(record.get("dashboard"))
-    given = dashboard if _is_address(dashboard) else None
-    kube = Kube.open(spec, patience_s)
-    return KubernetesCluster(str(record.get("profile")), spec, kube, given, sure)
-
-
-def reached_as(profile: Profile, named: Profile) -> Profile:
-    """A profile with the context of the one that the command names."""
-    context = of_kubernetes(named).context
-    section = of_kubernetes(profile).model_copy(update={"context": context})
-    return profile.model_copy(update={"kubernetes": section})
+    context = (record.get("kubernetes") or {}).get("context")
+    spec, sure = of_kubernetes(own), named or context is None or has_context(context)
+    given = own.dashboard if _is_address(str(record.get("dashboard"))) else None
+    return KubernetesCluster(own.name, spec, Kube.open(spec, patience_s), given, sure)
 
 
 def _is_address(dashboard: str) -> bool:

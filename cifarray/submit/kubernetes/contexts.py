@@ -41,12 +41,22 @@ def load(settings: Any, wanted: str | None) -> str:
 
 def has_context(name: str) -> bool:
     """Whether this kubeconfig has a context of this name."""
+    return name in _contexts()[0]
+
+
+def current_context() -> str | None:
+    """The context that this kubeconfig uses where none is named."""
+    return _contexts()[1]
+
+
+def _contexts() -> tuple[list[str], str | None]:
+    """All contexts, and the current one; none of a kubeconfig that cannot be read."""
     import yaml
     from kubernetes import config
     from kubernetes.config.config_exception import ConfigException
 
     try:
-        found, _ = config.list_kube_config_contexts(kubeconfig())
-        return any(each["name"] == name for each in found)
+        found, current = config.list_kube_config_contexts(kubeconfig())
+        return [str(each["name"]) for each in found], str(current["name"])
     except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError):
-        return False
+        return [], None

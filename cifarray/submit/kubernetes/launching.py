@@ -7,6 +7,7 @@ from typing import Any
 
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
+from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest
 from cifarray.submit.kubernetes.api import Kube, RefusedError
 from cifarray.submit.kubernetes.cluster import KubernetesCluster
@@ -59,9 +60,9 @@ def _live(kube: Kube, labels: dict[str, str]) -> list[dict[str, Any]]:
     return [each for each in kube.list("RayJob", labels) if not as_job(each).ended]
 
 
-def launch_rayjob(run: Run, cluster: KubernetesCluster, submission: int) -> None:
+def launch_rayjob(run: Run, profile: Profile, cluster: KubernetesCluster, submission: int) -> None:
     """Create the RayJob and the policy that it owns, or leave neither. Raises: ClusterError."""
-    request, kube = request_of(run), cluster.kube
+    request, kube = request_of(run, profile), cluster.kube
     try:
         made = _create(kube, rayjob(request, submission))
     except RefusedError as error:
@@ -104,13 +105,13 @@ def _create(kube: Kube, manifest: dict[str, Any], or_keep: bool = False) -> dict
         return found
 
 
-def request_of(run: Run) -> RunRequest:
-    """A recorded run as it was asked for."""
+def request_of(run: Run, profile: Profile) -> RunRequest:
+    """A recorded run as it was asked for, on a profile of the user's own."""
     spec = run.spec()
     return RunRequest(
         run_id=spec.run_id,
         job=spec.job,
-        profile=spec.profile,
+        profile=profile,
         workers=spec.world_size,
         submitted_at=spec.submitted_at,
         versions=spec.versions,

@@ -68,21 +68,6 @@ def test_without_a_terminal_every_tenth_part_is_a_line(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("\x1b[31mred\x1b[0m", "red"),
-        ("a\x00b\x07c\x7f", "abc"),
-        ("title\x1b]0;x", "title]0;x"),
-        ("tab\tand\nline", "tab\tand\nline"),
-        ("ünïcode 日本", "ünïcode 日本"),
-        ("\x9b2J", "2J"),
-    ],
-)
-def test_plain_text_steers_no_terminal(text: str, kept: str) -> None:
-    assert output.plain(text) == kept
-
-
-@pytest.mark.parametrize(
     ("size", "shown"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2.5 TB")]
 )
 def test_sizes_take_the_largest_unit(size: float, shown: str) -> None:

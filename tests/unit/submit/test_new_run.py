@@ -217,6 +217,12 @@ def test_a_typed_field_that_the_best_optimizer_does_not_use_is_refused(store: St
         taken(store, {"optimizer.name": "adam"}, "optimizer.momentum=0.9")
 
 
+def test_a_sweeps_report_names_no_code_that_the_job_did_not_name(store: Store):
+    run = sweep_run(store, {"model.name": "shutil:rmtree"})
+    with pytest.raises(JobError, match=r"network shutil:rmtree, .* --set model.name=shutil:rmtree"):
+        plan(small_job(), PROFILE, best_of=run)
+
+
 def test_a_run_that_is_no_sweep_has_no_best_fields(store: Store):
     run = sweep_run(store, {})
     store.write_json(run.key("report", "report.json"), {"trials": None, "best_trial_id": None})

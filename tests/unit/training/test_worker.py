@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import torch
 from ray.exceptions import OutOfMemoryError
+from ray.train._internal.utils import get_address_and_port
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from cifarray.errors import RunFailedError
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.training.rendezvous import listen_on_loopback
 from cifarray.training.work import Work, raise_refusal, refuse_without_gpus
-from cifarray.training.worker import Torch, on_worker, root_cause, torch_trainer
+from cifarray.training.worker import Torch, node_id, on_worker, root_cause, torch_trainer
 from tests.digit_sessions import small_job
 
 
@@ -102,17 +104,23 @@ def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
 class Workers:
     """A group of which some see a GPU; it keeps the backends that it was given."""
 
-    def __init__(self, *see_one: bool) -> None:
+    def __init__(self, *see_one: bool, machines: int) -> None:
         self.see_one = see_one
+        self.machines = [f"node-{number}" for number in range(machines)]
         self.backends: list[str] = []
+        self.meet: list[Callable[..., Any]] = []
+        """What was asked of rank 0."""
 
     def __len__(self) -> int:
         return len(self.see_one)
 
     def execute(self, function: Callable[..., Any], **given: Any) -> list[Any]:
-        return list(self.see_one) if function is torch.cuda.is_available else []
+        if function is torch.cuda.is_available:
+            return list(self.see_one)
+        return self.machines if function is node_id else []
 
     def execute_single(self, rank: int, function: Callable[..., Any]) -> tuple[str, int]:
+        self.meet.append(function)
         return "127.0.0.1", 1
 
     def execute_single_async(self, rank: int, function: Any, *, backend: str, **given: Any) -> Any:
@@ -120,6 +128,7 @@ class Workers:
         raise RuntimeError("no worker here")
 
 
+@pytest.mark.parametrize("machines", [1, 2])
 @pytest.mark.parametrize(
     ("see_one", "wanted", "backend"),
     [
@@ -129,9 +138,10 @@ class Workers:
     ],
 )
 def test_workers_talk_over_gloo_where_one_sees_no_gpu(
-    see_one: tuple[bool, ...], wanted: str, backend: str
+    see_one: tuple[bool, ...], wanted: str, backend: str, machines: int
 ):
-    workers = Workers(*see_one)
+    workers = Workers(*see_one, machines=machines)
     with pytest.raises(RuntimeError, match="no worker here"):
         Torch().backend_cls().on_start(workers, Torch(backend=wanted))  # type: ignore[arg-type]
     assert workers.backends == [backend]
+    assert workers.meet == [listen_on_loopback if machines == 1 else get_address_and_port]

@@ -95,7 +95,7 @@ def test_a_scripted_lost_answer_to_a_rayjob_that_was_made_is_no_failure(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     make_but_lose_the_answer(api, RAYJOBS)
-    launch_rayjob(run, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     (owner,) = api.objects[f"{POLICIES}/{JOB_ID}"]["metadata"]["ownerReferences"]
     assert owner["uid"] == api.objects[f"{RAYJOBS}/{JOB_ID}"]["metadata"]["uid"]
     assert api.requests("POST") == [f"POST {RAYJOBS}", f"POST {POLICIES}"]
@@ -106,7 +106,7 @@ def test_a_scripted_lost_answer_without_a_rayjob_is_one(
 ) -> None:
     api.script(f"POST {RAYJOBS}", LOST)
     with pytest.raises(ClusterError, match="does not answer"):
-        launch_rayjob(run, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     assert api.objects == {}
 
 
@@ -115,7 +115,7 @@ def test_a_scripted_refusal_of_the_policy_takes_the_rayjob_away(
 ) -> None:
     api.script(f"POST {POLICIES}", refusal(403, "no policies for you"))
     with pytest.raises(RefusedError, match="no policies for you"):
-        launch_rayjob(run, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     assert api.objects == {}
 
 
@@ -123,7 +123,7 @@ def test_a_policy_that_is_left_of_an_applied_run_serves_the_next_rayjob(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     put_policy(api)
-    launch_rayjob(run, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     assert set(api.objects) == {f"{RAYJOBS}/{JOB_ID}", f"{POLICIES}/{JOB_ID}"}
 
 
@@ -132,7 +132,7 @@ def test_another_submission_of_the_same_name_is_refused_and_left_alone(
 ) -> None:
     put_rayjob(api)
     with pytest.raises(RefusedError, match="already exists"):
-        launch_rayjob(run, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     assert f"{RAYJOBS}/{JOB_ID}" in api.objects
 
 

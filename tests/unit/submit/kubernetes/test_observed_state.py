@@ -15,6 +15,7 @@ from cifarray.submit.observed_state import ObservedState, observe, observe_all
 from tests.loopback import answering
 from tests.unit.runs.conftest import run_spec
 from tests.unit.submit.kubernetes.api_server import ApiServer
+from tests.unit.submit.kubernetes.kube_requests import profile
 from tests.unit.submit.kubernetes.test_waiting import on_node
 
 RAYJOBS = "/apis/ray.io/v1/namespaces/cifarray/rayjobs"
@@ -107,9 +108,12 @@ def test_a_silent_run_whose_rayjob_goes_on_says_what_that_waits_for(api: ApiServ
 def test_a_running_run_that_waits_for_room_says_what_its_pods_lack(api: ApiServer, store: Store):
     fresh = {"heartbeat_at": datetime.now(UTC).isoformat(), "progress": {"waits_for": WAITS}}
     run = record(store, "a-run", "ray-jobs", NOBODY, **fresh)
-    assert observe(*run) == ObservedState("running", f"it waits for {WAITS}")
+    mine = profile(mode="ray-jobs", dashboard=NOBODY)
+    assert observe(*run, mine) == ObservedState("running", f"it waits for {WAITS}")
     put_pod(api, "a-worker", "cifarray", {"status": {"conditions": [UNSCHEDULED]}})
-    assert observe(*run).reason.startswith("no node has enough nvidia.com/gpu for pod a-worker")
+    assert observe(*run, mine).reason.startswith(
+        "no node has enough nvidia.com/gpu for pod a-worker"
+    )
 
 
 def test_a_running_run_that_waits_for_nothing_is_believed(api: ApiServer, store: Store):
@@ -122,7 +126,8 @@ def test_a_head_on_a_node_that_is_gone_is_named_and_no_port_of_this_machine(
     api: ApiServer, store: Store
 ):
     put_pod(api, "cifarray-head", "cifarray", on_node("False"))
-    found = observe(*record(store, "a-run", "ray-jobs", NOBODY))
+    mine = profile(mode="ray-jobs", dashboard=NOBODY)
+    found = observe(*record(store, "a-run", "ray-jobs", NOBODY), mine)
     assert found.state == "running"
     assert "clock; node node-7 of pod cifarray-head does not answer" in found.reason
     assert "127.0.0.1" not in found.reason
@@ -152,7 +157,7 @@ def test_many_runs_of_the_long_lived_cluster_take_one_list_of_jobs(api: ApiServe
     with answering(answer) as address:
         for number in range(5):
             record(store, f"run-{number}", "ray-jobs", address)
-        found = observe_all(summaries(store))
+        found = observe_all(summaries(store), profile(mode="ray-jobs", dashboard=address))
     assert sorted(each.state for each in found) == ["lost"] * 4 + ["running"]
     assert asked == {"GET /api/jobs/": 1}
 
