@@ -84,11 +84,11 @@ class MemoryStore(Store):
     def open_input(self, key: str) -> Any:
         raise NotImplementedError("pyarrow does not see it")
 
-    def _version(self, key: str) -> tuple[int, str]:
+    def version(self, key: str) -> tuple[int, str]:
         data, tag = self.read_tagged(key)
         return len(data), tag
 
-    def _chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
+    def chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
         yield self.read(key)[offset:]
 
 
