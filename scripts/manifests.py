@@ -40,7 +40,7 @@ def kubectl_problem() -> str | None:
     if shutil.which("kubectl") is None:
         return f"{wanted}; install kubectl >= 1.27"
     asked = subprocess.run(
-        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True
+        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, encoding="utf-8"
     )
     try:
         version = str(json.loads(asked.stdout)["kustomizeVersion"])
@@ -69,8 +69,10 @@ def render(
             replaced |= {"newTag": image.tag} if image.tag else {}
             replaced |= {"digest": image.digest} if image.digest else {}
             kustomization["images"] = [replaced]
-        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        ended = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf-8")
+        ended = subprocess.run(
+            ["kubectl", "kustomize", folder], capture_output=True, encoding="utf-8"
+        )
     if ended.returncode:
         raise SystemExit(f"error: overlay {overlay} cannot be rendered: {ended.stderr.strip()}")
     documents = [document for document in yaml.load_all(ended.stdout, yaml.CSafeLoader) if document]

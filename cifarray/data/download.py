@@ -36,11 +36,6 @@ REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $CIFARRAY_CACHE, else ~/.cache/cifarray."""
-    return Path(os.environ.get("CIFARRAY_CACHE") or Path.home() / ".cache" / "cifarray")
-
-
 @dataclass(frozen=True)
 class Download:
     """One file to fetch."""
@@ -257,7 +252,7 @@ def _size(path: Path) -> int:
 @contextmanager
 def _alone(target: Path, progress: Progress) -> Iterator[None]:
     """Of several processes that want the same file, one fetches it and the others wait."""
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
+    with target.with_name(f"{target.name}.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

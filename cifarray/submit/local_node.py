@@ -13,11 +13,13 @@ from importlib import metadata
 from pathlib import Path
 
 from cifarray.errors import ClusterError
+from cifarray.proxies import loopback_exceptions
 from cifarray.submit import node_state, processes
 from cifarray.submit.environment import remove_credentials
 from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.node_state import Node, state_folder
+from cifarray.submit.node_state import Node
 from cifarray.submit.ports import free_ports
+from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
 END_GRACE_S = 15.0
@@ -250,7 +252,7 @@ def _node_environment() -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
     }
-    return kept | common_environment() | ours
+    return kept | loopback_exceptions(kept) | common_environment() | ours
 
 
 def common_environment() -> dict[str, str]:

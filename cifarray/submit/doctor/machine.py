@@ -11,15 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 from cifarray import __version__
-from cifarray.data.download import cache_folder
 from cifarray.errors import ClusterError, StoreError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.cluster import find_own, given_cluster
 from cifarray.submit.doctor.record import Check, Result, failed, passed, skipped
 from cifarray.submit.local_node import OBJECT_STORE_LEAST, OBJECT_STORE_PART, SHARED_MEMORY
-from cifarray.submit.node_state import state_folder
 from cifarray.submit.ports import free_ports
+from cifarray.user_folders import cache_folder, state_folder
 
 SHOWN = ("ray", "torch", "pyarrow")
 NODE_PATIENCE_S = 5.0
