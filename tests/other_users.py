@@ -16,6 +16,8 @@ import typer
 import cifarray
 
 STRANGER = 12345
+SMALL = "mount -t tmpfs -o size=64m none /dev/shm"
+"""What docker gives a container; in a mount namespace of its own."""
 PATIENCE_S = 240.0
 
 
@@ -31,34 +33,39 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_as(uid: int, code: str, *words: str, cwd: str | Path = "/", **variables: str) -> str:
+def run_as(uid: int, code: str, **variables: str) -> str:
     """What code prints that runs as a user, with nothing but these variables; it has to succeed."""
-    ended = start_as(uid, textwrap.dedent(code), *words, cwd=cwd, **variables)
-    out, err = ended.communicate(timeout=PATIENCE_S)
-    assert ended.returncode == 0, f"{out}\n{err}"
-    return out
-
-
-def start_as(
-    uid: int, code: str, *words: str, cwd: str | Path = "/", **variables: str
-) -> "subprocess.Popen[str]":
-    """Begin code as a user; skips the test where that cannot be done."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may start a process as another user")
-    python = _python_of(uid)
-    if python is None:
-        pytest.skip("no Python here that another user may run cifarray with")
-    return subprocess.Popen(
-        [python, "-c", code, *words],
+    ended = subprocess.run(
+        [_required_python(uid), "-c", textwrap.dedent(code)],
         user=uid,
         group=uid,
         extra_groups=[],
-        cwd=cwd,
+        cwd="/",
+        env={**_environment(), **variables},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+def in_container(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """`cifarray` as the stranger, in a folder that it may not write, with 64 MB of /dev/shm."""
+    python = _required_python(STRANGER)
+    unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    if subprocess.run([*unshare, SMALL], capture_output=True).returncode:
+        pytest.skip("a /dev/shm of 64 MB requires a root that may mount")
+    user = f"setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups"
+    code = "from cifarray.cli.main import main; main()"
+    return subprocess.run(
+        [*unshare, f'{SMALL} && exec {user} "$@"', "sh", python, "-c", code, *words],
+        cwd="/",
         env={**_environment(), **variables},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
+        timeout=PATIENCE_S,
     )
 
 
@@ -70,6 +77,15 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(places),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def _required_python(uid: int) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("only root may start a process as another user")
+    python = _python_of(uid)
+    if python is None:
+        pytest.skip("no Python here that another user may run cifarray with")
+    return python
 
 
 @functools.cache

@@ -140,8 +140,8 @@ def _line(text: str) -> str:
 def _request(wanted: Download, progress: Progress) -> bool:
     """Ask for what is missing and append it; whether the file is whole afterwards."""
     request = urllib.request.Request(wanted.url, headers=_headers(wanted))
-    try:
-        answer = urllib.request.urlopen(request, timeout=wanted.timeout_s)
+    try:  # an opener of its own: urlopen keeps the proxies that its first call found
+        answer = urllib.request.build_opener().open(request, timeout=wanted.timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 304:

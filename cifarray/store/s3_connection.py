@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 
 from cifarray.errors import StoreAddressError, StoreAwayError
-from cifarray.proxies import is_loopback
+from cifarray.proxies import is_loopback, proxy_for
 from cifarray.store.keys import checked_prefix, joined
 from cifarray.store.s3_errors import no_answer, translated
 
@@ -130,6 +130,7 @@ class Connection:
             region=self.region,
             scheme=at.scheme or "https",
             endpoint_override=None if is_aws else at.netloc,
+            proxy_options=proxy_for(at.geturl()),
             connect_timeout=CONNECT_S,
             request_timeout=READ_S,
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),

@@ -124,6 +124,8 @@ def _adopt() -> Node | None:
 
 def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
+    if problem := too_little_shared_memory(free_shared_memory()):
+        say(problem)
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
@@ -229,13 +231,28 @@ def _private_log() -> Path:
     return path
 
 
+def free_shared_memory() -> int:
+    """Bytes that are free in shared memory; 0 where there is none."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return 0
+
+
+def too_little_shared_memory(free: int) -> str | None:
+    """What follows for a node where so little is free that Ray keeps its objects elsewhere."""
+    if free >= OBJECT_STORE_LEAST:
+        return None
+    return (
+        f"only {free / 1e6:.0f} MB are free in {SHARED_MEMORY}: Ray keeps its objects in files of "
+        "its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
+    )
+
+
 def _object_store_bytes() -> int:
     """A modest part of the shared memory that is free."""
-    try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
-    except OSError:
-        free = 0
-    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, int(free * OBJECT_STORE_PART)))
+    part = int(free_shared_memory() * OBJECT_STORE_PART)
+    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, part))
 
 
 def _node_environment() -> dict[str, str]:

@@ -11,10 +11,11 @@ from cifarray.data.progress import Silent
 from cifarray.errors import ArchiveError, ClusterError
 from cifarray.proxies import DIRECT, is_loopback, loopback_exceptions, spare_loopback
 from cifarray.spec.profile import KubernetesSpec
+from cifarray.store import Store
 from cifarray.submit.jobs_api import RayJobs
 from cifarray.submit.kubernetes.api import Kube
 from tests.archive_server import serve_archives
-from tests.loopback import answering
+from tests.loopback import answering, cutting_proxy
 from tests.proxies import proxied
 from tests.s3 import S3Server
 from tests.unit.submit.kubernetes.api_server import serve_api, write_kubeconfig
@@ -91,6 +92,21 @@ def test_a_bucket_on_this_machine_is_reached_by_both_clients(
         stream.write(b"more")
     assert store.read("a/c") == b"more"
     assert proxied == []
+
+
+def test_a_bucket_elsewhere_is_reached_through_the_proxy_by_both_clients(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.new_bucket()
+    with cutting_proxy(s3.endpoint) as proxy:  # whatever host it is asked for
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.address)
+        store = Store.open(f"s3://{bucket}/p", "http://elsewhere")
+        store.write("a", b"content")
+        passed = proxy.passed_bytes
+        with store.filesystem().open_input_stream(store.path("a")) as stream:
+            assert stream.read() == b"content"
+    assert 0 < passed < proxy.passed_bytes
 
 
 def test_the_jobs_api_of_this_machine_is_asked_directly(proxied: list[str]) -> None:
