@@ -14,6 +14,7 @@ help: ## list the targets
 # Of its own, for what pip cannot do: the lowest versions that are admitted, and requirements with hashes.
 UV := .venv-uv
 LOWEST := .venv-lowest
+LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training tuning inference reporting monitoring)
 
 $(UV)/bin/uv: $(INSTALLED)
 	@$(BIN)/python -m venv --clear $(UV)

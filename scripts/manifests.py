@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from cifarray.proxies import spare_loopback
 from cifarray.submit.kubernetes.rendered import job_name
 from scripts.registry import Image, RegistryError, digest_of
 
@@ -133,6 +134,7 @@ def main() -> int:
         "--with", dest="components", action="append", default=[], choices=("kueue", "monitoring")
     )
     options = parser.parse_args()
+    spare_loopback()
     if problem := kubectl_problem():
         raise SystemExit(f"error: {problem}")
     try:

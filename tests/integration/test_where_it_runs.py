@@ -33,6 +33,14 @@ def test_a_container_without_home_name_and_much_memory_trains(open_folder: Path)
     assert down.returncode == 0, down.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_named(open_folder: Path) -> None:
+    state = {"CIFARRAY_STATE_DIR": str(open_folder / "state")}
+    for words in (("data", "prepare", "digits"), ("submit", "train-digits", "--prepare")):
+        ended = in_container(*words, **state)
+        assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+        assert "error: cannot use /store as a store: Permission denied; give" in ended.stderr
+
+
 def test_a_run_on_a_bucket_of_this_machine_asks_no_proxy(
     cifarray_home: Path,
     s3: S3Server,
