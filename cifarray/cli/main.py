@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _start_again_in_utf8() -> None:
     """Take names for UTF-8 where the locale would make others of them, here and in children."""
-    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
