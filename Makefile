@@ -14,6 +14,8 @@ help: ## list the targets
 # Of its own, for what pip cannot do: the lowest versions that are admitted, and requirements with hashes.
 UV := .venv-uv
 LOWEST := .venv-lowest
+# No version of datasets, a tool of the tests, both takes these and reads binary of a fixed size.
+LOWEST_LEFT_OUT := --deselect tests/unit/data/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
 LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training tuning inference reporting monitoring)
 
 $(UV)/bin/uv: $(INSTALLED)
@@ -45,7 +47,7 @@ test-all: $(INSTALLED) ## the whole test suite, before a release
 
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml admits
-	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(LOWEST_LEFT_OUT) $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names

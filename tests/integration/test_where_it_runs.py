@@ -29,7 +29,7 @@ def test_a_container_without_home_name_and_much_memory_trains(open_folder: Path)
         told = in_container("runs", CIFARRAY_STATE_DIR=folders["CIFARRAY_STATE_DIR"])
         assert "/store holds no runs" in told.stdout + told.stderr  # of a folder it may not write
     finally:
-        down = in_container("cluster", "down", **folders)
+        down = in_container("cluster", "down", "--yes", **folders)
     assert down.returncode == 0, down.stderr
 
 
@@ -55,6 +55,6 @@ def test_a_run_on_a_bucket_of_this_machine_asks_no_proxy(
         assert run.status().state == "finished"
         assert "epoch 1" in command_line("logs", run.id)
     finally:
-        command_line("cluster", "down")
+        command_line("cluster", "down", "--yes")
     assert proxied == []
     assert node_state.read_node() is None
