@@ -11,6 +11,21 @@ INSTALLED := $(VENV)/installed
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# Of its own, for what pip cannot do: the lowest versions that are admitted, and requirements with hashes.
+UV := .venv-uv
+LOWEST := .venv-lowest
+# No version of datasets, a tool of the tests, both takes these and reads binary of a fixed size.
+LOWEST_LEFT_OUT := --deselect tests/unit/data/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
+LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training tuning inference reporting monitoring)
+
+$(UV)/bin/uv: $(INSTALLED)
+	@$(BIN)/python -m venv --clear $(UV)
+	@$(UV)/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
+$(LOWEST)/installed: $(UV)/bin/uv pyproject.toml
+	@$(BIN)/python -m scripts.lowest $(UV)/bin/uv $(LOWEST)
+	@touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@scripts/install.sh $(VENV)
 	@touch $@
@@ -30,6 +45,10 @@ test: $(INSTALLED) ## the test suite without what is marked slow
 test-all: $(INSTALLED) ## the whole test suite, before a release
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml admits
+	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(LOWEST_LEFT_OUT) $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names
 	@$(if $(CIFARRAY_TEST_IMAGE_LOADER),scripts/bring_image.sh $(CIFARRAY_TEST_IMAGE_LOADER))
@@ -42,6 +61,10 @@ results: $(INSTALLED) ## run the published recipes (SMALL=1: what two cores do; 
 .PHONY: image
 image: ## build the container image with docker, podman or buildah (BUILDER, BASE_IMAGE, BUILD_ARGS)
 	@scripts/image.sh $(IMAGE)
+
+.PHONY: requirements
+requirements: $(UV)/bin/uv ## write requirements/, the image's packages with their hashes, from constraints.txt
+	@scripts/requirements.sh $(UV)
 
 .PHONY: manifests
 manifests: $(INSTALLED) ## render k8s/ with kubectl (IMAGE=NAME:TAG, DIGESTS=1, WITH="monitoring kueue")
@@ -71,5 +94,5 @@ contracts: $(INSTALLED) ## import-linter: who may import whom
 
 .PHONY: clean
 clean: ## remove .venv, builds and caches; the store and what was pulled stay
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) $(UV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -path ./store -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,7 +22,7 @@ def epoch_s(store: str, job: str, threads: int) -> float:
     schedule = ("schedule.warmup_epochs=0",) if job == FAST else ()
     command = [sys.executable, "-m", "benchmarks.bare", store, job, str(threads), *schedule]
     done = subprocess.run(
-        [*command, "train.epochs=2"], check=True, stdout=subprocess.PIPE, text=True
+        [*command, "train.epochs=2"], check=True, stdout=subprocess.PIPE, encoding="utf-8"
     )
     return float(json.loads(done.stdout.splitlines()[-1])[0])
 

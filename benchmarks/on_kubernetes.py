@@ -35,7 +35,7 @@ STAGES = (
 def cifarray(*arguments: str) -> str:
     """Run a command of the CLI and return what it prints."""
     command = [str(Path(sys.executable).with_name("cifarray")), *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
 
 
 def moments(store: Store, kube: Kube, cluster: str) -> Iterator[float]:

@@ -33,13 +33,13 @@ train: {epochs: EPOCHS, global_batch_size: 256}
 def cifarray(*arguments: str) -> str:
     """Run a command of the CLI and return what it prints."""
     command = [str(Path(sys.executable).with_name("cifarray")), *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
 
 
 def bare_epochs(store: str, job: str, threads: int) -> list[float]:
     """Seconds of each epoch after the first, without Ray."""
     command = [sys.executable, "-m", "benchmarks.bare", store, job, str(threads)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
     seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
     return seconds
 
@@ -49,7 +49,7 @@ def ray_epochs(store: str, job: str, profile: str) -> tuple[list[float], float]:
     started = datetime.now().timestamp()
     run = json.loads(cifarray("submit", job, "--store", store, "--cluster", profile, "--json"))
     attempt = Path(store, "runs", run["run_id"], "attempts", "1", "metrics.jsonl")
-    records: list[dict[str, Any]] = [json.loads(line) for line in attempt.open()]
+    records: list[dict[str, Any]] = [json.loads(line) for line in attempt.open(encoding="utf-8")]
     stamps = [datetime.fromisoformat(record["ended_at"]).timestamp() for record in records]
     return [b - a for a, b in pairwise(stamps)], stamps[0] - records[0]["epoch_s"] - started
 
@@ -64,9 +64,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CIFARRAY_STATE_DIR"] = f"{folder}/state"
         store, job, profile = f"{folder}/store", f"{folder}/job.yaml", f"{folder}/one.yaml"
-        Path(job).write_text(JOB)
+        Path(job).write_text(JOB, "utf-8")
         threads = f"threads_per_worker: {options.threads}\n"
-        Path(profile).write_text(f"kind: local\nworkers: 1\n{threads}")
+        Path(profile).write_text(f"kind: local\nworkers: 1\n{threads}", "utf-8")
         cifarray("data", "prepare", "cifar100", "--archive", str(options.archive), "--store", store)
         bare: list[float] = []
         under_ray: list[float] = []

@@ -99,7 +99,7 @@ def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
     ]  # fmt: skip
     for item in sets:
         command += ["--set", item]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
     return str(json.loads(done.stdout)["run_id"])
 
 

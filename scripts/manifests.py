@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from cifarray.proxies import spare_loopback
 from cifarray.submit.kubernetes.rendered import job_name
 from scripts.registry import Image, RegistryError, digest_of
 
@@ -40,7 +41,7 @@ def kubectl_problem() -> str | None:
     if shutil.which("kubectl") is None:
         return f"{wanted}; install kubectl >= 1.27"
     asked = subprocess.run(
-        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True
+        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, encoding="utf-8"
     )
     try:
         version = str(json.loads(asked.stdout)["kustomizeVersion"])
@@ -69,8 +70,10 @@ def render(
             replaced |= {"newTag": image.tag} if image.tag else {}
             replaced |= {"digest": image.digest} if image.digest else {}
             kustomization["images"] = [replaced]
-        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        ended = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf-8")
+        ended = subprocess.run(
+            ["kubectl", "kustomize", folder], capture_output=True, encoding="utf-8"
+        )
     if ended.returncode:
         raise SystemExit(f"error: overlay {overlay} cannot be rendered: {ended.stderr.strip()}")
     documents = [document for document in yaml.load_all(ended.stdout, yaml.CSafeLoader) if document]
@@ -131,6 +134,7 @@ def main() -> int:
         "--with", dest="components", action="append", default=[], choices=("kueue", "monitoring")
     )
     options = parser.parse_args()
+    spare_loopback()
     if problem := kubectl_problem():
         raise SystemExit(f"error: {problem}")
     try:

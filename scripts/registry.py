@@ -12,6 +12,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
+from cifarray.proxies import is_loopback
+
 TIMEOUT_S = 30
 MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -19,7 +21,6 @@ MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXACT = re.compile(
     r"(?P<name>[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9._-]+)*)"
     r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
@@ -66,7 +67,7 @@ def digest_of(image: Image) -> str:
     assert image.host
     # Docker Hub's images are named after one host and served by another.
     host = "registry-1.docker.io" if image.host == "docker.io" else image.host
-    scheme = "http" if urlsplit(f"//{host}").hostname in LOOPBACK else "https"
+    scheme = "http" if is_loopback(f"//{host}") else "https"
     url = f"{scheme}://{host}/v2/{image.repository}/manifests/{image.tag}"
     headers = {"Accept": ", ".join(MANIFESTS)}
     try:
@@ -104,7 +105,7 @@ def _authorization(challenge: str, host: str) -> str:
     realm = asked.pop("realm", "")
     server = urlsplit(realm)
     # A password must not leave in the clear, whatever the registry says.
-    safe = server.scheme == "https" or (server.scheme == "http" and server.hostname in LOOPBACK)
+    safe = server.scheme == "https" or (server.scheme == "http" and is_loopback(realm))
     if kind.lower() != "bearer" or not safe:
         raise RegistryError(f"registry {host} wants a login; run: docker login {host}")
     headers = {"Authorization": f"Basic {login}"} if login else {}

@@ -76,7 +76,7 @@ def answering(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Ite
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_CONNECT = do
 
         def log_message(self, format: str, *args: object) -> None:
             pass

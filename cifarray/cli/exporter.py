@@ -10,7 +10,9 @@ from cifarray.cli import output
 from cifarray.cli.options import EndpointOption, QuietOption, StoreOption, open_store
 
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+HostOption = Annotated[
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every interface.")
+]
 IntervalOption = Annotated[
     float, typer.Option("--interval", min=1.0, help="Seconds between two readings of the store.")
 ]
@@ -20,7 +22,7 @@ def exporter(
     store: StoreOption = None,
     endpoint: EndpointOption = None,
     port: PortOption = 9808,
-    host: HostOption = "0.0.0.0",
+    host: HostOption = "127.0.0.1",
     interval: IntervalOption = 30.0,
     quiet: QuietOption = False,
 ) -> None:

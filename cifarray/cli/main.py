@@ -16,6 +16,8 @@ from cifarray.cli import output
 from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import QuietOption, VerboseOption
 from cifarray.errors import CifarrayError, InputError
+from cifarray.proxies import spare_loopback
+from cifarray.user_folders import provide_home
 
 COMMANDS = {
     "submit": "submit:submit",
@@ -86,7 +88,11 @@ def build_app() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; ends the process with 0, 1 (the work failed) or 2 (bad input)."""
+    if arguments is None:
+        _start_again_in_utf8()
     output.set_level(output.NORMAL)
+    provide_home()
+    spare_loopback()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -101,6 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(_in_words(error), InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _start_again_in_utf8() -> None:
+    """Take names for UTF-8 where the locale would make others of them, here and in children."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _end(sentence: str, exit_code: int) -> NoReturn:

@@ -36,11 +36,6 @@ REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $CIFARRAY_CACHE, else ~/.cache/cifarray."""
-    return Path(os.environ.get("CIFARRAY_CACHE") or Path.home() / ".cache" / "cifarray")
-
-
 @dataclass(frozen=True)
 class Download:
     """One file to fetch."""
@@ -145,8 +140,8 @@ def _line(text: str) -> str:
 def _request(wanted: Download, progress: Progress) -> bool:
     """Ask for what is missing and append it; whether the file is whole afterwards."""
     request = urllib.request.Request(wanted.url, headers=_headers(wanted))
-    try:
-        answer = urllib.request.urlopen(request, timeout=wanted.timeout_s)
+    try:  # an opener of its own: urlopen keeps the proxies that its first call found
+        answer = urllib.request.build_opener().open(request, timeout=wanted.timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 304:
@@ -257,7 +252,7 @@ def _size(path: Path) -> int:
 @contextmanager
 def _alone(target: Path, progress: Progress) -> Iterator[None]:
     """Of several processes that want the same file, one fetches it and the others wait."""
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
+    with target.with_name(f"{target.name}.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

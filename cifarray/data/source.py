@@ -1,7 +1,6 @@
 """Which archive a dataset is made from, where it lies, and its checksum."""
 
 import hashlib
-import os
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 from cifarray.data.archives.files import FolderFiles
 from cifarray.data.archives.members import place_in_folder
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.download import Download, cache_folder, download, is_address, shown
+from cifarray.data.download import Download, download, is_address, shown
 from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.progress import Progress
 from cifarray.errors import ArchiveError
+from cifarray.user_folders import cache_folder, expanded
 
 READ_BYTES = 1 << 20
 
@@ -47,7 +47,7 @@ def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) ->
     elif is_address(archive):
         path = _fetch_from(entry, archive, progress)
     else:
-        path = Path(os.path.expanduser(archive))
+        path = Path(expanded(archive))
     try:
         return _source(entry, path, archive, progress)
     except OSError as error:

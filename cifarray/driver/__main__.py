@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from cifarray import __version__
 from cifarray.driver.execute import execute
 from cifarray.errors import CifarrayError, JobError
+from cifarray.proxies import spare_loopback
 from cifarray.runs import Run
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S
 from cifarray.submit.new_run import record_request
+from cifarray.user_folders import provide_home
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", required=True, help="the store's URI")
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
     options = parser.parse_args(arguments)
+    provide_home()
+    spare_loopback()
     try:
         # Nothing is known yet of the run's own patience.
         store = Store.open(options.store, options.endpoint).patient(RUN_S)

@@ -23,6 +23,7 @@ from cifarray.errors import (
 from cifarray.store.base import Entries, Entry, Keys, ObjectChangedError, Store, readable
 from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
 from cifarray.store.swap import ClaimedError, delete, swap
+from cifarray.user_folders import expanded
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -40,7 +41,7 @@ class LocalStore(Store):
     def __init__(self, directory: str) -> None:
         if not directory or "\0" in directory:
             raise StoreAddressError(f"cannot open a store in {directory!r}; give a directory")
-        self._root = Path(os.path.abspath(os.path.expanduser(directory)))
+        self._root = Path(os.path.abspath(expanded(directory)))
         self.uri = str(self._root)
         try:
             self.uri.encode()

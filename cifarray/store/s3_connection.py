@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ConnectionError, HTTPClientError
 
 from cifarray.errors import StoreAddressError, StoreAwayError
+from cifarray.proxies import is_loopback
 from cifarray.store.keys import checked_prefix, joined
 from cifarray.store.s3_errors import BUSY, no_answer, translated
 
@@ -88,6 +89,7 @@ class Connection:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             max_pool_connections=32,
+            proxies={} if is_loopback(self.endpoint) else None,
         )
         # Every other AWS client reads this variable; boto3 reads AWS_DEFAULT_REGION alone.
         asked = os.environ.get("AWS_REGION") or self._session.region_name

@@ -4,7 +4,6 @@ The file travels in the run's folder, so that every worker, trial and attempt be
 bytes, and no worker downloads anything.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.submit.preflight_of_sweeps import candidates
+from cifarray.user_folders import expanded
 
 if TYPE_CHECKING:
     from cifarray.models.weights import Weights
@@ -88,7 +88,7 @@ def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
     if source.startswith(S3):
         downloaded = _downloaded(source, store, scratch / "downloaded")
         return read_weights(downloaded, source), source
-    path = Path(os.path.expanduser(source))
+    path = Path(expanded(source))
     try:
         if path.is_dir():
             found = checkpoint_in_folder(path)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cifarray.errors import JobError
+from cifarray.proxies import is_loopback
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.submit import local_node, node_state
@@ -20,8 +21,7 @@ from cifarray.submit.kubernetes.cluster import (
 )
 from cifarray.submit.node_state import Node
 from cifarray.submit.trust import naming_profile, refuse_foreign_job
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from cifarray.user_folders import home_folder, state_folder
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Cluster:
     @property
     def is_here(self) -> bool:
         """Whether its head runs on this machine, so that it reads our files."""
-        return urlsplit(self.dashboard).hostname in LOOPBACK
+        return is_loopback(self.dashboard)
 
     def record(self, job_id: str | None) -> dict[str, Any]:
         """What a run's status says of it; no token."""
@@ -132,9 +132,12 @@ def standard_token() -> str | None:
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    home = home_folder()
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or (home and home / ".ray" / "auth_token")
+    if not path:
+        return None
     try:
-        return Path(path).read_text().strip() or None
+        return Path(path).read_text("utf-8").strip() or None
     except OSError:
         return None
 
@@ -146,7 +149,7 @@ def is_from_here(record: Mapping[str, Any]) -> bool:
 
 
 def _this_place() -> dict[str, str]:
-    return {"host": socket.gethostname(), "state_dir": str(node_state.state_folder())}
+    return {"host": socket.gethostname(), "state_dir": str(state_folder())}
 
 
 def _own_cluster(profile: str, node: Node) -> Cluster:

@@ -7,7 +7,8 @@ import os
 
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
-from cifarray.submit.node_state import state_folder, write_private
+from cifarray.submit.node_state import write_private
+from cifarray.user_folders import state_folder
 
 STOP_WAIT_S = 60
 """How long a stopped driver may take to close its run before it is killed."""

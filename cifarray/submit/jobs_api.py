@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from cifarray.errors import ClusterError
+from cifarray.proxies import is_loopback
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 PATIENCE_S = 30.0
@@ -48,8 +49,8 @@ class RayJobs:
         self._token = token
         self._patience_s = patience_s
         # A proxy that the environment names is for the outside, not for this machine.
-        near = urlsplit(self.dashboard).hostname in ("127.0.0.1", "::1", "localhost")
-        proxies = [urllib.request.ProxyHandler({})] if near else []
+        self._near = is_loopback(self.dashboard)
+        proxies = [urllib.request.ProxyHandler({})] if self._near else []
         self._opener = urllib.request.build_opener(*proxies, _NoRedirects())
 
     def __repr__(self) -> str:
@@ -166,7 +167,9 @@ class RayJobs:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S)
 
         async def connect() -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
-            session = aiohttp.ClientSession(headers=self._headers(), timeout=timeout)
+            session = aiohttp.ClientSession(
+                headers=self._headers(), timeout=timeout, trust_env=not self._near
+            )
             try:
                 return session, await session.ws_connect(url, heartbeat=30.0, max_msg_size=0)
             except BaseException:

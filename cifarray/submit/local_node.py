@@ -12,11 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from cifarray.errors import ClusterError
+from cifarray.proxies import loopback_exceptions
 from cifarray.submit import node_state, processes
 from cifarray.submit.environment import remove_credentials
 from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.node_state import Node, state_folder
+from cifarray.submit.node_state import Node
 from cifarray.submit.ports import free_ports
+from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
 END_GRACE_S = 15.0
@@ -138,6 +140,8 @@ def _adopt() -> Node | None:
 
 def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
+    if problem := too_little_shared_memory(free_shared_memory()):
+        say(problem)
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
@@ -243,13 +247,28 @@ def _private_log() -> Path:
     return path
 
 
+def free_shared_memory() -> int:
+    """Bytes that are free in shared memory; 0 where there is none."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return 0
+
+
+def too_little_shared_memory(free: int) -> str | None:
+    """What follows for a node where so little is free that Ray keeps its objects elsewhere."""
+    if free >= OBJECT_STORE_LEAST:
+        return None
+    return (
+        f"only {free / 1e6:.0f} MB are free in {SHARED_MEMORY}: Ray keeps its objects in files of "
+        "its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
+    )
+
+
 def _object_store_bytes() -> int:
     """A modest part of the shared memory that is free."""
-    try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
-    except OSError:
-        free = 0
-    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, int(free * OBJECT_STORE_PART)))
+    part = int(free_shared_memory() * OBJECT_STORE_PART)
+    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, part))
 
 
 def _node_environment() -> dict[str, str]:
@@ -266,7 +285,7 @@ def _node_environment() -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
     }
-    return kept | common_environment() | ours
+    return kept | loopback_exceptions(kept) | common_environment() | ours
 
 
 def common_environment() -> dict[str, str]:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cifarray.errors import ClusterError
 from cifarray.submit.processes import Process
+from cifarray.user_folders import state_folder
 
 NODE_FILE = "node.json"
 TOKEN_FILE = "ray-token"
@@ -37,28 +37,13 @@ class Node:
         return Process(self.pid, self.started)
 
 
-def state_folder() -> Path:
-    """`$CIFARRAY_STATE_DIR`, or cifarray's part of the XDG state folder; for its owner alone."""
-    own = os.environ.get("CIFARRAY_STATE_DIR")
-    base = os.environ.get("XDG_STATE_HOME")
-    folder = (
-        Path(own) if own else Path(base or Path.home() / ".local" / "state") / "cifarray"
-    ).absolute()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ClusterError(
-            f"cannot keep state in {folder}: {error.strerror}; "
-            "name another folder in CIFARRAY_STATE_DIR"
-        ) from error
-    return folder
-
-
 def write_private(path: Path, text: str) -> None:
     """Replace a file at once with one that only its owner reads."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(
+        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
     os.replace(draft, path)
 
@@ -72,7 +57,7 @@ def append_private(path: Path, text: str) -> None:
 def read_node() -> Node | None:
     """The node that was recorded last; None where there is none or the record is damaged."""
     try:
-        return Node(**json.loads((state_folder() / NODE_FILE).read_text()))
+        return Node(**json.loads((state_folder() / NODE_FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -96,7 +81,7 @@ def token_path() -> Path:
 def read_token() -> str | None:
     """The token of our node; None where there is none."""
     try:
-        return token_path().read_text().strip() or None
+        return token_path().read_text("utf-8").strip() or None
     except OSError:
         return None
 
@@ -109,7 +94,7 @@ def write_token() -> None:
 @contextmanager
 def locked(on_wait: Callable[[], None]) -> Iterator[None]:
     """Let one process at a time start or end the node; `on_wait` is called if another does."""
-    with (state_folder() / LOCK_FILE).open("w") as file:
+    with (state_folder() / LOCK_FILE).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

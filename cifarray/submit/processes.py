@@ -26,14 +26,14 @@ class Process:
 
 def boot_id() -> str:
     """Changes each time the machine starts."""
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return (PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def find_process(pid: int) -> Process | None:
     """The living process of this pid; one that has ended and waits for its parent is not."""
     try:
-        text = (PROC / str(pid) / "stat").read_text()
-    except (OSError, UnicodeDecodeError):
+        text = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
+    except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold anything
     if fields[0] in "ZX":

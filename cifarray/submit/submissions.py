@@ -12,7 +12,8 @@ from cifarray.errors import ClusterError, KeyMissingError
 from cifarray.runs import Run
 from cifarray.runs.run import SPEC_FILE, read_spec, spec_bytes
 from cifarray.spec.run import RunSpec
-from cifarray.submit.node_state import append_private, state_folder
+from cifarray.submit.node_state import append_private
+from cifarray.user_folders import state_folder
 
 SUBMITTED_FILE = "submitted.jsonl"
 

@@ -47,6 +47,7 @@ from cifarray.training.preprocessing import restore_normalize
 from cifarray.training.ranks import from_rank_0, gather, world
 from cifarray.training.row_source import RowSource
 from cifarray.training.session import Session
+from cifarray.user_folders import provide_home
 
 OUTCOME_FILE = "outcome.json"
 FAILURES = "failures"
@@ -117,6 +118,7 @@ def open_session(
     work: Work, device: torch.device, threads: int, rows: RowSource | None = None
 ) -> Session:
     """Set torch's threads and open the job on this rank, on given rows if they were read before."""
+    provide_home()  # torch.compile asks for a user name, which a worker's pod may not have
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.set_num_threads(threads)

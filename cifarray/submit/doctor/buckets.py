@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cifarray.errors import StoreError
+from cifarray.proxies import is_loopback
 from cifarray.store import Store
 from cifarray.store.s3_connection import Connection
 from cifarray.store.s3_errors import place, translated
@@ -205,7 +206,11 @@ def clock(bucket: Bucket) -> Result:
 
 def _client(bucket: Bucket) -> Any:
     """A client with boto3's own defaults, but for the bucket in the path."""
-    settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 2})
+    settings = Config(
+        s3={"addressing_style": "path"},
+        retries={"total_max_attempts": 2},
+        proxies={} if is_loopback(bucket.at.endpoint) else None,
+    )
     region = bucket.at.client.meta.region_name
     return boto3.client("s3", endpoint_url=bucket.at.endpoint, region_name=region, config=settings)
 

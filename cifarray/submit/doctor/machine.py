@@ -11,15 +11,18 @@ from importlib import metadata
 from pathlib import Path
 
 from cifarray import __version__
-from cifarray.data.download import cache_folder
 from cifarray.errors import ClusterError, StoreError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.cluster import find_own, given_cluster
 from cifarray.submit.doctor.record import Check, Result, failed, passed, skipped
-from cifarray.submit.local_node import OBJECT_STORE_LEAST, OBJECT_STORE_PART, SHARED_MEMORY
-from cifarray.submit.node_state import state_folder
+from cifarray.submit.local_node import (
+    SHARED_MEMORY,
+    free_shared_memory,
+    too_little_shared_memory,
+)
 from cifarray.submit.ports import free_ports
+from cifarray.user_folders import cache_folder, state_folder
 
 SHOWN = ("ray", "torch", "pyarrow")
 NODE_PATIENCE_S = 5.0
@@ -107,16 +110,8 @@ def shared_memory(here: Here) -> Result:
     """A node's object store has room."""
     if given_cluster(here.profile) is not None:
         return skipped(f"profile {here.profile.name} names a node that its user starts")
-    try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
-    except OSError as error:
-        return failed(f"{SHARED_MEMORY} cannot be used: {error.strerror}", "mount a tmpfs there")
-    if free * OBJECT_STORE_PART < OBJECT_STORE_LEAST:
-        return failed(
-            f"{_gb(free)} free in {SHARED_MEMORY}",
-            "free some, or give the container more (docker run --shm-size 2g)",
-        )
-    return passed(f"{_gb(free)} free in {SHARED_MEMORY}")
+    free = free_shared_memory()
+    return passed(too_little_shared_memory(free) or f"{_gb(free)} free in {SHARED_MEMORY}")
 
 
 def disk(here: Here) -> Result:

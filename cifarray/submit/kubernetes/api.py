@@ -75,7 +75,9 @@ class Kube:
         settings = client.Configuration()
         settings.retries = False
         config.load_incluster_config(settings)
-        namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text()
+        namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text(
+            "utf-8"
+        )
         return Kube(client.ApiClient(settings), namespace.strip(), "this cluster")
 
     @property

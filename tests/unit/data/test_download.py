@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.data.download import Download, cache_folder, download, shown
+from cifarray.data.download import Download, download, shown
 from cifarray.data.progress import Silent
 from cifarray.errors import ArchiveError
 from tests.archive_server import ArchiveServer
@@ -216,13 +216,6 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
 
 def test_what_may_be_secret_is_not_shown() -> None:
     assert shown("https://me:password@host/a.tar.gz?token=1#x") == "https://host/a.tar.gz"
-
-
-def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CIFARRAY_CACHE", "/somewhere")
-    assert cache_folder() == Path("/somewhere")
-    monkeypatch.delenv("CIFARRAY_CACHE")
-    assert cache_folder() == Path.home() / ".cache" / "cifarray"
 
 
 def test_of_two_that_want_a_file_one_fetches_it(server: ArchiveServer, wanted: Wanted) -> None:

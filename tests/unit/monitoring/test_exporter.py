@@ -20,6 +20,7 @@ from cifarray.runs import Run
 from cifarray.store import Store
 from tests.loopback import black_hole
 from tests.unit.cli.conftest import Type, typed
+from tests.unit.kubernetes.shipped import component
 from tests.unit.monitoring.conftest import AddRun, ago
 
 __all__ = ["typed"]
@@ -141,7 +142,7 @@ def test_it_goes_on_while_the_store_is_away_and_says_so_once(here: Store, add_ru
 @contextmanager
 def command(*options: str) -> Iterator["subprocess.Popen[str]"]:
     """`cifarray exporter` on a free port, as a process of its own."""
-    words = [CIFARRAY, "exporter", "--port", "0", "--host", "127.0.0.1", *options]
+    words = [CIFARRAY, "exporter", "--port", "0", *options]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -160,6 +161,25 @@ def ended(process: "subprocess.Popen[str]", by: signal.Signals) -> tuple[int, st
     process.send_signal(by)
     _, errors = process.communicate(timeout=5)
     return process.returncode, errors
+
+
+@pytest.mark.parametrize(("options", "reached"), [((), False), (("--host", "0.0.0.0"), True)])
+def test_it_listens_on_loopback_unless_told_otherwise(
+    here: Store, options: tuple[str, ...], reached: bool
+) -> None:
+    with command("--store", here.uri, *options) as process:
+        port = int(address_of(process).split(":")[2].removesuffix("/metrics"))
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+        with socket.socket() as other:  # 127.0.0.2 is this machine too, and another address of it
+            other.settimeout(5)
+            assert (other.connect_ex(("127.0.0.2", port)) == 0) is reached
+
+
+def test_the_manifest_opens_it_to_the_cluster() -> None:
+    (deployment,) = (each for each in component("monitoring") if each["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["cifarray", "exporter", "--host", "0.0.0.0"]
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

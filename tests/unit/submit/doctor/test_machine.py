@@ -10,6 +10,7 @@ from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.doctor import FAILED, PASSED, SKIPPED, diagnose, machine
 from cifarray.submit.doctor.machine import Here
+from cifarray.submit.local_node import too_little_shared_memory
 from cifarray.submit.node_state import Node
 
 GIVEN = {"address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
@@ -62,6 +63,16 @@ def test_a_node_that_the_profile_names_has_to_answer() -> None:
     assert found["Ray node"].outcome == FAILED
     assert "does not answer" in found["Ray node"].finding
     assert found["ports"].outcome == found["shared memory"].outcome == SKIPPED
+
+
+@pytest.mark.parametrize(("free", "told"), [(64 << 20, True), (0, True), (2 << 30, False)])
+def test_little_shared_memory_is_said_and_fails_nothing(free: int, told: bool) -> None:
+    sentence = too_little_shared_memory(free)
+    assert (sentence is not None) is told
+    if sentence:
+        assert f"only {free / 1e6:.0f} MB are free in /dev/shm" in sentence
+        assert "--shm-size" in sentence
+    assert machine.shared_memory(here()).outcome == PASSED
 
 
 def test_our_own_node_answers_with_its_version(ray_node: Node) -> None:
