@@ -55,15 +55,22 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
                 image.load()
                 # PIL calls a JPEG of a camera, with a preview behind it, an MPO
                 found = "JPEG" if image.format == "MPO" else image.format or ""
-                more = found not in STORED_FORMATS and getattr(image, "is_animated", False)
+                more = found != "JPEG" and _has_more_frames(image)
                 upright = ImageOps.exif_transpose(image)
         gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
-        return Decoded(with_channels(upright, 1 if gray else 3, []), found, bool(more))
+        return Decoded(with_channels(upright, 1 if gray else 3, []), found, more)
     except Exception as error:  # broken bytes bring PIL to raise nearly anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "cannot identify" in reason:
             reason = f"its bytes are no image of {' or '.join(formats)}"
         raise ValueError(reason) from error
+
+
+def _has_more_frames(image: "Image.Image") -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the frames behind the first are broken, and nobody reads them
+        return True
 
 
 def _refuse_too_many_pixels(image: "Image.Image") -> None:

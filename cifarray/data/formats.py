@@ -5,6 +5,7 @@ formats, such as EPS, that run other programs.
 """
 
 from collections.abc import Mapping
+from functools import cache
 
 SUFFIXES_OF: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -23,6 +24,7 @@ SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffi
 SPOKEN = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
 
 
+@cache
 def readable(formats: tuple[str, ...]) -> tuple[str, ...]:
     """Those that the installed Pillow has a reader for: older ones lack AVIF's."""
     from PIL import Image

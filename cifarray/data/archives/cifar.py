@@ -1,6 +1,6 @@
 """Read CIFAR-10 and CIFAR-100 as published: pickled dictionaries, or the version for C programs."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,11 +32,11 @@ def read_cifar(
     split_of = {name: split for form in forms for split, names in form.items() for name in names}
     limits = {name: _limit_bytes(entry, split) for name, split in split_of.items()}
     parts: dict[str, SplitArrays] = {}
-    found: dict[str, int] = {}
-    most_bytes = sum(limits[name] for names in entry.members.values() for name in names)
+    found: set[str] = set()
+    most_bytes = sum(limits[name] for name in _files(entry.members))
     for name, content in read_members(path, limits, left_out, most_bytes):
-        found[name] = len(found)
-        binary = not any(name in names for names in entry.members.values())
+        found.add(name)
+        binary = name not in _files(entry.members)
         try:
             if split_of[name] != "names":
                 read = _binary_arrays if binary else _arrays
@@ -47,12 +47,10 @@ def read_cifar(
                 _check_names(entry, _dictionary(content, OPCODES_BESIDE_ROWS))
         except ArchiveError as error:
             raise ArchiveError(f"{path.name}, {name}: {error}") from error
-    form = max(
-        forms, key=lambda form: sum(name in found for names in form.values() for name in names)
-    )
-    wanted = [name for names in form.values() for name in names]
+    form = max(forms, key=lambda form: _share(_files(form), found))
+    wanted = _files(form)
     refuse_missing(path.name, wanted, found)
-    for name in found:
+    for name in sorted(found):
         if name not in wanted:
             left_out.add("file", "the same rows in another form", example=name)
     return {
@@ -60,6 +58,15 @@ def read_cifar(
         for split, names in form.items()
         if split != "names"
     }
+
+
+def _files(form: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return [name for names in form.values() for name in names]
+
+
+def _share(names: Sequence[str], found: Container[str]) -> float:
+    """How much of a form is there; of two whole ones the first is taken."""
+    return sum(name in found for name in names) / max(1, len(names))
 
 
 def _limit_bytes(entry: DatasetEntry, split: str) -> int:

@@ -32,7 +32,7 @@ class FolderFiles:
         """Where each file really lies."""
         try:
             self._inside = (os.path.realpath(path), *_blobs_of(path))
-            for name, place in self._walk("", False):
+            for name, place in self._walk("", path, False):
                 self._places[name] = place
         except OSError as error:
             raise ArchiveError(
@@ -61,34 +61,34 @@ class FolderFiles:
         refuse_pointer(f"{self.path.name}, {name[-120:]},", content)
         return content
 
-    def _walk(self, below: str, linked: bool) -> Iterator[tuple[str, Path]]:
-        """Files and where they lie; `linked` below a link, where no further link is followed."""
+    def _walk(self, below: str, at: Path, linked: bool) -> Iterator[tuple[str, Path]]:
+        """Files and where they lie; `linked` below a link, where no further one is followed."""
         if below.count("/") > MOST_DEPTH:
             raise ArchiveError(
                 f"{self.path.name} holds folders in folders, more than {MOST_DEPTH} deep; give the "
                 "one that holds the images"
             )
-        with os.scandir(self.path / below) as found:
+        with os.scandir(at) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             name = f"{below}{entry.name}"
             if entry.is_symlink():
-                yield from self._behind(name, linked)
+                yield from self._behind(name, at / entry.name, linked)
             elif entry.is_dir(follow_symlinks=False):
-                yield from self._folder(name, linked)
+                yield from self._folder(name, at / entry.name, linked)
             elif not entry.is_file(follow_symlinks=False):
                 self._refuse_or_count(name, "device or pipe", "which is a device or a pipe")
             elif self._counts(name):
-                yield name, self.path / name
+                yield name, at / entry.name
 
-    def _folder(self, name: str, linked: bool) -> Iterator[tuple[str, Path]]:
+    def _folder(self, name: str, at: Path, linked: bool) -> Iterator[tuple[str, Path]]:
         if not any(map(is_litter_folder, name.split("/"))):
             self.folders.append(checked(self.path.name, name))
-        yield from self._walk(f"{name}/", linked)
+        yield from self._walk(f"{name}/", at, linked)
 
-    def _behind(self, name: str, linked: bool) -> Iterator[tuple[str, Path]]:
+    def _behind(self, name: str, link: Path, linked: bool) -> Iterator[tuple[str, Path]]:
         """What a link leads to."""
-        target = Path(os.path.realpath(self.path / name))
+        target = Path(os.path.realpath(link))
         stays = any(target.is_relative_to(inside) for inside in self._inside)
         if litter(name) or is_litter_folder(name.rpartition("/")[2]):
             self._left_out.add("litter", litter(name) or SYSTEM, example=name)
@@ -96,7 +96,7 @@ class FolderFiles:
             if self._counts(name):
                 yield name, target
         elif target.is_dir():
-            here = Path(os.path.realpath(self.path / name.rpartition("/")[0]))
+            here = Path(os.path.realpath(link.parent))
             if here.is_relative_to(target):
                 self._left_out.add("litter", "link to a folder that it lies in", example=name)
             elif not stays or linked:
@@ -106,7 +106,7 @@ class FolderFiles:
                     "the folder itself there"
                 )
             else:
-                yield from self._folder(name, True)
+                yield from self._folder(name, target, True)
         else:
             self._refuse_or_count(
                 name, "link that is no image", "which is a link that leads outside of it or nowhere"
