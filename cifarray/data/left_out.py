@@ -180,9 +180,9 @@ def as_json(entries: Iterable[LeftOut] | None) -> list[dict[str, Any]] | None:
 def spoken(row: Mapping[str, Any]) -> str:
     """A row of `summed` in words, as in '3 files of train: not an image: .txt (a/b.txt)'."""
     one, many = SPOKEN[row["kind"]]
-    if row["kind"] == "column":
-        return str(row["reason"]).replace(" left out:", "")
     of = f" of {row['split']}" * bool(row["split"])
+    if row["kind"] == "column":
+        return str(row["reason"]).replace(" left out:", "") + of
     classes = f" in {row['classes']} classes" * (row["classes"] > 1 and one != "class")
     example = f" ({row['example']})" * bool(row["example"])
     what = one if row["count"] == 1 else many

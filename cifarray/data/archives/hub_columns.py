@@ -43,12 +43,16 @@ class LabelColumn:
     """-1 where there is none."""
     null: NDArray[np.bool_]
 
-    def spoken(self, row: int) -> str:
-        """Why the label of a row is that of no class."""
-        if self.null[row]:
-            return "no label"
-        value = int(self.values[row])
-        return f"label {value}" if value == -1 else "label that names no class"
+    def reasons(self, wrong: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """The rows whose labels are those of no class, by the reason to tell."""
+        unlabelled = ~self.null & (self.values == -1)
+        found = {
+            "no label": self.null,
+            "label -1": unlabelled,
+            "label that names no class": ~self.null & ~unlabelled,
+        }
+        rows = {reason: np.flatnonzero(wrong & of) for reason, of in found.items()}
+        return {reason: of for reason, of in rows.items() if len(of)}
 
 
 @contextmanager

@@ -133,10 +133,9 @@ class _Rows:
                 else:
                     superclass = np.full(len(found.values), NO_SUPERCLASS)
             mask = (found.values >= 0) & (found.values < len(columns.classes))
-            for row in np.flatnonzero(~mask).tolist():
-                left_out.add(
-                    "image", found.spoken(row), split=split, example=f"row {row} of {name}"
-                )
+            for reason, rows in found.reasons(~mask).items():
+                example = f"row {rows[0]} of {name}"
+                left_out.add("image", reason, split=split, count=len(rows), example=example)
             made.rows += len(mask)
             made.masks.append(mask)
             labels.append(found.values[mask])
