@@ -53,10 +53,10 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
             with Image.open(io.BytesIO(content), formats=readable(formats)) as image:
                 _refuse_too_many_pixels(image)
                 image.load()
+                upright = ImageOps.exif_transpose(image)
                 # PIL calls a JPEG of a camera, with a preview behind it, an MPO
                 found = "JPEG" if image.format == "MPO" else image.format or ""
                 more = found != "JPEG" and _has_more_frames(image)
-                upright = ImageOps.exif_transpose(image)
         gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
         return Decoded(with_channels(upright, 1 if gray else 3, []), found, more)
     except Exception as error:  # broken bytes bring PIL to raise nearly anything
@@ -68,9 +68,12 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
 
 def _has_more_frames(image: "Image.Image") -> bool:
     try:
-        return bool(getattr(image, "is_animated", False))
+        image.seek(1)  # `is_animated` counts all frames, of which a file may have millions
+    except EOFError:
+        return False
     except Exception:  # the frames behind the first are broken, and nobody reads them
         return True
+    return True
 
 
 def _refuse_too_many_pixels(image: "Image.Image") -> None:

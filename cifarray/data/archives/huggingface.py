@@ -24,6 +24,7 @@ from cifarray.data.archives.hub_columns import (
     read_labels,
 )
 from cifarray.data.archives.images import (
+    NOT_USED,
     VALIDATION_NAMES,
     ImageArchive,
     ListedImages,
@@ -204,29 +205,36 @@ def _count_others(
 ) -> None:
     """Tell of splits that are not used, of shards that are not there, and of other files."""
     for name in files.others:
-        suffix = PurePosixPath(name).suffix.lower() or "no suffix"
-        left_out.add("file", f"no shard of a split: {suffix}", example=name)
+        path = PurePosixPath(name)
+        if path.suffix.lower() == ".parquet":
+            split = path.stem.partition("-")[0]
+            _count_rows(path.name, files.place(name), split, left_out)
+        else:
+            suffix = path.suffix.lower() or "no suffix"
+            left_out.add("file", f"no shard of a split: {suffix}", example=name)
     for split, of_split in shards.items():
-        names = [name for name, _ in of_split]
-        missing = _missing(names)
         if split in used:
+            names = [name for name, _ in of_split]
             left_out.add(
-                "absent", "shards that the others count", split=split, count=missing,
+                "absent",
+                "shards that the others count",
+                split=split,
+                count=_missing(names),
                 example=names[0],
-            )  # fmt: skip
+            )
             continue
         for name, place in of_split:
-            try:
-                with open_shard(name, place) as parquet:
-                    left_out.add(
-                        "split",
-                        "a split that is not used",
-                        split=split,
-                        count=parquet.metadata.num_rows,
-                        example=name,
-                    )
-            except ArchiveError:
-                left_out.add("file", "shard of a split that is not used", split=split, example=name)
+            _count_rows(name, place, split, left_out)
+
+
+def _count_rows(name: str, place: Path, split: str, left_out: LeftOutCounter) -> None:
+    """Tell of the rows of a shard that is not read, or of the file where it is no Parquet."""
+    try:
+        with open_shard(name, place) as parquet:
+            rows = parquet.metadata.num_rows
+            left_out.add("split", NOT_USED, split=split, count=rows, example=name)
+    except ArchiveError:
+        left_out.add("file", NOT_USED, split=split, example=name)
 
 
 def _missing(names: Sequence[str]) -> int:
@@ -250,9 +258,13 @@ def _refuse_unlabelled(
         hint = "give shards whose rows are labelled"
         if split == "test" and others:
             hint = f"to test on its split {others[0]}, add --test-split {others[0]}"
-        why = "have no label of a class (-1, mostly)" if of_split.rows else "are none"
+        if not of_split.rows:
+            raise ArchiveError(
+                f"{archive}: split {sources[split]} has no row; give shards that have some"
+            )
         raise ArchiveError(
-            f"{archive}: the {of_split.rows:,} rows of split {sources[split]} {why}; {hint}"
+            f"{archive}: the {of_split.rows:,} rows of split {sources[split]} have no label of a "
+            f"class (-1, mostly); {hint}"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from cifarray.data.archives.files import ArchiveFiles
 from cifarray.data.archives.images import (
+    NOT_USED,
     TEST_SPLITS,
     ImageArchive,
     ListedImages,
@@ -117,11 +118,7 @@ def _count_others(
         kind = f"not an image: {suffix}" if suffix else "not an image: no suffix"
         if split not in splits.values():
             if split is not None and is_image(name):
-                reason = (
-                    "a split that is not used"
-                    if split in TEST_SPLITS
-                    else "a folder that is no split"
-                )
+                reason = NOT_USED if split in TEST_SPLITS else "a folder that is no split"
                 left_out.add("split", reason, split=split, class_name=class_name, example=name)
             else:
                 reason = "image that is in no split" if is_image(name) else kind

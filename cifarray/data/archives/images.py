@@ -16,6 +16,9 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 TEST_SPLITS = ("test", *VALIDATION_NAMES)
 """What `--test-split` may name."""
 
+NOT_USED = "a split that is not used"
+"""Why images of a whole split are left out."""
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -113,7 +113,7 @@ def _folder_members(
     used = set(places.values())
     for below in sorted({place.parent for place in used}):
         for other in sorted(below.iterdir()):
-            if other.is_file() and other not in used:
+            if not other.is_dir() and other not in used:
                 _count(left_out, str(other.relative_to(folder)))
 
 

@@ -169,6 +169,15 @@ def test_a_folder_for_validation_becomes_test_when_asked(
     assert (manifest.source.test_split, manifest.left_out) == (split, ())
 
 
+def test_shards_of_other_splits_are_counted_by_their_rows(local_store: Store, tmp_path: Path):
+    files: Any = shards(train=[0, 1] * 3, test=[0, 1], unlabeled=[0] * 7, dev=[1] * 2)
+    files["data/broken-0.parquet"] = b"rubbish"
+    manifest = prepared(local_store, tmp_path, files)
+    entries = {e.split: (e.kind, e.count) for e in manifest.left_out or () if e.kind != "class"}
+    assert entries == {"unlabeled": ("split", 7), "dev": ("split", 2), "broken": ("file", 1)}
+    assert not manifest.source.complete
+
+
 def test_a_few_rows_without_a_label_are_left_out_and_counted(local_store: Store, tmp_path: Path):
     labels = [0, 1] * 150 + [-1, None, 7]
     manifest = prepared(local_store, tmp_path, shards(train=labels, test=[0, 1]))

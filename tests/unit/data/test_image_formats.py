@@ -77,6 +77,25 @@ def test_a_tiff_of_sixteen_bits_keeps_its_shades():
     assert np.array_equal(np.asarray(found.image), shades // 257)
 
 
+@pytest.mark.parametrize("form", ["WEBP", "GIF", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "1"])
+def test_what_is_stored_decodes_to_the_pixels_of_the_file(
+    form: str, mode: str, local_store: Store, tmp_path: Path
+):
+    image = picture(0, 0, (24, 32)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    files = images_of("PNG", ".png")
+    content = encoded(image, form, **LOSSLESS.get(form, {}))
+    given = write_folder(tmp_path / "given", files | {"train/cat/0.png": content})
+    manifest, _ = prepare(local_store, "mine", str(given), how=FOLDER)
+    table = read_columns(local_store, manifest, "train", ["image", "row_id"]).sort_by("row_id")
+    expected = decode_file(content).image
+    found = decode(table["image"][0].as_py())
+    assert found.mode == expected.mode
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
 def test_a_camera_s_jpeg_with_a_preview_keeps_its_bytes(local_store: Store, tmp_path: Path):
     files = images_of("JPEG", ".jpg")
     pair = [picture(0, 0, (24, 32)), picture(0, 1, (12, 16))]
