@@ -84,7 +84,7 @@ def _count_others(
     for name in files.names:
         below = name.removeprefix(f"{root}images/")
         if is_image(name) and below not in listed:
-            left_out.add("file", "image that images.txt does not list", example=name)
+            left_out.add("split", "image that images.txt does not list", example=name)
 
 
 def _root(files: ArchiveFiles) -> str:

@@ -117,12 +117,12 @@ def _count_others(
         suffix = PurePosixPath(name).suffix.lower()
         kind = f"not an image: {suffix}" if suffix else "not an image: no suffix"
         if split not in splits.values():
-            if split is not None and is_image(name):
-                reason = NOT_USED if split in TEST_SPLITS else "a folder that is no split"
+            if is_image(name):
+                reason = "a folder that is no split" if split else "image that is in no split"
+                reason = NOT_USED if split in TEST_SPLITS else reason
                 left_out.add("split", reason, split=split, class_name=class_name, example=name)
             else:
-                reason = "image that is in no split" if is_image(name) else kind
-                left_out.add("file", reason, example=name)
+                left_out.add("file", kind, example=name)
         elif is_image(name):
             reason = "not right below train/CLASS/ or test/CLASS/"
             left_out.add("image", reason, split=split, class_name=class_name, example=name)
