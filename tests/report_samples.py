@@ -91,13 +91,37 @@ def dataset(num_classes: int, superclasses: int = 0, names: Sequence[str] = ()) 
     coarse = (
         tuple((7 * label) % superclasses for label in range(num_classes)) if superclasses else ()
     )
+    classes = tuple(names) or tuple(f"class {label}" for label in range(num_classes))
     return ReportDataset(
         name="cifar100" if superclasses else "digits",
         title="CIFAR-100" if superclasses else "Handwritten digits",
         digest="3f1c" * 16,
-        classes=tuple(names) or tuple(f"class {label}" for label in range(num_classes)),
+        classes=classes,
         coarse_classes=tuple(f"superclass {number}" for number in range(superclasses)),
         fine_to_coarse=coarse,
+        left_out=left_out(classes[0]) if superclasses or names else (),
+    )
+
+
+def left_out(example: str) -> tuple[dict[str, Any], ...]:
+    """Return what a dataset's source holds and it does not; `example` is a name from there."""
+    return (
+        {
+            "kind": "image",
+            "reason": "unreadable",
+            "split": "train",
+            "count": 1234,
+            "classes": 3,
+            "example": example,
+        },
+        {
+            "kind": "litter",
+            "reason": example,
+            "split": None,
+            "count": 1,
+            "classes": 0,
+            "example": "Thumbs.db",
+        },
     )
 
 

@@ -19,10 +19,12 @@ from cifarray.cli.options import (
 from cifarray.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    from cifarray.data.left_out import LeftOut
     from cifarray.data.manifest import Manifest
     from cifarray.store import Store
 
 SHOWN_PROBLEMS = 20
+SHOWN_REASONS = 20
 
 app = typer.Typer(
     help="Prepare datasets in the store, look into them, check them.", rich_markup_mode=None
@@ -59,6 +61,20 @@ CropOption = Annotated[
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")
 ]
+AcceptLossOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-loss", help="Go on where more than 1 % of a class's images are left out."
+    ),
+]
+TestSplitOption = Annotated[
+    str,
+    typer.Option(
+        "--test-split",
+        metavar="SPLIT",
+        help="The split that becomes test: test, validation, valid, val or dev (--layout).",
+    ),
+]
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Write it anew though it is there, as when it is damaged.")
 ]
@@ -75,6 +91,8 @@ def prepare(
     layout: LayoutOption = None,
     crop: CropOption = False,
     skip_bad: SkipBadOption = False,
+    accept_loss: AcceptLossOption = False,
+    test_split: TestSplitOption = "test",
     again: AgainOption = False,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
@@ -89,10 +107,11 @@ def prepare(
              cifarray data prepare flowers --layout imagefolder --archive my-flowers/
     """
     from cifarray.cli.data_progress import shown_progress
+    from cifarray.data.catalog import DATASETS
     from cifarray.data.ingest import Ingest
     from cifarray.data.ingest import prepare as prepare_dataset
 
-    how = Ingest(layout, crop, skip_bad)
+    how = Ingest(layout, crop, skip_bad, accept_loss, test_split)
     opened = open_store(store, endpoint, cluster)
     with shown_progress() as progress:
         manifest, written = prepare_dataset(opened, name, archive, progress, again=again, how=how)
@@ -103,15 +122,22 @@ def prepare(
     output.print_line(f"{manifest.title} {state} in {_folder(opened, manifest)}")
     for split, content in manifest.splits.items():
         output.print_line(f"  {split:<6} {content.rows:>8,} rows")
+    if manifest.coarse_classes:
+        output.print_line(
+            f"  {len(manifest.classes)} classes in {len(manifest.coarse_classes)} superclasses"
+        )
     source = manifest.source
-    if not source.complete:
+    published = DATASETS[name].rows if name in DATASETS else {}
+    if any(manifest.splits[split].rows < rows for split, rows in published.items()):
         output.print_line(f"  fewer rows than published: {source.name} holds a part")
     if source.missing_images:
         output.print_line(f"  images that it lists and does not hold: {source.missing_images:,}")
-    if source.skipped_images:
-        output.print_line(
-            f"  images that did not decode and are left out: {source.skipped_images:,}"
-        )
+    if source.test_split != "test":
+        output.print_line(f"  test is its split {source.test_split}")
+    for form, count in source.converted_images.items():
+        output.print_line(f"  images of {form} that are stored as PNG, without loss: {count:,}")
+    for line in left_out_lines(manifest.left_out):
+        output.print_line(f"  {line}")
     if manifest.storage == "encoded":
         output.print_line("  images have different sizes: jobs on them set preprocess.resize")
 
@@ -199,6 +225,8 @@ def _writing(grid: Path) -> Iterator[None]:
 
 def described(store: "Store", manifest: "Manifest") -> dict[str, Any]:
     """What is in the store of a dataset, as JSON."""
+    from cifarray.data.left_out import as_json
+
     return {
         "name": manifest.name,
         "digest": manifest.digest,
@@ -209,7 +237,22 @@ def described(store: "Store", manifest: "Manifest") -> dict[str, Any]:
         "crop": manifest.source.crop,
         "missing_images": manifest.source.missing_images,
         "skipped_images": manifest.source.skipped_images,
+        "converted_images": dict(manifest.source.converted_images),
+        "test_split": manifest.source.test_split,
+        "left_out": as_json(manifest.left_out),
     }
+
+
+def left_out_lines(entries: "Sequence[LeftOut] | None") -> list[str]:
+    """What of a source is not in its dataset, a line for each reason and split."""
+    from cifarray.data.left_out import spoken, summed
+
+    if entries is None:
+        return ["what is left out of its source was not counted; `--again` counts it"]
+    lines = [f"left out: {spoken(row)}" for row in summed(entries)]
+    more = len(lines) - SHOWN_REASONS
+    rest = [f"left out: {more} reasons more; --json lists them"] if more > 0 else []
+    return lines[:SHOWN_REASONS] + rest
 
 
 def _folder(store: "Store", manifest: "Manifest") -> str:
@@ -220,6 +263,7 @@ def _folder(store: "Store", manifest: "Manifest") -> str:
 
 def _print_findings(findings: dict[str, Any]) -> None:
     from cifarray.data.describe import FIGURES, rows_of_table
+    from cifarray.data.left_out import LeftOut
 
     output.print_line(
         f"{findings['title']}  {images_of(findings['shape'])}  {findings['digest'][:12]}"
@@ -245,6 +289,10 @@ def _print_findings(findings: dict[str, Any]) -> None:
     )
     output.print_line()
     _print_duplicates(findings["duplicates"])
+    found = findings["left_out"]
+    entries = None if found is None else [LeftOut.model_validate(entry) for entry in found]
+    for line in left_out_lines(entries):
+        output.print_line(line)
     if "grid" in findings:
         output.print_line(f"sample images: {findings['grid']}")
 

@@ -69,7 +69,7 @@ def _own(manifest: "Manifest") -> dict[str, Any]:
         "title": manifest.title,
         "shape": list(manifest.shape) if manifest.shape else None,
         "classes": len(manifest.classes),
-        "coarse_classes": 0,
+        "coarse_classes": len(manifest.coarse_classes),
         "published_rows": {},
         "download_bytes": 0,
         "homepage": None,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cifarray.data.decoding import decode
 from cifarray.data.describe import describe_pixels, without_nulls
+from cifarray.data.left_out import as_json
 from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest
 from cifarray.data.rows import image_array, opened
 from cifarray.data.statistics import count_picture, count_pixels, moments
@@ -121,6 +122,7 @@ def inspect_dataset(store: Store, name: str, digest: str | None = None) -> dict[
         "store": store.uri,
         "folder": dataset_prefix(manifest.name, manifest.digest),
         "source": manifest.source.model_dump(mode="json"),
+        "left_out": as_json(manifest.left_out),
         "citation": manifest.citation,
         "shape": list(manifest.shape) if manifest.shape else None,
         "storage": manifest.storage,

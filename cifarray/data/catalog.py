@@ -41,6 +41,8 @@ class DatasetEntry:
     archives: tuple[RemoteFile, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The files of each split inside the archive; of `names`, those that hold the class names."""
+    binary_members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same in the version for C programs, in the same order; `names` as `members` has them."""
     coarse_classes: tuple[str, ...] = ()
     fine_to_coarse: tuple[int, ...] = ()
 
@@ -111,6 +113,14 @@ CIFAR100 = DatasetEntry(
         "test": ("cifar-100-python/test",),
         "names": ("cifar-100-python/meta",),
     },
+    binary_members={
+        "train": ("cifar-100-binary/train.bin",),
+        "test": ("cifar-100-binary/test.bin",),
+        "names": (
+            "cifar-100-binary/fine_label_names.txt",
+            "cifar-100-binary/coarse_label_names.txt",
+        ),
+    },
     archives=(
         RemoteFile(
             name="cifar-100-python.tar.gz",
@@ -145,6 +155,11 @@ CIFAR10 = DatasetEntry(
         "train": tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
         "test": ("cifar-10-batches-py/test_batch",),
         "names": ("cifar-10-batches-py/batches.meta",),
+    },
+    binary_members={
+        "train": tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
+        "test": ("cifar-10-batches-bin/test_batch.bin",),
+        "names": ("cifar-10-batches-bin/batches.meta.txt",),
     },
     archives=(
         RemoteFile(

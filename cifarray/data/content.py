@@ -1,24 +1,27 @@
 """What an archive holds, ready to be written: every label checked, every image seen to decode.
 
-An image file keeps its bytes, unless all images are of one small size: then they are stored as
-pixels, which are read without decoding.
+A JPEG or PNG file keeps its bytes, other formats become PNG without loss. Where all images are of
+one small size they are stored as pixels, which are read without decoding.
 """
 
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.data.archives.files import keep, open_files
-from cifarray.data.archives.images import ImageArchive, ListedImages
+from cifarray.data.archives.files import open_files
+from cifarray.data.archives.images import ImageArchive, ListedImages, Reading, refuse_losses
+from cifarray.data.archives.limits import keep
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.decoding import decode, with_channels
+from cifarray.data.decoding import decode, decode_file, with_channels
+from cifarray.data.formats import STORED_FORMATS
 from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
@@ -26,8 +29,13 @@ from cifarray.data.source import Source
 from cifarray.data.statistics import count_picture
 from cifarray.errors import ArchiveError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LARGEST_FIXED = 256
 """Height and width up to which images of one size are stored as pixels."""
+UNREADABLE = "unreadable"
+"""Why an image is left out that does not decode; found as it is read, other reasons before."""
 Shape = tuple[int, int, int]
 
 
@@ -42,7 +50,10 @@ class Content:
     pixels: NDArray[np.int64]
     """[channels, 256]: how often each value occurs in train."""
     missing: int = 0
-    skipped: int = 0
+    converted: Mapping[str, int] = field(default_factory=dict)
+    """Images of each format that were stored as PNG."""
+    coarse_classes: tuple[str, ...] = ()
+    fine_to_coarse: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class StoredImages:
     """[rows, 2]: where each image's bytes begin, and how many there are."""
     shape: Shape | None
     """That all images have and are stored in as pixels; None: they are stored as they are."""
-    coarse_labels: None = None
+    coarse_labels: NDArray[np.int16] | None = None
     parts: Sequence[tuple[str, int]] = ()
 
     @property
@@ -85,27 +96,32 @@ class StoredImages:
 
 @contextmanager
 def open_images(
-    entry: DatasetEntry, source: Source, crop: bool, skip_bad: bool, progress: Progress
+    entry: DatasetEntry, source: Source, how: Reading, skip_bad: bool, progress: Progress
 ) -> Iterator[Content]:
-    """The content of an archive of image files. Raises: ArchiveError."""
+    """The content of an archive of image files; `how` counts what is left out.
+
+    Raises: ArchiveError.
+    """
     layout = IMAGE_LAYOUTS[entry.layout]
     with (
-        open_files(source.path, layout.wanted) as files,
+        open_files(source.path, layout.wanted(how.test_split), how.left_out) as files,
         tempfile.TemporaryFile(prefix="cifarray-", buffering=0) as spool,
     ):
-        archive = layout.listed(entry, files, crop)
-        for remark in archive.remarks:
-            progress.remark(remark)
+        archive = layout.listed(entry, files, how)
         rows = sum(len(listed.names) for listed in archive.splits.values())
         progress.start(f"reading {source.name}", rows, "rows")
-        yield _Reading(entry, cast(BinaryIO, spool), skip_bad, progress).content(archive)
+        decoder = _Decoder(entry, source.name, how, cast(BinaryIO, spool), skip_bad, progress)
+        yield decoder.content(archive)
 
 
 @dataclass
-class _Reading:
+class _Decoder:
     """Decodes every image once, and keeps the bytes of those that do."""
 
     entry: DatasetEntry
+    name: str
+    """Of the archive."""
+    how: Reading
     spool: BinaryIO
     skip_bad: bool
     progress: Progress
@@ -113,21 +129,33 @@ class _Reading:
     gray: bool = True
     """Whether all are."""
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), dtype=np.int64))
-    skipped: int = 0
+    converted: Counter[str] = field(default_factory=Counter)
 
     def content(self, archive: ImageArchive) -> Content:
         """Read all splits."""
-        read = {split: self._split(split, listed) for split, listed in archive.splits.items()}
+        read = {split: self._split(archive, split) for split in archive.splits}
+        kept = {archive.sources[split]: labels for split, (labels, _) in read.items()}
+        refuse_losses(self.name, self.how.left_out, archive.classes, kept)
         for split, (labels, _) in read.items():
             self._check_rows(archive, split, labels)
         shape = self._shape()
+        coarse = np.array(archive.fine_to_coarse, dtype=np.int16)
         splits = {
-            split: StoredImages(self.spool, labels, places, shape)
+            split: StoredImages(
+                self.spool, labels, places, shape, coarse[labels] if len(coarse) else None
+            )
             for split, (labels, places) in read.items()
         }
         pixels = self.pixels[: shape[2]] if shape else self.pixels
         return Content(
-            shape, archive.classes, splits, pixels, archive.missing, skipped=self.skipped
+            shape,
+            archive.classes,
+            splits,
+            pixels,
+            archive.missing,
+            dict(sorted(self.converted.items())),
+            archive.coarse_classes,
+            archive.fine_to_coarse,
         )
 
     def _shape(self) -> Shape | None:
@@ -139,21 +167,28 @@ class _Reading:
         return (height, width, channels) if max(height, width) <= LARGEST_FIXED else None
 
     def _split(
-        self, split: str, listed: ListedImages
+        self, archive: ImageArchive, split: str
     ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
         labels: list[int] = []
         places: list[tuple[int, int]] = []
+        listed, source = archive.splits[split], archive.sources[split]
         for row, content in enumerate(listed.contents()):
             try:
-                content = self._checked(split, listed, row, content)
+                content = self._checked(split, source, listed, row, content)
             except ValueError as error:
                 if not self.skip_bad:
                     raise ArchiveError(
                         f"{split} row_id {row}, {listed.names[row][-120:]}, does not decode "
-                        f"({error}); mend it or take it away, or leave such images out with "
+                        f"({error}); repair it or take it away, or leave such images out with "
                         "--skip-bad"
                     ) from error
-                self.skipped += 1
+                self.how.left_out.add(
+                    "image",
+                    UNREADABLE,
+                    split=source,
+                    class_name=archive.classes[listed.labels[row]],
+                    example=listed.names[row],
+                )
                 self.progress.remark(f"left out: {listed.names[row]} ({error})")
             else:
                 labels.append(int(listed.labels[row]))
@@ -161,9 +196,19 @@ class _Reading:
             self.progress.advance(1)
         return np.array(labels, dtype=np.int16), np.array(places, dtype=np.int64).reshape(-1, 2)
 
-    def _checked(self, split: str, listed: ListedImages, row: int, content: bytes) -> bytes:
+    def _checked(
+        self, split: str, source: str, listed: ListedImages, row: int, content: bytes
+    ) -> bytes:
         """The bytes to store of an image that decodes; it is counted. Raises: ValueError."""
-        image = decode(content)
+        found = decode_file(content)
+        image = found.image
+        if found.more_frames:
+            self.how.left_out.add(
+                "frame",
+                "frames after the first",
+                split=source,
+                example=listed.names[row],
+            )
         if listed.boxes is not None:
             left, top, width, height = listed.boxes[row]
             right, bottom = (
@@ -173,9 +218,10 @@ class _Reading:
             if right - left < 1 or bottom - top < 1:
                 raise ValueError(f"its box lies outside of its {image.width}x{image.height} pixels")
             image = image.crop((round(left), round(top), right, bottom))
-            packed = io.BytesIO()
-            image.save(packed, format="PNG")  # without loss, where a JPEG would lose once more
-            content = packed.getvalue()
+            content = _png(image)
+        elif found.format not in STORED_FORMATS:
+            self.converted[found.format] += 1
+            content = _png(image)
         self.sizes.add((image.height, image.width))
         self.gray = self.gray and image.mode == "L"
         if split == "train":
@@ -196,3 +242,10 @@ class _Reading:
                 f"class {archive.classes[empty[0]][:80]!r} has no image left in {split} that "
                 "decodes; add some, or take the class away"
             )
+
+
+def _png(image: "Image.Image") -> bytes:
+    """The image as PNG: without loss, where a JPEG would lose once more."""
+    packed = io.BytesIO()
+    image.save(packed, format="PNG")
+    return packed.getvalue()

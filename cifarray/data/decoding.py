@@ -1,4 +1,4 @@
-"""From the bytes of a JPEG or PNG file to pixels: upright, gray or RGB, squares of a size.
+"""From the bytes of an image file to pixels: upright, gray or RGB, squares of a size.
 
 Whatever prepares, trains, evaluates or predicts comes to an image's pixels here, and so to the same
 ones. Such bytes come from strangers: formats and sizes are limited.
@@ -6,42 +6,74 @@ ones. Such bytes come from strangers: formats and sizes are limited.
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cifarray.data.formats import FORMATS, STORED_FORMATS, readable
 from cifarray.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("JPEG", "PNG")
-"""What datasets store; PIL knows formats, such as EPS, that run other programs."""
 MOST_PIXELS = 1 << 26
 """Of one image: 201 MB as RGB."""
 SPOKEN_MODES = {"P": "palette", "L": "gray"}
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What the bytes of an image file are."""
+
+    image: "Image.Image"
+    """Upright, of mode L or RGB; of several frames the first."""
+    format: str
+    """One of FORMATS."""
+    more_frames: bool
+
+
 def decode(content: bytes) -> "Image.Image":
-    """An upright image of mode L or RGB. Raises: ValueError, which says why it is none."""
+    """An upright image of mode L or RGB from the bytes that a dataset stores.
+
+    Raises: ValueError, which says why it is none.
+    """
+    return decode_file(content, STORED_FORMATS).image
+
+
+def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
+    """The image in a file of one of these formats. Raises: ValueError, which says why not."""
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=readable(formats)) as image:
                 _refuse_too_many_pixels(image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
+                # PIL calls a JPEG of a camera, with a preview behind it, an MPO
+                found = "JPEG" if image.format == "MPO" else image.format or ""
+                more = found != "JPEG" and _has_more_frames(image)
         gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
-        return with_channels(upright, 1 if gray else 3, [])
+        return Decoded(with_channels(upright, 1 if gray else 3, []), found, more)
     except Exception as error:  # broken bytes bring PIL to raise nearly anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "cannot identify" in reason:
-            reason = f"its bytes are no image of {' or '.join(FORMATS)}"
+            reason = f"its bytes are no image of {' or '.join(formats)}"
         raise ValueError(reason) from error
+
+
+def _has_more_frames(image: "Image.Image") -> bool:
+    try:
+        image.seek(1)  # `is_animated` counts all frames, of which a file may have millions
+    except EOFError:
+        return False
+    except Exception:  # the frames behind the first are broken, and nobody reads them
+        return True
+    return True
 
 
 def _refuse_too_many_pixels(image: "Image.Image") -> None:

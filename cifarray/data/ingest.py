@@ -4,15 +4,19 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cifarray.data.archives.arrays import SplitArrays, check_splits
 from cifarray.data.archives.digits import read_digits
+from cifarray.data.archives.files import open_files
+from cifarray.data.archives.images import TEST_SPLITS, Reading
 from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
-from cifarray.data.content import Content, open_images
+from cifarray.data.content import UNREADABLE, Content, open_images
 from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
+from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.manifest import (
     Manifest,
     dataset_prefix,
@@ -26,6 +30,7 @@ from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels
 from cifarray.data.writing import ingest_version, write_dataset
 from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
+from cifarray.spec.load import unknown_name
 from cifarray.store import Store
 
 DIGITS_NAME = "sklearn.datasets.load_digits"
@@ -41,6 +46,10 @@ class Ingest:
     """Cut images to the boxes that the archive holds."""
     skip_bad: bool = False
     """Leave out images that do not decode, and count them."""
+    accept_loss: bool = False
+    """Go on where more than 1 % of a class is left out."""
+    test_split: str = "test"
+    """The split of the archive that becomes test."""
 
 
 def prepare(
@@ -92,14 +101,34 @@ def _prepared(
     known = _published_before(store, entry, how.crop) if archive is None and not again else None
     if known:
         return known, False
-    source, opened = _opened(entry, archive, how, progress)
-    digest = dataset_digest(source.sha256, entry, crop=how.crop)
+    reading = Reading(how.crop, how.test_split, LeftOutCounter(accept_loss=how.accept_loss))
+    source, opened = _opened(entry, archive, how, reading, progress)
+    digest = dataset_digest(source.sha256, entry, crop=how.crop, test_split=how.test_split)
     whole = None if again else _whole(store, entry, digest)
-    if whole:
+    if whole and _counts_agree(entry, source, how, whole):
         return whole, False
     with opened() as content:
-        manifest = write_dataset(store, entry, source, digest, content, progress, crop=how.crop)
+        manifest = write_dataset(store, entry, source, digest, content, progress, reading)
     return manifest, True
+
+
+def _counts_agree(entry: DatasetEntry, source: Source, how: Ingest, whole: Manifest) -> bool:
+    """Whether a manifest says what its source leaves out, as far as its files' names tell.
+
+    The checksum of a folder is over the files that are read; others may have come meanwhile.
+    """
+    if whole.left_out is None:  # of before anything was counted: written again, to the same bytes
+        return False
+    if entry.layout not in IMAGE_LAYOUTS or not source.path.is_dir():
+        return True
+    layout = IMAGE_LAYOUTS[entry.layout]
+    now = Reading(how.crop, how.test_split, LeftOutCounter(accept_loss=True))
+    with open_files(source.path, layout.wanted(how.test_split), now.left_out) as files:
+        layout.listed(entry, files, now)
+    listed = [
+        entry for entry in whole.left_out if entry.kind != "frame" and entry.reason != UNREADABLE
+    ]
+    return listed == list(now.left_out.entries())
 
 
 def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
@@ -115,16 +144,26 @@ def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
             f"{entry.name} holds arrays of pixels, none of which can fail to decode; leave "
             "--skip-bad out"
         )
+    if how.test_split not in TEST_SPLITS:
+        raise InputError(unknown_name("test split", how.test_split, TEST_SPLITS))
+    if how.test_split != "test" and not (layout and layout.splits):
+        raise InputError(
+            f"{entry.name} comes with its own train and test; leave --test-split out (it is for "
+            "images of your own)"
+        )
 
 
-def dataset_digest(archive_sha256: str, entry: DatasetEntry, *, crop: bool = False) -> str:
+def dataset_digest(
+    archive_sha256: str, entry: DatasetEntry, *, crop: bool = False, test_split: str = "test"
+) -> str:
     """What names a dataset's folder; known before anything is written."""
     said = f"{archive_sha256}\n{entry.name}\n{ingest_version(entry)}\n" + "crop\n" * crop
+    said += f"test split {test_split}\n" * (test_split != "test")
     return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _opened(
-    entry: DatasetEntry, archive: str | None, how: Ingest, progress: Progress
+    entry: DatasetEntry, archive: str | None, how: Ingest, reading: Reading, progress: Progress
 ) -> tuple[Source, Callable[[], AbstractContextManager[Content]]]:
     """What the dataset is made from, and what opens it."""
     if entry.layout == "digits":
@@ -134,11 +173,11 @@ def _opened(
         sums = ((split, _arrays_sha256(arrays)) for split, arrays in splits.items())
         source = Source(Path(), DIGITS_NAME, combined_sha256(sums), published=True)
         return source, lambda: _arrays(entry, source, lambda: splits, progress)
-    source = find_source(entry, archive, progress)
+    source = find_source(entry, archive, progress, how.test_split)
     if entry.layout in IMAGE_LAYOUTS:
-        return source, lambda: open_images(entry, source, how.crop, how.skip_bad, progress)
-    read = LAYOUTS[entry.layout]
-    return source, lambda: _arrays(entry, source, lambda: read(entry, source.path), progress)
+        return source, lambda: open_images(entry, source, reading, how.skip_bad, progress)
+    read = partial(LAYOUTS[entry.layout], entry, source.path, reading.left_out)
+    return source, lambda: _arrays(entry, source, read, progress)
 
 
 @contextmanager
@@ -152,7 +191,14 @@ def _arrays(
     progress.start(f"reading {source.name}", None, "rows")
     splits = read()
     check_splits(entry, splits)
-    yield Content(entry.shape, entry.classes, splits, count_pixels(splits["train"].images))
+    yield Content(
+        entry.shape,
+        entry.classes,
+        splits,
+        count_pixels(splits["train"].images),
+        coarse_classes=entry.coarse_classes,
+        fine_to_coarse=entry.fine_to_coarse,
+    )
 
 
 def _arrays_sha256(arrays: SplitArrays) -> str:

@@ -7,41 +7,55 @@ from pathlib import Path
 from cifarray.data.archives import cub200, huggingface, imagefolder
 from cifarray.data.archives.arrays import SplitArrays
 from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.files import ArchiveFiles, Wanted
+from cifarray.data.archives.files import ArchiveFiles
 from cifarray.data.archives.idx import read_idx
-from cifarray.data.archives.images import ImageArchive
+from cifarray.data.archives.images import ImageArchive, Reading
+from cifarray.data.archives.limits import Wanted
 from cifarray.data.catalog import DatasetEntry
+from cifarray.data.left_out import LeftOutCounter
 
 
 @dataclass(frozen=True)
 class ImageLayout:
     """A layout of image files."""
 
-    wanted: Wanted
-    """Which files are read, and so are what the dataset's digest depends on."""
-    listed: Callable[[DatasetEntry, ArchiveFiles, bool], ImageArchive]
-    """Lists the images; the last argument asks for the boxes to crop them to."""
+    wanted: Callable[[str], Wanted]
+    """Which files are read where a split becomes test, and so are what the digest depends on."""
+    listed: Callable[[DatasetEntry, ArchiveFiles, Reading], ImageArchive]
+    """Lists the images, and counts what is left out."""
     looks: str
     """What a person finds in such a folder."""
     boxes: bool = False
-    """Whether it has any."""
+    """Whether it has boxes to crop images to."""
+    splits: bool = True
+    """Whether a split called otherwise can become test."""
 
 
-LAYOUTS: dict[str, Callable[[DatasetEntry, Path], Mapping[str, SplitArrays]]] = {
+ReadArrays = Callable[[DatasetEntry, Path, LeftOutCounter], Mapping[str, SplitArrays]]
+
+LAYOUTS: dict[str, ReadArrays] = {
     "cifar-pickle": read_cifar,
     "idx": read_idx,
 }
 """Those of arrays of pixels."""
 
 IMAGE_LAYOUTS: dict[str, ImageLayout] = {
-    "cub200": ImageLayout(cub200.is_wanted, cub200.list_cub200, "images.txt beside images/", True),
+    "cub200": ImageLayout(
+        lambda test_split: cub200.is_wanted,
+        cub200.list_cub200,
+        "images.txt beside images/",
+        boxes=True,
+        splits=False,
+    ),
     "imagefolder": ImageLayout(
-        imagefolder.is_wanted,
+        imagefolder.wanted,
         imagefolder.list_image_folder,
         "train/CLASS/x.jpg and test/CLASS/y.png",
     ),
     "huggingface": ImageLayout(
-        huggingface.is_wanted, huggingface.list_hugging_face, "train-*.parquet and test-*.parquet"
+        lambda test_split: huggingface.is_wanted,
+        huggingface.list_hugging_face,
+        "train-*.parquet and test-*.parquet",
     ),
 }
 """Those of images in files."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cifarray.data.catalog import DATASETS, dataset_entry
+from cifarray.data.left_out import LeftOut
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.spec.record import Record
 from cifarray.store import Store
@@ -72,15 +73,20 @@ class SourceManifest(Record):
     name: str
     """The archive's file name, never where it lay."""
     complete: bool
-    """Whether every split holds as many rows as published."""
+    """Whether the dataset holds every image that the archive holds or lists, and of one of the
+    catalog's as many rows as published."""
     published: bool = False
     """Whether its bytes are those of the catalog's checksums."""
     crop: bool = False
     """Whether images were cut to the boxes that it holds."""
+    test_split: str = "test"
+    """What it calls the split that became test."""
     missing_images: Count = 0
     """Images that it lists and does not hold."""
     skipped_images: Count = 0
-    """Images that did not decode and were left out, as `--skip-bad` asks."""
+    """Images of its train and test that were left out, for whatever reason."""
+    converted_images: dict[str, Count] = Field(default_factory=dict)
+    """Images of each format that were stored as PNG, without loss."""
 
 
 class Manifest(Record):
@@ -113,6 +119,9 @@ class Manifest(Record):
     """
     std: tuple[float, ...]
     source: SourceManifest
+    left_out: tuple[LeftOut, ...] | None = None
+    """What the source holds and the dataset does not; None in what was prepared before that was
+    counted."""
     citation: str
 
     @model_validator(mode="after")
@@ -217,9 +226,12 @@ def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
 
 def repair_command(store: Store, manifest: Manifest) -> str:
     """What a person types to write a damaged dataset anew, from the archive that it came from."""
-    crop = " --crop" if manifest.source.crop else ""
-    skip_bad = " --skip-bad" if manifest.source.skipped_images else ""
-    return f"{prepare_command(store, manifest.name)}{crop}{skip_bad} --again"
+    source = manifest.source
+    options = " --crop" * source.crop
+    if source.test_split != "test":
+        options += f" --test-split {source.test_split}"
+    options += " --skip-bad --accept-loss" * bool(source.skipped_images)
+    return f"{prepare_command(store, manifest.name)}{options} --again"
 
 
 def prepare_command(store: Store, name: str) -> str:

@@ -1,13 +1,15 @@
 """Which archive a dataset is made from, where it lies, and its checksum."""
 
 import hashlib
+import tarfile
 import urllib.parse
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cifarray.data.archives.files import FolderFiles
+from cifarray.data.archives.folders import FolderFiles
 from cifarray.data.archives.members import place_in_folder
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.download import Download, download, is_address, shown
@@ -30,7 +32,9 @@ class Source:
     """Whether every file has the md5 that the catalog gives."""
 
 
-def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) -> Source:
+def find_source(
+    entry: DatasetEntry, archive: str | None, progress: Progress, test_split: str = "test"
+) -> Source:
     """The archive at a path or an address, else at its official address, downloaded if need be.
 
     Raises:
@@ -49,14 +53,16 @@ def find_source(entry: DatasetEntry, archive: str | None, progress: Progress) ->
     else:
         path = Path(expanded(archive))
     try:
-        return _source(entry, path, archive, progress)
+        return _source(entry, path, archive, progress, test_split)
     except OSError as error:
         raise ArchiveError(
             f"{path} cannot be read: {error.strerror}; give another path or address"
         ) from error
 
 
-def _source(entry: DatasetEntry, path: Path, archive: str | None, progress: Progress) -> Source:
+def _source(
+    entry: DatasetEntry, path: Path, archive: str | None, progress: Progress, test_split: str
+) -> Source:
     """The checked archive at a path. Raises: ArchiveError; OSError where it cannot be looked at."""
     if not path.exists():
         raise ArchiveError(
@@ -65,16 +71,25 @@ def _source(entry: DatasetEntry, path: Path, archive: str | None, progress: Prog
     name = path.name if archive is None else _last_name(archive)
     if path.is_dir():
         if entry.layout in IMAGE_LAYOUTS:
-            return _images_source(entry, path, name, progress)
+            return _images_source(entry, path, name, progress, test_split)
         return _folder_source(entry, path, name)
-    if not path.is_file() or len(entry.archives) > 1:
+    several = len(entry.archives) > 1
+    if not path.is_file() or (several and not _is_packed(path)):
         names = ", ".join(file.name for file in entry.archives)
-        several = "; give the folder or the address that they lie under" * (len(entry.archives) > 1)
-        raise ArchiveError(f"{archive} is no archive of {entry.title}, which is {names}{several}")
+        raise ArchiveError(
+            f"{archive} is no archive of {entry.title}, which is {names}"
+            + "; give the folder or the address that they lie under, or a zip or tar of them"
+            * several
+        )
     progress.start(f"checking {name}", path.stat().st_size, "bytes")
     sha256, md5 = _sums(path, progress)
     published = [file.md5 for file in entry.archives] == [md5]
     return Source(path, name, sha256, published)
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a file holds several."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def combined_sha256(sums: Iterable[tuple[str, str]]) -> str:
@@ -112,33 +127,52 @@ def _last_name(archive: str) -> str:
     return name if name.strip(".") else "archive"
 
 
-def _images_source(entry: DatasetEntry, folder: Path, name: str, progress: Progress) -> Source:
+def _images_source(
+    entry: DatasetEntry, folder: Path, name: str, progress: Progress, test_split: str
+) -> Source:
     """A folder of image files: its checksum is over those that its layout reads."""
-    files = FolderFiles(folder, IMAGE_LAYOUTS[entry.layout].wanted)
+    files = FolderFiles(folder, IMAGE_LAYOUTS[entry.layout].wanted(test_split))
     if not files.names:
         raise ArchiveError(
             f"{folder} holds no file in the layout {entry.layout}; lay it out as "
             f"{IMAGE_LAYOUTS[entry.layout].looks}, or give another folder"
         )
-    total = sum((folder / file).stat().st_size for file in files.names)
+    total = sum(files.place(file).stat().st_size for file in files.names)
     progress.start(f"checking {name}", total, "bytes")
-    sums = [(file, _sums(folder / file, progress)[0]) for file in files.names]
+    sums = [(file, _sums(files.place(file), progress)[0]) for file in files.names]
     return Source(folder, name, combined_sha256(sums), published=False)
 
 
 def _folder_source(entry: DatasetEntry, folder: Path, name: str) -> Source:
     """A folder: its checksum is over the expected files that are there."""
     sums, md5s = [], set()
-    for member in (member for names in entry.members.values() for member in names):
+    forms = (entry.members, entry.binary_members)
+    names = [name for form in forms for members in form.values() for name in members]
+    for member in names:
         place = place_in_folder(folder, member)
         if place:
             sha256, md5 = _sums(place, None)
             sums.append((place.name, sha256))
             md5s.add(md5)
     if not sums:
-        raise ArchiveError(f"{folder} holds none of the files of {entry.title}")
+        raise ArchiveError(_other_content(entry, folder, names))
     published = md5s == {file.md5 for file in entry.archives}
     return Source(folder, name, combined_sha256(sums), published)
+
+
+def _other_content(entry: DatasetEntry, folder: Path, names: Sequence[str]) -> str:
+    """The sentence on a folder that holds none of a dataset's files, and what it holds."""
+    if any(next(folder.glob(f"{below}*.parquet"), None) for below in ("", "*/", "*/*/")):
+        return (
+            f"{folder} holds Parquet, as the Hub has {entry.title}; prepare it under a name of "
+            f"your own: `cifarray data prepare my-{entry.name} --layout huggingface --archive "
+            f"{folder}`"
+        )
+    expected = ", ".join(PurePosixPath(name).name for name in names[:6])
+    return (
+        f"{folder} holds none of the files of {entry.title} ({expected}); give the folder, archive "
+        "or zip that they lie in, or leave --archive out to fetch them"
+    )
 
 
 def _sums(path: Path, progress: Progress | None) -> tuple[str, str]:

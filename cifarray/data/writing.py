@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cifarray.data.archives.images import Reading
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.content import Content
 from cifarray.data.layouts import IMAGE_LAYOUTS
@@ -25,7 +26,7 @@ from cifarray.data.source import Source
 from cifarray.data.statistics import moments
 from cifarray.store import Store
 
-ARRAYS_VERSION, IMAGES_VERSION = 1, 2
+ARRAYS_VERSION, IMAGES_VERSION = 1, 3
 """Part of the digest: raise it whenever the same archive, of arrays or of image files, would give
 other bytes."""
 
@@ -53,16 +54,13 @@ def write_dataset(
     digest: str,
     content: Content,
     progress: Progress,
-    *,
-    crop: bool = False,
+    how: Reading,
 ) -> Manifest:
-    """Write the parts and, when all are there, the manifest."""
+    """Write the parts and, when all are there, the manifest; `how` the archive was read."""
     rows = {split: part.rows for split, part in content.splits.items()}
     progress.start(f"writing {entry.name}", sum(rows.values()), "rows")
     folder = dataset_prefix(entry.name, digest)
-    written = {
-        split: _write_split(store, folder, entry, content, split, progress) for split in rows
-    }
+    written = {split: _write_split(store, folder, content, split, progress) for split in rows}
     mean, std = moments(content.pixels)
     manifest = Manifest(
         name=entry.name,
@@ -72,20 +70,24 @@ def write_dataset(
         shape=content.shape,
         storage="encoded" if content.shape is None else "fixed",
         classes=content.classes,
-        coarse_classes=entry.coarse_classes,
-        fine_to_coarse=entry.fine_to_coarse,
+        coarse_classes=content.coarse_classes,
+        fine_to_coarse=content.fine_to_coarse,
         splits=written,
         mean=mean,
         std=std,
         source=SourceManifest(
             sha256=source.sha256,
             name=source.name,
-            complete=all(rows[split] == entry.rows.get(split, rows[split]) for split in rows),
+            complete=not how.left_out.incomplete()
+            and all(rows[split] == entry.rows.get(split, rows[split]) for split in rows),
             published=source.published,
-            crop=crop,
+            crop=how.crop,
+            test_split=how.test_split,
             missing_images=content.missing,
-            skipped_images=content.skipped,
+            skipped_images=how.left_out.images(),
+            converted_images=dict(content.converted),
         ),
+        left_out=how.left_out.entries(),
         citation=entry.citation,
     )
     store.write_json(manifest_key(entry.name, digest), manifest.model_dump(mode="json"))
@@ -95,13 +97,12 @@ def write_dataset(
 def _write_split(
     store: Store,
     folder: str,
-    entry: DatasetEntry,
     content: Content,
     split: str,
     progress: Progress,
 ) -> SplitManifest:
     part = content.splits[split]
-    schema = dataset_schema(content.shape, coarse=bool(entry.coarse_classes))
+    schema = dataset_schema(content.shape, coarse=bool(content.coarse_classes))
     order = stored_order(split, part.rows)
     files: list[FileManifest] = []
     first = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cifarray.data.labels import learnt_labels
+from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_images
 from cifarray.reporting.inputs import SPLITS, images_per_s
@@ -84,6 +85,7 @@ def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
         classes=labels.classes,
         coarse_classes=labels.coarse_classes,
         fine_to_coarse=labels.fine_to_coarse,
+        left_out=None if manifest.left_out is None else tuple(summed(manifest.left_out)),
     )
 
 

@@ -28,6 +28,9 @@ class ReportDataset:
     coarse_classes: tuple[str, ...] = ()
     fine_to_coarse: tuple[int, ...] = ()
     """Superclass of each class; empty where the dataset has none or the job predicts them."""
+    left_out: tuple[Mapping[str, Any], ...] | None = None
+    """What its source holds and it does not: kind, reason, split, count, classes and example; None
+    where nobody counted it."""
 
     def __post_init__(self) -> None:
         """Refuse superclasses that do not fit the classes."""

@@ -147,6 +147,7 @@ def report_content(inputs: ReportInputs) -> dict[str, Any]:
             "digest": inputs.dataset.digest,
             "labels": job.dataset.labels,
             "classes": len(inputs.dataset.classes),
+            "left_out": inputs.dataset.left_out,
             "selection": {
                 field: getattr(job.dataset, field) for field in ("classes", "archive_part", "rows")
             },

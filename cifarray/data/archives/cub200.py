@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from cifarray.data.archives.files import ArchiveFiles
-from cifarray.data.archives.images import ImageArchive, ListedImages, is_image
+from cifarray.data.archives.images import ImageArchive, ListedImages, Reading, is_image
 from cifarray.data.catalog import DatasetEntry
+from cifarray.data.left_out import LeftOutCounter
 from cifarray.errors import ArchiveError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
@@ -23,9 +24,9 @@ def is_wanted(name: str) -> bool:
     return image or path.name in (*LISTS, BOXES)
 
 
-def list_cub200(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> ImageArchive:
+def list_cub200(entry: DatasetEntry, files: ArchiveFiles, how: Reading) -> ImageArchive:
     """The images that images.txt lists and that are there, in its order. Raises: ArchiveError."""
-    root = _root(files)
+    root, crop = _root(files), how.crop
     lists = {name: _read_list(files, root, name) for name in LISTS}
     boxes = _read_list(files, root, BOXES) if crop else {}
     _check_classes(entry, files, lists["classes.txt"])
@@ -42,6 +43,13 @@ def list_cub200(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> ImageAr
         label = _label(entry, files, image, _of(files, lists, "image_class_labels.txt", image))
         if path not in there:
             missing += 1
+            how.left_out.add(
+                "absent",
+                "listed in images.txt and not there",
+                split=split,
+                class_name=entry.classes[label],
+                example=path,
+            )
             continue
         box = _box(files, image, _of(files, {BOXES: boxes}, BOXES, image)) if crop else []
         rows[split].append((label, path, box))
@@ -51,14 +59,32 @@ def list_cub200(entry: DatasetEntry, files: ArchiveFiles, crop: bool) -> ImageAr
                 f"{files.path.name} holds none of the images that images.txt lists for {split}; "
                 "unpack the images too, beside the lists"
             )
-    empty = len(entry.classes) - len({label for found in rows.values() for label, _, _ in found})
-    remarks = (f"{empty} of its {len(entry.classes)} classes have no image",) * bool(empty)
+    present = {label for found in rows.values() for label, _, _ in found}
+    for label in sorted(set(range(len(entry.classes))) - present):
+        how.left_out.add(
+            "class",
+            "class without an image",
+            class_name=entry.classes[label],
+            example=entry.classes[label],
+        )
+    _count_others(files, root, set(lists["images.txt"].values()), how.left_out)
     return ImageArchive(
         entry.classes,
         {split: _listed(files, found, crop) for split, found in rows.items()},
-        missing,
-        remarks,
+        missing=missing,
     )
+
+
+def _count_others(
+    files: ArchiveFiles, root: str, listed: set[str], left_out: LeftOutCounter
+) -> None:
+    """Tell of files that are no list, and of images that no list names."""
+    for name in files.others:
+        left_out.add("file", "no list or image of the layout", example=name)
+    for name in files.names:
+        below = name.removeprefix(f"{root}images/")
+        if is_image(name) and below not in listed:
+            left_out.add("split", "image that images.txt does not list", example=name)
 
 
 def _root(files: ArchiveFiles) -> str:

@@ -4,49 +4,44 @@ Nothing that an archive names is ever written under that name: what a tar holds 
 after the other into a temporary one without a name.
 """
 
-import gzip
-import lzma
-import os
 import stat
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Protocol, cast
-from unicodedata import category
 
-from cifarray.data.archives.members import BROKEN_TAR, CHUNK_BYTES, Bounded, check_member, unpacked
-from cifarray.data.archives.members import plain as plain_name
-from cifarray.errors import ArchiveError
-
-MOST_FILE_BYTES = 64 << 20
-"""Of one image or one list."""
-MOST_RATIO = 50
-"""How many times its own size an archive may unpack to: images hardly become smaller in one."""
-LEAST_BUDGET_BYTES = 64 << 20
-BROKEN_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    ValueError,
-    IndexError,
-    NotImplementedError,
-    RuntimeError,
+from cifarray.data.archives.folders import FolderFiles
+from cifarray.data.archives.limits import (
+    MOST_FILE_BYTES,
+    TOO_LARGE,
+    Wanted,
+    budget,
+    checked,
+    is_plain,
+    keep,
+    limited,
+    refuse_escape,
+    refuse_twice,
 )
-"""What zipfile raises on a damaged file, beside OSError; a name that is no text is a ValueError."""
-
-Wanted = Callable[[str], bool]
-"""Whether a layout has a use for the file at this path."""
+from cifarray.data.archives.litter import is_litter_folder, litter
+from cifarray.data.archives.members import BROKEN_TAR, CHUNK_BYTES, Bounded, refuse_kind
+from cifarray.data.archives.members import plain as plain_name
+from cifarray.data.archives.packing import (
+    HEAD_BYTES,
+    refuse_other_packing,
+    refuse_pointer,
+    unpacked,
+)
+from cifarray.data.archives.zips import name_in_zip, open_zip, read_in_zip
+from cifarray.data.left_out import LeftOutCounter
+from cifarray.errors import ArchiveError
 
 
 class ArchiveFiles(Protocol):
-    """The wanted files of an archive, by their paths in it, sorted."""
+    """The wanted files of an archive, by their paths in it, sorted; litter is counted."""
 
     @property
     def path(self) -> Path:
@@ -69,132 +64,133 @@ class ArchiveFiles(Protocol):
 
 
 @contextmanager
-def open_files(path: Path, wanted: Wanted) -> Iterator[ArchiveFiles]:
+def open_files(
+    path: Path, wanted: Wanted, left_out: LeftOutCounter | None = None
+) -> Iterator[ArchiveFiles]:
     """The wanted files of an archive. Raises: ArchiveError if it is broken or unsafe."""
+    left_out = left_out or LeftOutCounter()
     if path.is_dir():
-        yield FolderFiles(path, wanted)
+        yield FolderFiles(path, wanted, left_out)
     elif zipfile.is_zipfile(path):
-        with _zip(path) as archive:
-            yield ZipFiles(path, archive, wanted)
+        with open_zip(path) as archive:
+            yield ZipFiles(path, archive, wanted, left_out)
     else:
         with tempfile.TemporaryFile(prefix="cifarray-", buffering=0) as spool:
-            yield TarFiles(path, cast(BinaryIO, spool), wanted)
+            yield TarFiles(path, cast(BinaryIO, spool), wanted, left_out)
 
 
-class FolderFiles:
-    """Files below a folder; links are refused, since they may lead out of it."""
+class _Listing:
+    """Sorts the names of an archive's files into wanted, others and litter."""
 
-    def __init__(self, path: Path, wanted: Wanted) -> None:
+    def __init__(self, path: Path, wanted: Wanted, left_out: LeftOutCounter) -> None:
         self.path = path
         self.folders: list[str] = []
-        try:
-            found = sorted(self._walk(""))
-        except OSError as error:
-            raise ArchiveError(
-                f"{path} cannot be read: {error.strerror}; give another folder"
-            ) from error
-        self.names = [name for name in found if wanted(name)]
-        self.others = [name for name in found if not wanted(name)]
-
-    def _walk(self, below: str) -> Iterator[str]:
-        with os.scandir(self.path / below) as entries:
-            for entry in entries:
-                name = _checked(self.path.name, f"{below}{entry.name}")
-                if entry.is_dir(follow_symlinks=False):
-                    self.folders.append(name)
-                    yield from self._walk(f"{name}/")
-                elif entry.is_file(follow_symlinks=False):
-                    yield name
-                else:
-                    raise ArchiveError(
-                        f"{self.path.name} holds {name[:80]!r}, which is a link or a device; it is "
-                        "refused: put the file itself there"
-                    )
-
-    def read(self, name: str) -> bytes:
-        """A file's content."""
-        try:
-            with (self.path / name).open("rb") as file:
-                return _limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1))
-        except OSError as error:
-            raise ArchiveError(f"{self.path / name} cannot be read: {error.strerror}") from error
-
-
-class ZipFiles:
-    """Files in a zip."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile, wanted: Wanted) -> None:
-        self.path, self._archive = path, archive
-        budget = _budget(path)
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        self.folders: list[str] = []
         self.others: list[str] = []
+        self._wanted, self._left_out = wanted, left_out
+
+    def takes(self, name: str, *, link: bool = False) -> bool:
+        """Whether the file of this name is to be kept; the others are counted or listed."""
+        refuse_escape(self.path.name, name)
+        reason = litter(name)
+        if reason:
+            self._left_out.add("litter", reason, example=name)
+        elif self._wanted(name):
+            checked(self.path.name, name)
+            if link:
+                raise ArchiveError(
+                    f"{self.path.name} holds {name[:80]!r}, which is a link; it is refused: pack "
+                    "the file itself"
+                )
+            return True
+        elif link:
+            self._left_out.add("litter", "link that is no image", example=name)
+        elif is_plain(name):
+            self.others.append(name)
+        else:
+            self._left_out.add("file", "a name that is no plain text", example=name)
+        return False
+
+    def add_folder(self, name: str) -> None:
+        """A folder that the archive names."""
+        refuse_escape(self.path.name, name)
+        if not any(map(is_litter_folder, name.split("/"))):
+            self.folders.append(checked(self.path.name, name))
+
+
+class ZipFiles(_Listing):
+    """Files in a zip; its folders may be parted by the backslashes of Windows."""
+
+    def __init__(
+        self, path: Path, archive: zipfile.ZipFile, wanted: Wanted, left_out: LeftOutCounter
+    ) -> None:
+        super().__init__(path, wanted, left_out)
+        self._archive = archive
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        left = budget(path)
         for member in archive.infolist():
-            name = _checked(path.name, plain_name(member.filename))
-            budget -= member.file_size
-            if budget < 0:
+            left -= member.file_size
+            if left < 0:
                 raise ArchiveError(f"{path.name} {TOO_LARGE}")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise ArchiveError(f"{path.name} holds {name[:80]!r}, a link; it is refused")
-            if member.filename.endswith("/"):  # is_dir() fails where there is no name
-                self.folders.append(name)
-            elif wanted(name):
-                _refuse_twice(path.name, name, self._members)
+            name = name_in_zip(member)
+            if member.filename.endswith(("/", "\\")):  # is_dir() fails where there is no name
+                self.add_folder(name)
+            elif self.takes(name, link=stat.S_ISLNK(member.external_attr >> 16)):
+                refuse_twice(path.name, name, self._members)
                 self._members[name] = member
-            else:
-                self.others.append(name)
         self.names = sorted(self._members)
 
     def read(self, name: str) -> bytes:
         """A file's content."""
-        try:
-            with self._archive.open(self._members[name]) as file:
-                return _limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1))
-        except (*BROKEN_ZIP, OSError) as error:
-            raise ArchiveError(
-                f"{self.path.name} is damaged in {name[:80]!r}, or encrypted; fetch it again"
-            ) from error
+        member = self._members[name]
+        content = read_in_zip(self.path.name, self._archive, member, MOST_FILE_BYTES + 1)
+        refuse_pointer(f"{self.path.name}, {name[-120:]},", content)
+        return limited(self.path.name, name, content)
 
 
-class TarFiles:
-    """Files in a tar, packed by gzip or not, read once from its beginning to its end."""
+class TarFiles(_Listing):
+    """Files in a tar, packed by gzip or bzip2 or not, read once from its beginning to its end."""
 
-    def __init__(self, path: Path, spool: BinaryIO, wanted: Wanted) -> None:
-        self.path, self._spool = path, spool
+    def __init__(
+        self, path: Path, spool: BinaryIO, wanted: Wanted, left_out: LeftOutCounter
+    ) -> None:
+        super().__init__(path, wanted, left_out)
+        self._spool = spool
         self._places: dict[str, tuple[int, int]] = {}
-        self.folders: list[str] = []
-        self.others: list[str] = []
         try:
-            self._read(wanted)
-        except (*BROKEN_TAR, gzip.BadGzipFile) as error:
-            raise ArchiveError(
-                f"{path.name} is cut short, or neither a zip nor a tar, plain or packed by gzip; "
-                "fetch it again, or unpack it and give the folder"
-            ) from error
+            self._read()
         except OSError as error:
+            if error.errno is None:  # gzip's and bz2's own
+                raise _broken_tar(path) from error
             raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
+        except BROKEN_TAR as error:
+            raise _broken_tar(path) from error
         self.names = sorted(self._places)
 
-    def _read(self, wanted: Wanted) -> None:
-        with self.path.open("rb") as file, unpacked(file) as source:
-            stream = Bounded(source, self.path.name, _budget(self.path))
-            with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as tar:
-                for member in tar:
-                    check_member(self.path.name, member)
-                    name = _checked(self.path.name, plain_name(member.name))
-                    if member.isdir():
-                        self.folders.append(name)
-                    elif wanted(name):
-                        _refuse_twice(self.path.name, name, self._places)
-                        self._keep(name, tar, member)
-                    else:
-                        self.others.append(name)
-            while stream.read(CHUNK_BYTES):  # to the end, where gzip keeps its checksum
-                pass
+    def _read(self) -> None:
+        with self.path.open("rb") as file:
+            refuse_other_packing(self.path.name, file.read(HEAD_BYTES))
+            file.seek(0)
+            with unpacked(file) as source:
+                stream = Bounded(source, self.path.name, budget(self.path))
+                with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as tar:
+                    for member in tar:
+                        self._add(tar, member)
+                while stream.read(CHUNK_BYTES):  # to the end, where gzip keeps its checksum
+                    pass
+
+    def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        refuse_escape(self.path.name, member.name)
+        refuse_kind(self.path.name, member)
+        name = plain_name(member.name)
+        if member.isdir():
+            self.add_folder(name)
+        elif self.takes(name, link=member.issym() or member.islnk()):
+            refuse_twice(self.path.name, name, self._places)
+            self._keep(name, tar, member)
 
     def _keep(self, name: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         file = tar.extractfile(member)
-        content = _limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1) if file else b"")
+        content = limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1) if file else b"")
         if len(content) != member.size:
             raise EOFError
         self._places[name] = (keep(self._spool, content), len(content))
@@ -203,65 +199,13 @@ class TarFiles:
         """A file's content."""
         offset, size = self._places[name]
         self._spool.seek(offset)
-        return self._spool.read(size)
+        content = self._spool.read(size)
+        refuse_pointer(f"{self.path.name}, {name[-120:]},", content)
+        return content
 
 
-def keep(spool: BinaryIO, content: bytes) -> int:
-    """Write at the end of an unbuffered file, and say where that begins.
-
-    What a buffer still holds would fail once more, and in other words, when the file is closed.
-
-    Raises: ArchiveError if the disk is full.
-    """
-    try:
-        offset = spool.seek(0, os.SEEK_END)
-        left = memoryview(content)
-        while left:
-            left = left[spool.write(left) :]
-    except OSError as error:
-        raise ArchiveError(
-            f"the temporary folder {tempfile.gettempdir()} cannot take the archive's images "
-            f"({error.strerror}); make room there, or set TMPDIR to a folder that has room"
-        ) from error
-    return offset
-
-
-TOO_LARGE = f"unpacks to more than {MOST_RATIO} times its own size; it is refused"
-
-
-@contextmanager
-def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (*BROKEN_ZIP, OSError) as error:
-        raise ArchiveError(f"{path.name} is cut short or no zip; fetch it again") from error
-    with archive:
-        yield archive
-
-
-def _budget(path: Path) -> int:
-    return max(LEAST_BUDGET_BYTES, MOST_RATIO * path.stat().st_size)
-
-
-def _checked(archive: str, name: str) -> str:
-    """The name of a file or folder, unless it leaves the archive or is no text."""
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
-        raise ArchiveError(f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused")
-    if not all(c.isprintable() or category(c) == "Zs" for c in name):  # Zs: any blank
-        raise ArchiveError(f"{archive} holds {name[:80]!a}, whose name is no plain text; rename it")
-    return name
-
-
-def _refuse_twice(archive: str, name: str, known: object) -> None:
-    if name in known:  # type: ignore[operator]
-        raise ArchiveError(f"{archive} holds {name[:80]!r} twice; it is refused")
-
-
-def _limited(archive: str, name: str, content: bytes) -> bytes:
-    if len(content) > MOST_FILE_BYTES:
-        raise ArchiveError(
-            f"{archive} holds {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is too "
-            "much for an image; it is refused"
-        )
-    return content
+def _broken_tar(path: Path) -> ArchiveError:
+    return ArchiveError(
+        f"{path.name} is cut short, or neither a zip nor a tar, plain or packed by gzip or bzip2; "
+        "fetch it again, or unpack it and give the folder"
+    )

@@ -10,18 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarray.data.archives.arrays import SplitArrays
-from cifarray.data.archives.members import read_members
+from cifarray.data.archives.members import read_members, refuse_missing
 from cifarray.data.catalog import DatasetEntry
+from cifarray.data.left_out import LeftOutCounter
 from cifarray.errors import ArchiveError
 
 UNSIGNED_BYTES = 0x08
 """The header's code for uint8: http://yann.lecun.com/exdb/mnist has the others."""
+IDX = bytes([0, 0, UNSIGNED_BYTES])
+"""How an idx file of bytes begins, once it is unpacked."""
 HEADER_BYTES = 4 + 3 * 4
 GZIP_OVERHEAD_BYTES = 1 << 16
 
 
-def read_idx(entry: DatasetEntry, path: Path) -> dict[str, SplitArrays]:
-    """Every split of a folder of idx files, rows in their order. Raises: ArchiveError."""
+def read_idx(
+    entry: DatasetEntry, path: Path, left_out: LeftOutCounter | None = None
+) -> dict[str, SplitArrays]:
+    """Every split of idx files, gzipped or not, rows in their order. Raises: ArchiveError."""
     split_of = {name: split for split, names in entry.members.items() for name in names}
     limits = {
         name: entry.rows[split] * entry.image_bytes + HEADER_BYTES
@@ -29,9 +34,12 @@ def read_idx(entry: DatasetEntry, path: Path) -> dict[str, SplitArrays]:
     }
     packed = {name: limit + GZIP_OVERHEAD_BYTES for name, limit in limits.items()}
     arrays: dict[str, NDArray[np.uint8]] = {}
-    for name, content in read_members(path, packed):
+    for name, content in read_members(path, packed, left_out):
         dimensions = 3 if name == entry.members[split_of[name]][0] else 1
-        arrays[name] = parse_idx(name, unpack(name, content, limits[name]), dimensions)
+        plain = content.startswith(IDX)
+        inside = content if plain else unpack(name, content, limits[name])
+        arrays[name] = parse_idx(name, inside, dimensions)
+    refuse_missing(path.name, limits, arrays)
     return {
         split: SplitArrays(
             images=arrays[images][..., np.newaxis], labels=arrays[labels].astype(np.int16)
@@ -62,7 +70,7 @@ def parse_idx(name: str, content: bytes, dimensions: int) -> NDArray[np.uint8]:
     if content[:4] != bytes([0, 0, UNSIGNED_BYTES, dimensions]) or len(content) < start:
         raise ArchiveError(
             f"{name} begins with {content[:4].hex() or 'nothing'}; an idx file of bytes in "
-            f"{dimensions} dimensions begins with 000008{dimensions:02x}"
+            f"{dimensions} dimensions begins with 000008{dimensions:02x}; fetch it again"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     declared = 1

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.data.archives import files as module
-from cifarray.data.archives.files import MOST_FILE_BYTES, open_files
+from cifarray.data.archives.files import open_files
+from cifarray.data.archives.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES
 from cifarray.errors import ArchiveError
 from tests.image_archives import write_folder, write_tar_of, write_zip_of
 
@@ -54,11 +54,7 @@ def test_a_path_that_leaves_the_archive_is_refused(kind: str, name: str, tmp_pat
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "one.jpg", "."])
-def test_links_are_refused_wherever_they_lead(target: str, tmp_path: Path):
-    folder = write_folder(tmp_path / "folder", {"one.jpg": b"1"})
-    os.symlink(target, folder / "link.jpg")
-    with pytest.raises(ArchiveError, match=r"holds 'link\.jpg', which is a link or a device"):
-        content_of(folder)
+def test_a_link_in_a_tar_or_a_zip_is_refused_wherever_it_leads(target: str, tmp_path: Path):
     with tarfile.open(tmp_path / "links.tar", "w") as tar:
         member = tarfile.TarInfo("link.jpg")
         member.type, member.linkname = tarfile.SYMTYPE, target
@@ -69,7 +65,7 @@ def test_links_are_refused_wherever_they_lead(target: str, tmp_path: Path):
         info = zipfile.ZipInfo("link.jpg")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, target)
-    with pytest.raises(ArchiveError, match=r"'link\.jpg', a link; it is refused"):
+    with pytest.raises(ArchiveError, match=r"'link\.jpg', which is a link; it is refused"):
         content_of(tmp_path / "links.zip")
 
 
@@ -99,7 +95,7 @@ def zeros(kind: str, path: Path, size: int) -> Path:
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(kind: str, tmp_path: Path):
-    path = zeros(kind, tmp_path / "bomb", module.LEAST_BUDGET_BYTES + 1)
+    path = zeros(kind, tmp_path / "bomb", LEAST_BUDGET_BYTES + 1)
     with pytest.raises(ArchiveError, match="unpacks to more than"):
         content_of(path)
 

@@ -248,6 +248,9 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(
 
 def test_text_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_text("<html>moved</html>")
+    with pytest.raises(ArchiveError, match="is a web page, not an archive; download the file"):
+        read_cifar(CIFAR100, tmp_path / "a.tar.gz")
+    (tmp_path / "a.tar.gz").write_text("moved")
     with pytest.raises(ArchiveError, match="cut short or no tar archive"):
         read_cifar(CIFAR100, tmp_path / "a.tar.gz")
 

@@ -91,6 +91,8 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "cifar10", "--layout", "imagefolder"), "is a dataset of the catalog"),
         (("prepare", "cifar10", "--crop"), "has no boxes to crop its images to"),
         (("prepare", "digits", "--skip-bad"), "leave --skip-bad out"),
+        (("prepare", "digits", "--test-split", "val"), "leave --test-split out"),
+        (("prepare", "cifar10", "--test-split", "eval"), "unknown test split 'eval'; choose from"),
         (("prepare", "cifar100", "--archive", "nowhere.tar.gz"), "no archive at nowhere.tar.gz"),
         (("prepare", "cifar100", "--archive", "http://["), "no archive at http"),
         (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is no http or https"),
@@ -206,9 +208,15 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert (code, out) == (2, "")
     assert "error: train row_id 9, train/dog/003.png, does not decode" in err
     code, out, err = cifarray(*words, "--skip-bad")
+    assert (code, out) == (2, "")
+    *_, last = err.splitlines()
+    assert "error: pets: 1 of 6 images of class 'dog' in train would be left out" in last
+    assert "(unreadable, such as train/dog/003.png); put that right" in last
+    skipping = ("--skip-bad", "--accept-loss")
+    code, out, err = cifarray(*words, *skipping)
     assert code == 0
-    assert "left out: train/dog/003.png (its bytes are no image of JPEG or PNG)" in err
-    assert "images that did not decode and are left out: 1" in out
+    assert "left out: train/dog/003.png (its bytes are no image of JPEG or PNG" in err
+    assert "left out: 1 image of train: unreadable (train/dog/003.png)" in out
     assert "jobs on them set preprocess.resize" in out
     digest = load_manifest(home, "my-pets").digest
     *_, listed = cifarray("datasets")[1].splitlines()
@@ -220,7 +228,7 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert re.search(r"^heights +24 to 40 +24 to 40$", out, re.MULTILINE)
     assert Path("pets.png").read_bytes().startswith(b"\x89PNG")
     assert cifarray("data", "verify", "my-pets")[0] == 0
-    found = json.loads(cifarray(*words, "--skip-bad", "--json", "--quiet")[1])
+    found = json.loads(cifarray(*words, *skipping, "--json", "--quiet")[1])
     assert found["written"] is False
     assert (found["storage"], found["skipped_images"], found["crop"]) == ("encoded", 1, False)
 
@@ -232,11 +240,11 @@ def test_birds_say_what_is_missing_and_crops_are_asked_for(
     del files["images/001.Black_footed_Albatross/bird_0000.jpg"]
     folder = write_folder(tmp_path / "CUB_200_2011", files)
     words = ("data", "prepare", "cub200", "--archive", str(folder))
-    code, out, err = cifarray(*words)
+    code, out, _ = cifarray(*words)
     assert code == 0
     assert "images that it lists and does not hold: 1" in out
     assert "fewer rows than published" in out
-    assert "197 of its 200 classes have no image" in err
+    assert "left out: 197 classes: class without an image (" in out
     whole = load_manifest(home, "cub200")
     assert cifarray(*words, "--crop")[0] == 0
     assert load_manifest(home, "cub200").digest != whole.digest

@@ -13,7 +13,6 @@ from cifarray.data.catalog import DATASETS
 from cifarray.data.decoding import decode
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.progress import Silent
 from cifarray.data.rows import image_array, read_columns
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import ArchiveError
@@ -33,16 +32,6 @@ from tests.image_archives import (
 Files = dict[str, Any]
 ONE_SIZE = ((12, 10),)
 FOLDER, HUB = Ingest("imagefolder"), Ingest("huggingface")
-
-
-class Remarks(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def remark(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def prepared(store: Store, path: Path, how: Ingest, name: str = "mine") -> Manifest:
@@ -177,30 +166,26 @@ def test_what_the_datasets_package_writes_is_read(local_store: Store, tmp_path: 
 
 
 def test_a_validation_split_of_the_hub_is_left_out_and_that_is_said(
-    local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local_store: Store, tmp_path: Path
 ):
-    from cifarray.cli.data_progress import shown_progress
-
     tables = hub_tables()
     tables["data/validation-00000.parquet"] = tables["data/test-00000.parquet"]
     folder = write_folder(tmp_path / "given", tables)
-    with shown_progress() as progress:
-        manifest, _ = prepare(local_store, "mine", str(folder), progress, how=HUB)
+    manifest = prepared(local_store, folder, HUB)
     assert {split: part.rows for split, part in manifest.splits.items()} == {"train": 12, "test": 6}
-    assert "1 files of split validation are left out" in capsys.readouterr().err
+    (left_out,) = manifest.left_out or ()
+    assert (left_out.kind, left_out.split, left_out.count) == ("split", "validation", 6)
+    assert not manifest.source.complete
 
 
-def test_shards_that_are_not_there_are_spoken_of(
-    local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    from cifarray.cli.data_progress import shown_progress
-
+def test_shards_that_are_not_there_are_counted(local_store: Store, tmp_path: Path):
     tables = hub_tables()
     del tables["data/train-00001-of-00002.parquet"]
     folder = write_folder(tmp_path / "given", tables)
-    with shown_progress() as progress:
-        prepare(local_store, "mine", str(folder), progress, how=HUB)
-    assert "train has 1 of its 2 shards" in capsys.readouterr().err
+    manifest = prepared(local_store, folder, HUB)
+    (left_out,) = manifest.left_out or ()
+    assert (left_out.kind, left_out.split, left_out.count) == ("absent", "train", 1)
+    assert not manifest.source.complete
 
 
 @pytest.mark.parametrize("sizes", [None, ONE_SIZE], ids=["encoded", "fixed"])
@@ -274,8 +259,17 @@ def test_images_that_do_not_decode_are_left_out_and_counted(local_store: Store, 
     with pytest.raises(ArchiveError, match=r"train row_id 2, train/cat/002\.jpg, does not decode"):
         prepare(local_store, "mine", str(folder), how=FOLDER)
     assert local_store.list("") == []
-    manifest = prepared(local_store, folder, Ingest("imagefolder", skip_bad=True))
+    with pytest.raises(ArchiveError, match="1 of 3 images of class 'dog' in test would be left"):
+        prepare(local_store, "mine", str(folder), how=Ingest("imagefolder", skip_bad=True))
+    assert local_store.list("") == []
+    skipping = Ingest("imagefolder", skip_bad=True, accept_loss=True)
+    manifest = prepared(local_store, folder, skipping)
     assert manifest.source.skipped_images == 2
+    assert not manifest.source.complete
+    assert [(e.reason, e.split, e.class_name, e.count) for e in manifest.left_out or ()] == [
+        ("unreadable", "test", "dog", 1),
+        ("unreadable", "train", "cat", 1),
+    ]
     assert manifest.splits["train"].rows == 11
     del files["train/cat/002.jpg"]
     assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
@@ -295,14 +289,22 @@ def test_files_that_are_not_read_are_counted(
 ):
     files = folder_files()
     image = files["train/cat/000.jpg"]
-    others = {"train/cat/deeper/9.jpg": image, "train/dog/9.webp": image, "val/cat/9.jpg": image}
-    notes = {".DS_Store": b"-", "train/cat/.hidden.jpg": b"-"}
-    seen = Remarks()
+    others = {"train/cat/deeper/9.jpg": image, "train/dog/9.heic": image, "val/cat/9.jpg": image}
+    notes = {".DS_Store": b"-", "train/cat/.hidden.jpg": b"-", "train/cat/0.txt": b"a cat"}
     given = write(tmp_path / "given", files | others | notes)
-    manifest, _ = prepare(local_store, "mine", str(given), seen, how=FOLDER)
-    (remark,) = seen.texts
-    assert remark.startswith("3 files are left out, ")
-    assert "train/cat/deeper/9.jpg' for one" in remark
+    with pytest.raises(ArchiveError, match="1 of 7 images of class 'cat' in train would be left"):
+        prepare(local_store, "mine", str(given), how=FOLDER)
+    manifest = prepared(local_store, given, Ingest("imagefolder", accept_loss=True))
+    assert [
+        (e.kind, e.reason, e.split, e.class_name, e.count) for e in manifest.left_out or ()
+    ] == [
+        ("image", "not a format that is read: .heic", "train", "dog", 1),
+        ("image", "not right below train/CLASS/ or test/CLASS/", "train", "cat", 1),
+        ("split", "a split that is not used", "val", "cat", 1),
+        ("file", "not an image: .txt", "train", "cat", 1),
+        ("litter", "hidden or system file", None, None, 2),
+    ]
+    assert manifest.source.skipped_images == 2
     assert rows_of(local_store, manifest, "train") == class_rows(files, "train")
 
 

@@ -154,6 +154,20 @@ def test_a_report_on_coarse_labels_names_the_superclasses_as_classes(tmp_path: P
     assert (tuple(coarse.coarse_classes), tuple(coarse.fine_to_coarse)) == ((), ())
 
 
+def test_a_report_names_what_the_dataset_left_out_of_its_source(tmp_path: Path):
+    archive = write_cifar100(tmp_path / "cifar100.tar.gz", 1, 1)
+    manifest, _ = prepare(Store.open(str(tmp_path / "store")), "cifar100", str(archive))
+    rows = report_dataset(manifest, small_job()).left_out
+    assert rows is not None
+    assert [(row["kind"], row["reason"], row["split"], row["count"]) for row in rows] == [
+        ("column", f"column left out: {column}", split, 1)
+        for column in ("batch_label", "filenames")
+        for split in ("test", "train")
+    ]
+    older = manifest.model_copy(update={"left_out": None})
+    assert report_dataset(older, small_job()).left_out is None
+
+
 def test_a_report_on_some_classes_names_these_and_their_superclasses_alone(tmp_path: Path):
     archive = write_cifar100(tmp_path / "cifar100.tar.gz", 1, 1)
     manifest, _ = prepare(Store.open(str(tmp_path / "store")), "cifar100", str(archive))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -92,6 +93,23 @@ def test_the_page_says_what_ran(trained: Written):
         "2026-03-01 12:00:00 UTC", "global_batch_size: 256", "862 /s",
     ):  # fmt: skip
         assert text in page, text
+
+
+def test_the_page_says_what_the_dataset_left_out_of_its_source(
+    trained: Written, swept: Written, tmp_path: Path
+):
+    assert "<dt>left out</dt><dd>nothing</dd>" in trained.page
+    assert "Left out of the dataset" not in trained.page
+    assert swept.content["dataset"]["left_out"] == list(report_samples.left_out("class 0"))
+    table = swept.page.partition("<h3>Left out of the dataset</h3>")[2].partition("</table>")[0]
+    for cell in ("image", "unreadable", "train", "1,234", "3", "Thumbs.db"):
+        assert f">{cell}</td>" in table
+    uncounted = report_samples.inputs()
+    dataset = replace(uncounted.dataset, left_out=None)
+    content = write_report(tmp_path, replace(uncounted, dataset=dataset))
+    assert content["dataset"]["left_out"] is None
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<dt>left out</dt><dd>not counted</dd>" in page
 
 
 def test_the_page_shows_the_figures_of_report_json(trained: Written):
