@@ -1,54 +1,27 @@
-"""From the bytes of a JPEG or PNG file to pixels: upright, gray or RGB, squares of a size.
+"""From the bytes of an image file to the pixels that a network sees: gray or RGB, of a size."""
 
-Whatever prepares, trains, evaluates or predicts comes to an image's pixels here, and so to the same
-ones. Such bytes come from strangers: formats and sizes are limited.
-"""
-
-import io
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cifarray.data.image_files import upright_image
 from cifarray.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("JPEG", "PNG")
-"""What datasets store; PIL knows formats, such as EPS, that run other programs."""
-MOST_PIXELS = 1 << 26
-"""Of one image: 201 MB as RGB."""
 SPOKEN_MODES = {"P": "palette", "L": "gray"}
+STRIP_PIXELS = 1 << 20
+"""In which transparency is laid on white, so that a large image is not held four times over."""
 
 
 def decode(content: bytes) -> "Image.Image":
     """An upright image of mode L or RGB. Raises: ValueError, which says why it is none."""
-    from PIL import Image, ImageOps
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _refuse_too_many_pixels(image)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-        gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
-        return with_channels(upright, 1 if gray else 3, [])
-    except Exception as error:  # broken bytes bring PIL to raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "cannot identify" in reason:
-            reason = f"its bytes are no image of {' or '.join(FORMATS)}"
-        raise ValueError(reason) from error
-
-
-def _refuse_too_many_pixels(image: "Image.Image") -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(
-            f"it has {image.width}x{image.height} pixels; at most {MOST_PIXELS} are allowed"
-        )
+    upright = upright_image(content, [])
+    gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
+    return with_channels(upright, 1 if gray else 3, [])
 
 
 def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "Image.Image":
@@ -63,13 +36,12 @@ def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "I
         raise ValueError(f"the network takes {channels} channels, neither gray nor RGB")
     if image.mode.startswith("I;16"):
         changes.append("16 bits to 8")
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no fixed range")
     if image.has_transparency_data:
         changes.append("transparency laid on white")
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        image = _on_white(image)
         if wanted == "L":
             changes.append("RGB to gray")
     elif wanted == "RGB" and image.mode in ("L", "1"):
@@ -78,6 +50,19 @@ def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "I
         mode = SPOKEN_MODES.get(image.mode, image.mode)
         changes.append(f"{mode} to {'gray' if wanted == 'L' else 'RGB'}")
     return image if image.mode == wanted else image.convert(wanted)
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    """A transparent image's RGB pixels before a white ground."""
+    from PIL import Image
+
+    laid = Image.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        laid.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return laid
 
 
 def resized(image: "Image.Image", height: int, width: int) -> "Image.Image":
