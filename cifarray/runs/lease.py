@@ -1,11 +1,11 @@
 """The lease of a run: which attempt is in charge, decided by conditional writes alone."""
 
-import json
 import secrets
 from dataclasses import dataclass
 
 from cifarray.errors import KeyMissingError
 from cifarray.runs.status import now
+from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, to_json
 
 LEASE_FILE = "lease.json"
@@ -75,9 +75,9 @@ def _read(store: Store, key: str) -> tuple[tuple[int, str], str | None]:
     except KeyMissingError:
         return (0, ""), None
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         return (max(0, int(content["attempt"])), str(content.get("owner"))), tag
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return (0, ""), tag
 
 

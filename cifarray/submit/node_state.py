@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cifarray.errors import ClusterError
+from cifarray.spec.bounds import parse_json
 from cifarray.submit.processes import Process
 
 NODE_FILE = "node.json"
@@ -66,7 +67,7 @@ def write_private(path: Path, text: str) -> None:
 def read_node() -> Node | None:
     """The node that was recorded last; None where there is none or the record is damaged."""
     try:
-        return Node(**json.loads((state_folder() / NODE_FILE).read_text()))
+        return Node(**parse_json((state_folder() / NODE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -11,6 +11,9 @@ from cifarray.spec.metrics import is_better
 from cifarray.store import Store
 from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, write_checkpoint
 
+NO_PROOF = (KeyError, TypeError, ValueError, OverflowError)
+"""What reading figures from a record raises that holds none; int() of infinity overflows."""
+
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
@@ -32,7 +35,7 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
             try:
                 proof = store.read_json(entry.key)
                 found.append(StoredCheckpoint(folder, int(proof["epoch"]), dict(proof["metrics"])))
-            except (KeyMissingError, StoreDamagedError, KeyError, TypeError, ValueError):
+            except (KeyMissingError, StoreDamagedError, *NO_PROOF):
                 continue
     return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
 

@@ -4,7 +4,6 @@ https://huggingface.co/docs/datasets/image_dataset: a column of structs with the
 its path, one of whole numbers, and in the schema's metadata the names that the numbers stand for.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from cifarray.data.archives.files import MOST_FILE_BYTES, MOST_RATIO, ArchiveFil
 from cifarray.data.archives.images import ImageArchive, ListedImages, check_classes
 from cifarray.data.catalog import DatasetEntry
 from cifarray.errors import ArchiveError
+from cifarray.spec.bounds import parse_json
 
 SHARD = re.compile(r"(train|test|validation|valid|val|dev)(-[^/]*)?\.parquet")
 IMAGE_COLUMNS = ("image", "img")
@@ -134,13 +134,13 @@ def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, tuple[str, ...]]:
 def _class_names(path: Path, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     """The columns that are labels by the `datasets` package's metadata, and their names."""
     try:
-        features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features: Any = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         found = {
             column: tuple(feature["names"])
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         return {}
     for names in found.values():
         seen: set[str] = set()
