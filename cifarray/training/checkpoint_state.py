@@ -3,7 +3,6 @@
 Checksums prove that a state is what was written, not that cifarray wrote it.
 """
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -77,12 +76,12 @@ class EpochRecord(_Part):
 
 
 class PreprocessState(_Part):
-    """See `preprocess_state`."""
+    """See `preprocess_state`; whether its whitening fits is for `restore_normalize` to say."""
 
     normalize: Name
     mean: Channelwise
     std: Channelwise
-    whitening: dict[Literal["mean", "matrix"], Tensor] | None = None
+    whitening: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _is_of_as_many_channels(self) -> Self:
@@ -129,13 +128,8 @@ class CheckpointState(_Part):
             raise ValueError("fine_to_coarse is not of as many classes")
         if any(label >= len(self.coarse_classes) for label in self.fine_to_coarse):
             raise ValueError("fine_to_coarse names a superclass that is none")
-        if len(self.preprocess.mean) not in (1, 3, self.input_shape[2]):
+        if len(self.preprocess.mean) != self.job.preprocess.seen(self.input_shape)[2]:
             raise ValueError("preprocess is of other channels than input_shape")
-        whitening = self.preprocess.whitening or {}
-        pixels = math.prod(self.input_shape)
-        for values in whitening.values():
-            if tuple(values.shape) not in ((pixels,), (pixels, pixels)):
-                raise ValueError("preprocess is of other images than input_shape")
         return self
 
 
