@@ -29,6 +29,10 @@ class CifarrayError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line, whatever names and values from a file it quotes."""
+        return super().__str__().replace("\r", "\\r").replace("\n", "\\n")
+
 
 class InputError(CifarrayError):
     """What was typed or given cannot work."""

@@ -1,11 +1,5 @@
-"""From the bytes of an image file to pixels: upright, gray or RGB, squares of a size.
+"""From the bytes of an image file to the pixels that a network sees: gray or RGB, of a size."""
 
-Whatever prepares, trains, evaluates or predicts comes to an image's pixels here, and so to the same
-ones. Such bytes come from strangers: formats and sizes are limited.
-"""
-
-import io
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,15 +7,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.data.formats import FORMATS, STORED_FORMATS, readable
+from cifarray.data.formats import FORMATS, STORED_FORMATS
+from cifarray.data.image_files import SEVERAL_FRAMES, upright_image
 from cifarray.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 1 << 26
-"""Of one image: 201 MB as RGB."""
 SPOKEN_MODES = {"P": "palette", "L": "gray"}
+STRIP_PIXELS = 1 << 20
+"""In which transparency is laid on white, so that a large image is not held four times over."""
 
 
 @dataclass(frozen=True)
@@ -45,42 +40,13 @@ def decode(content: bytes) -> "Image.Image":
 
 def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
     """The image in a file of one of these formats. Raises: ValueError, which says why not."""
-    from PIL import Image, ImageOps
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata
-            with Image.open(io.BytesIO(content), formats=readable(formats)) as image:
-                _refuse_too_many_pixels(image)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                # PIL calls a JPEG of a camera, with a preview behind it, an MPO
-                found = "JPEG" if image.format == "MPO" else image.format or ""
-                more = found != "JPEG" and _has_more_frames(image)
-        gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
-        return Decoded(with_channels(upright, 1 if gray else 3, []), found, more)
-    except Exception as error:  # broken bytes bring PIL to raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "cannot identify" in reason:
-            reason = f"its bytes are no image of {' or '.join(formats)}"
-        raise ValueError(reason) from error
-
-
-def _has_more_frames(image: "Image.Image") -> bool:
-    try:
-        image.seek(1)  # `is_animated` counts all frames, of which a file may have millions
-    except EOFError:
-        return False
-    except Exception:  # the frames behind the first are broken, and nobody reads them
-        return True
-    return True
-
-
-def _refuse_too_many_pixels(image: "Image.Image") -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(
-            f"it has {image.width}x{image.height} pixels; at most {MOST_PIXELS} are allowed"
-        )
+    changes: list[str] = []
+    upright = upright_image(content, changes, formats)
+    # PIL calls a JPEG of a camera, with a preview behind it, an MPO.
+    found = "JPEG" if upright.format == "MPO" else upright.format or ""
+    gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
+    image = with_channels(upright, 1 if gray else 3, [])
+    return Decoded(image, found, SEVERAL_FRAMES in changes)
 
 
 def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "Image.Image":
@@ -95,13 +61,12 @@ def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "I
         raise ValueError(f"the network takes {channels} channels, neither gray nor RGB")
     if image.mode.startswith("I;16"):
         changes.append("16 bits to 8")
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no fixed range")
     if image.has_transparency_data:
         changes.append("transparency laid on white")
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        image = _on_white(image)
         if wanted == "L":
             changes.append("RGB to gray")
     elif wanted == "RGB" and image.mode in ("L", "1"):
@@ -110,6 +75,19 @@ def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "I
         mode = SPOKEN_MODES.get(image.mode, image.mode)
         changes.append(f"{mode} to {'gray' if wanted == 'L' else 'RGB'}")
     return image if image.mode == wanted else image.convert(wanted)
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    """A transparent image's RGB pixels before a white ground."""
+    from PIL import Image
+
+    laid = Image.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        laid.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return laid
 
 
 def resized(image: "Image.Image", height: int, width: int) -> "Image.Image":

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cifarray.spec.bounds import parse_json
+
 TAGS = ("ETag", "Last-Modified")
 
 
@@ -22,7 +24,7 @@ def note(path: Path, headers: Mapping[str, str | None]) -> None:
 def read_notes(path: Path) -> dict[str, str]:
     """The kept tags; none where nothing sound is kept."""
     try:
-        kept = json.loads(notes_of(path).read_text(encoding="utf-8"))
+        kept = parse_json(notes_of(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     tags = kept if isinstance(kept, dict) else {}

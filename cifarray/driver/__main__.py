@@ -4,14 +4,12 @@ import argparse
 import os
 import sys
 
-import yaml
-from pydantic import ValidationError
-
 from cifarray import __version__
 from cifarray.driver.execute import execute
 from cifarray.errors import CifarrayError, JobError
 from cifarray.proxies import spare_loopback
 from cifarray.runs import Run
+from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S
@@ -42,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _read(given: str) -> RunRequest:
     """The request that the environment holds. Raises: JobError."""
     try:
-        return RunRequest.model_validate(yaml.safe_load(given))
-    except (yaml.YAMLError, ValidationError) as error:
+        return RunRequest.model_validate(parse_yaml(given))
+    except ValueError as error:  # pydantic's too
         reason = " ".join(str(error).split())[:300]
         raise JobError(
             f"cifarray {__version__} in this image does not read what was submitted ({reason}); "

@@ -1,17 +1,16 @@
 """Image files as a network wants them, and in which ways they were changed for it."""
 
-import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cifarray.data.decoding import resized, with_channels
+from cifarray.data.formats import SPOKEN
+from cifarray.data.image_files import read_image_file, upright_image
 from cifarray.errors import InputError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is opened; PIL knows formats, such as EPS, that run other programs."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +25,26 @@ class ReadImage:
 
 def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
     """Read an image and fit it to (height, width, channels). Raises: InputError."""
+    changes: list[str] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata; sizes are judged by the limit
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                return _fit(path, image, shape)
+        image = upright_image(read_image_file(Path(path)), changes)
+        return _fit(path, image, shape, changes)
     except FileNotFoundError as error:
         raise InputError(f"no image at {path}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder; name the image files in it") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} claims too many pixels to be read: {error}") from error
-    except Exception as error:  # broken bytes bring PIL to raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path} cannot be read as an image ({reason}); {', '.join(FORMATS)} can"
+            f"{path} cannot be read as an image ({reason}); give a file of {SPOKEN}"
         ) from error
 
 
-def _fit(path: str, image: Image.Image, shape: tuple[int, int, int]) -> ReadImage:
+def _fit(
+    path: str, image: Image.Image, shape: tuple[int, int, int], changes: list[str]
+) -> ReadImage:
     height, width, channels = shape
-    changes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        changes.append(f"first of {frames} frames")
-    upright = ImageOps.exif_transpose(image)
-    if (image.getexif().get(0x0112) or 1) != 1:
-        changes.append("turned upright")
-    coloured = with_channels(upright, channels, changes)
+    coloured = with_channels(image, channels, changes)
     if coloured.size != (width, height):
         old = f"{coloured.width}x{coloured.height}"
         same_shape = coloured.width * height == coloured.height * width

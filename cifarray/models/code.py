@@ -19,11 +19,13 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from cifarray.errors import JobError
+from cifarray.errors import CifarrayError, JobError
 from cifarray.spec.load import unknown_name
 
 MAX_CODE_BYTES = 16 << 20
 MAX_CODE_FILES = 2000
+MAX_SOURCE_BYTES = 1 << 20
+"""Of the file that defines a network: Python's parser takes a hundred times as much memory."""
 _FACTORY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
 _CACHES = {"__pycache__", "node_modules"}
 _FOLDER_OF: dict[str, Path] = {}
@@ -83,16 +85,25 @@ def unpack_code(archive: bytes, sha256: str, folder: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as packed:
             entries = packed.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_CODE_BYTES:
-                raise JobError(f"the run's code is larger than {MAX_CODE_BYTES >> 20} MiB")
+            size_bytes = sum(entry.file_size for entry in entries)
+            if size_bytes > MAX_CODE_BYTES or len(entries) > MAX_CODE_FILES:
+                raise JobError(
+                    f"the run's code is larger than {MAX_CODE_BYTES >> 20} MiB, or has more than "
+                    f"{MAX_CODE_FILES} files"
+                )
             for entry in entries:
                 _check_member(entry)
             for entry in entries:
                 target = folder / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(packed.read(entry))
-    except zipfile.BadZipFile as error:
-        raise JobError(f"the run's code is not a zip: {error}") from error
+    except CifarrayError:
+        raise
+    except Exception as error:  # of a damaged zip nearly anything
+        raise JobError(
+            f"the run's code cannot be unpacked: {' '.join(str(error).split())[:200]}; submit the "
+            "run again with --code"
+        ) from error
 
 
 def check_factory(name: str, code: Path | None = None) -> None:
@@ -106,11 +117,7 @@ def check_factory(name: str, code: Path | None = None) -> None:
         raise _no_module(name, module, code)
     if source.suffix != ".py":
         return
-    try:
-        tree = ast.parse(source.read_bytes(), str(source))
-    except (SyntaxError, ValueError) as error:
-        raise JobError(f"{source} is not Python: {error}") from error
-    names = _top_level_names(tree.body)
+    names = _top_level_names(_parsed(source).body)
     if factory not in names and not names & {"*", "__getattr__"}:
         raise _no_factory(name, factory, module, sorted(names))
 
@@ -134,6 +141,28 @@ def import_factory(name: str, code: Path | None = None) -> Callable[..., Any]:
     if not callable(found):
         raise _no_factory(name, factory, module_name, _callables(module))
     return found  # type: ignore[no-any-return]
+
+
+def _parsed(source: Path) -> ast.Module:
+    """A file's syntax tree. Raises: JobError for what Python's parser does not take."""
+    try:
+        with source.open("rb") as file:
+            content = file.read(MAX_SOURCE_BYTES + 1)
+        if len(content) > MAX_SOURCE_BYTES:
+            raise JobError(
+                f"{source} is larger than {MAX_SOURCE_BYTES >> 20} MiB; put the network into a "
+                "file of its own"
+            )
+        return ast.parse(content, str(source))
+    except OSError as error:
+        raise JobError(f"{source} cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        raise JobError(f"{source} is not Python: {' '.join(str(error).split())}") from error
+    except (RecursionError, MemoryError) as error:
+        raise JobError(
+            f"{source} is nested too deeply for Python's parser; write it with fewer brackets or "
+            "operators in one expression"
+        ) from error
 
 
 def _split(name: str) -> tuple[str, str]:

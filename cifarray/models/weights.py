@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cifarray.errors import JobError
 from cifarray.models.backbones import published_config
 from cifarray.models.timm_classifier import TimmClassifier
+from cifarray.models.torch_files import read_torch_file
 from cifarray.spec.job import ModelSpec
 
 Weights = dict[str, Tensor]
@@ -76,15 +77,15 @@ def _tensors(path: Path) -> Any:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"  # as torch.save has written them since 2020
     try:
-        if is_zip:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return load_file(path)
+        return read_torch_file(path) if is_zip else load_file(path)
     except SafetensorError as error:
         raise JobError(
             f"{path.name} holds no weights that can be read ({error}); give safetensors, or a "
             "state dict that torch.save wrote"
         ) from error
-    except Exception as error:  # torch's own words advise to let the file run code
+    except OSError:
+        raise
+    except Exception as error:
         raise JobError(
             f"{path.name} holds more than tensors, or is damaged; give safetensors, or a state "
             "dict that torch.save wrote"
@@ -118,6 +119,17 @@ def match_weights(network: nn.Module, name: str, weights: Weights, source: str) 
     fresh = tuple(key for key in wanted if differing and key.startswith(head))
     taken = {key: weights[key] for key in wanted if key in weights and key not in fresh}
     return Match(taken, fresh)
+
+
+def misfit_in_words(network: nn.Module, weights: Weights) -> str:
+    """Why a network does not take exactly these weights; empty where it does."""
+    wanted = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    given = {key: tensor.shape for key, tensor in weights.items()}
+    differing = sorted(key for key in wanted.keys() | given if wanted.get(key) != given.get(key))
+    if differing:
+        return _in_words(differing, wanted, given)
+    odd = [key for key, tensor in weights.items() if not _is_plain(tensor)]
+    return f"{odd[0]} is {weights[odd[0]].dtype}, {weights[odd[0]].layout}" if odd else ""
 
 
 def begin_with(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:

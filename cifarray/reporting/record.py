@@ -1,6 +1,5 @@
 """What report.json says, and reading it back from a run; docs/report.md defines every field."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from cifarray.reporting.scores import Predictions
 from cifarray.runs import Run, check_index
 from cifarray.runs.folders import INDEX_FILE, read_index
 from cifarray.runs.run import REPORT_FILE
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Store
 
@@ -117,7 +117,7 @@ def _refuse_other_content(run: Run, folder: Path, names: Sequence[str]) -> None:
 def _reported_run(folder: Path) -> Any:
     """Whose report a folder holds; None where it holds none."""
     try:
-        return field_at(json.loads((folder / REPORT_FILE).read_bytes()), "run_id")
+        return field_at(parse_json((folder / REPORT_FILE).read_bytes()), "run_id")
     except (FileNotFoundError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
+from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, is_key
 
 INDEX_FILE = "files.json"
@@ -74,7 +75,7 @@ def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, 
             name: Listed(int(entry["size_bytes"]), str(entry["sha256"]))
             for name, entry in content["files"].items()
         }
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise StoreDamagedError(f"{key} in {store.uri} is damaged: it lists no files") from error
     for name in listed:
         if not is_key(name):
@@ -123,7 +124,7 @@ def read_metrics(store: Store, prefix: str) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not isinstance(record, dict):
                 raise ValueError("not a record")
         except ValueError as error:

@@ -1,6 +1,5 @@
 """The lease of a run: which attempt is in charge, decided by conditional writes alone."""
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from typing import Any
 
 from cifarray.errors import KeyMissingError
 from cifarray.runs.status import now
+from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, to_json
 
 LEASE_FILE = "lease.json"
@@ -101,7 +101,7 @@ def read(store: Store, key: str) -> tuple[Holder, str | None]:
     except KeyMissingError:
         return Holder(), None
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         every_s, process = content.get("heartbeat_s"), content.get("process")
         return Holder(
             attempt=max(0, int(content["attempt"])),
@@ -109,7 +109,7 @@ def read(store: Store, key: str) -> tuple[Holder, str | None]:
             heartbeat_s=_believed(every_s),
             process=process if isinstance(process, dict) else None,
         ), tag
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return Holder(), tag
 
 

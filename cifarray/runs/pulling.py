@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.choice import chosen_checkpoints
@@ -23,7 +21,7 @@ from cifarray.runs.folders import (
 )
 from cifarray.runs.lease import LEASE_FILE
 from cifarray.runs.run import REPORT, SPEC_FILE, Run
-from cifarray.spec.bounded_yaml import BoundedLoader
+from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.store import index_last, is_index, to_json
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
@@ -214,8 +212,8 @@ def _is_of(run: Run, target: Path) -> bool:
     if all(PART.search(path.name) for path in target.iterdir()):
         return True
     try:
-        owner: Any = yaml.load((target / SPEC_FILE).read_bytes(), BoundedLoader)["run_id"]
-    except (OSError, yaml.YAMLError, RecursionError, TypeError, KeyError, ValueError):
+        owner: Any = parse_yaml((target / SPEC_FILE).read_bytes())["run_id"]
+    except (OSError, TypeError, KeyError, ValueError):
         return False
     return bool(owner == run.id)
 

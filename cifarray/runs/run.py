@@ -5,8 +5,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
-
 from cifarray.errors import (
     InputError,
     KeyMissingError,
@@ -20,7 +18,7 @@ from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import INDEX_FILE, check_index, read_metrics
 from cifarray.runs.ids import is_run_id, submitted_order
 from cifarray.runs.status import STATUS_FILE, RunState, Status, now, read_status
-from cifarray.spec.bounded_yaml import BoundedLoader
+from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.spec.load import nearest, to_yaml
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store, to_json
@@ -243,8 +241,8 @@ def spec_bytes(spec: RunSpec) -> bytes:
 def read_spec(run_id: str, data: bytes) -> RunSpec:
     """What job.yaml of a run says. Raises: StoreDamagedError."""
     try:
-        return RunSpec.model_validate(yaml.load(data, BoundedLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return RunSpec.model_validate(parse_yaml(data))
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise StoreDamagedError(f"{SPEC_FILE} of run {run_id} is damaged: {reason}") from error
 

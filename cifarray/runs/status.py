@@ -1,10 +1,11 @@
 """What `status.json` says of a run."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
+
+from cifarray.spec.bounds import parse_json
 
 RunState = Literal["pending", "running", "finished", "failed", "stopped"]
 ENDED: tuple[RunState, ...] = ("finished", "failed", "stopped")
@@ -47,7 +48,7 @@ class Status:
 def read_status(data: bytes) -> Status:
     """The status in these bytes; damaged ones give a failed run whose error says so."""
     try:
-        values = json.loads(data)
+        values = parse_json(data)
         return _validated(values)
     except (ValueError, TypeError) as error:
         return Status("failed", error=f"{STATUS_FILE} is damaged ({error})")

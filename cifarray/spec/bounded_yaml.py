@@ -1,10 +1,12 @@
 """YAML from a person or a store, refused where it stands for too much once its aliases are gone."""
 
+from typing import Any
+
 import yaml
 from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
-MOST_VALUES, MOST_LEVELS = 100_000, 100
-"""That a document may hold once every alias is written out; a job holds about a hundred in six."""
+from cifarray.spec.bounds import MOST_INTEGER, MOST_LEVELS, MOST_VALUES, MOST_YAML_CHARACTERS
 
 
 class BoundedLoader(yaml.SafeLoader):
@@ -16,6 +18,28 @@ class BoundedLoader(yaml.SafeLoader):
         if root is not None:
             _measure(root, {})
         return root
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number. Raises: YAMLError for one that Python would not even write out."""
+        value = int(super().construct_yaml_int(node))
+        if abs(value) >= MOST_INTEGER:
+            raise ConstructorError(None, None, "a number has too many digits", node.start_mark)
+        return value
+
+
+BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_yaml_int)
+
+
+def parse_yaml(content: str | bytes, loader: type[BoundedLoader] = BoundedLoader) -> Any:
+    """The value of a YAML text. Raises: ValueError, in one line, for what is none or too much."""
+    if len(content) > MOST_YAML_CHARACTERS:
+        raise ValueError(f"it is too long: at most {MOST_YAML_CHARACTERS} characters are read")
+    try:
+        return yaml.load(content, loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except Exception as error:  # what its constructors let through, as for `!!timestamp x`
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _measure(node: yaml.Node, measured: dict[int, tuple[int, int]]) -> tuple[int, int]:

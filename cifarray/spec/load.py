@@ -12,18 +12,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cifarray.errors import JobError
-from cifarray.spec.bounded_yaml import BoundedLoader
+from cifarray.spec.bounded_yaml import BoundedLoader, parse_yaml
+from cifarray.spec.bounds import MOST_YAML_CHARACTERS
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record, plain_types
 
 R = TypeVar("R", bound=Record)
-MOST_CHARACTERS = 1 << 20
-"""Of a job or profile file; those that come with cifarray have about a thousand."""
 SHOWN_CHARACTERS = 200
 """Of a value that is refused."""
-NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises; ValueError for a date such as 2026-99-99, and for bytes that are no UTF-8."""
 
 
 class _Yaml(BoundedLoader):
@@ -176,9 +173,9 @@ def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any
         source = _shipped(folder) / f"{name_or_path}.yaml"
     what = f"{kind} file {name_or_path}"
     try:
-        values = yaml.load(_text(source, kind, name_or_path), _Yaml)
-    except NOT_YAML as error:
-        raise JobError(f"{what} is not YAML: {_reason(error)}") from error
+        values = parse_yaml(_text(source, kind, name_or_path), _Yaml)
+    except ValueError as error:
+        raise JobError(f"{what} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise JobError(f"{what} holds no fields; see jobs/ for examples")
     return str(values.pop("name", Path(source.name).stem)), values
@@ -189,13 +186,13 @@ def _text(source: Traversable, kind: str, name: str) -> str:
         if not source.is_file():
             raise JobError(f"no {kind} file at {name}")
         with source.open(encoding="utf-8") as file:
-            text = file.read(MOST_CHARACTERS + 1)
+            text = file.read(MOST_YAML_CHARACTERS + 1)
     except OSError as error:
         raise JobError(
             f"{kind} file {name} cannot be read: {error.strerror}; give another path"
         ) from error
-    if len(text) > MOST_CHARACTERS:
-        raise JobError(f"{kind} file {name} is too long: at most {MOST_CHARACTERS} characters")
+    if len(text) > MOST_YAML_CHARACTERS:
+        raise JobError(f"{kind} file {name} is too long: at most {MOST_YAML_CHARACTERS} characters")
     return text
 
 
@@ -203,15 +200,10 @@ def _parse(path: str, text: str) -> Any:
     if not text.strip():
         raise JobError(f"--set {path}= gives no value; say {path}=null for a field without one")
     try:
-        return yaml.load(text, _Yaml)
-    except NOT_YAML as error:
-        problem = getattr(error, "problem", None) or _reason(error)
+        return parse_yaml(text, _Yaml)
+    except ValueError as error:
+        problem = getattr(error.__cause__, "problem", None) or error
         raise JobError(f"--set {path}: {_shown(text)} is not a YAML value: {problem}") from error
-
-
-def _reason(error: Exception) -> str:
-    nested = isinstance(error, RecursionError)
-    return "it is nested too deeply" if nested else " ".join(str(error).split())
 
 
 def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:

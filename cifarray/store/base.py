@@ -1,7 +1,6 @@
 """What every store can do, whether a local directory or a bucket holds it."""
 
 import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from cifarray.errors import (
     StoreDamagedError,
     StoreError,
 )
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.profile import StoreSpec
 from cifarray.store.keys import to_json
 
@@ -219,7 +219,7 @@ class Store(ABC):
     def read_json(self, key: str) -> Any:
         """The object as JSON. Raises: KeyMissingError, StoreError if it is not JSON."""
         try:
-            return json.loads(self.read(key))
+            return parse_json(self.read(key))
         except ValueError as error:
             raise StoreDamagedError(f"{key} in {self.uri} is not JSON: {error}") from error
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cifarray.spec.bounds import parse_json
 from cifarray.submit.processes import Process
 from cifarray.user_folders import state_folder
 
@@ -57,7 +58,7 @@ def append_private(path: Path, text: str) -> None:
 def read_node() -> Node | None:
     """The node that was recorded last; None where there is none or the record is damaged."""
     try:
-        return Node(**json.loads((state_folder() / NODE_FILE).read_text("utf-8")))
+        return Node(**parse_json((state_folder() / NODE_FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

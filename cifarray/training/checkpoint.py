@@ -14,25 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from cifarray.data.augment import Normalize
-from cifarray.errors import CheckpointError
-from cifarray.models.registry import build_model
+from cifarray.errors import CheckpointError, CifarrayError
+from cifarray.models.registry import build_model, is_own
+from cifarray.models.torch_files import read_torch_file
+from cifarray.models.weights import misfit_in_words
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.job import Job
+from cifarray.training.checkpoint_state import check_state
 from cifarray.training.preprocessing import restore_normalize
 
 SCHEMA_VERSION = 1
 STATE_FILE, PROOF_FILE = "state.pt", "checkpoint.json"
-STATE_KEYS = frozenset(
-    {
-        *("model", "raw_model", "averaged", "optimizer", "epoch", "step", "rng", "history"),
-        *("job", "dataset", "validation_sha256", "classes", "coarse_classes", "fine_to_coarse"),
-        *("input_shape", "preprocess", "parameters", "world_size", "threads"),
-    }
-)
-"""What a state holds; `Session.state` gathers it."""
+MOST_FILES = 100
+"""That a checkpoint.json lists; cifarray writes one."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,10 @@ def write_checkpoint(folder: Path, state: dict[str, Any], record: dict[str, Any]
 def check_folder(folder: Path) -> dict[str, Any]:
     """The content of checkpoint.json, if every file is as it says. Raises: CheckpointError."""
     try:
-        proof: dict[str, Any] = json.loads((folder / PROOF_FILE).read_text(encoding="utf-8"))
+        proof: dict[str, Any] = parse_json((folder / PROOF_FILE).read_bytes())
         files = proof["files"]
+        if len(files) > MOST_FILES:
+            raise ValueError(f"it lists more than {MOST_FILES} files")
         wrong = [name for name in files if files[name] != _fingerprint(folder / Path(name).name)]
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
@@ -95,30 +94,20 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def read_state(folder: Path) -> dict[str, Any]:
     """The checked state of a checkpoint folder; tensors on the CPU. Raises: CheckpointError."""
     check_folder(folder)
+    path = folder / STATE_FILE
     try:
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own words advise to let the file run code
+        state = read_torch_file(path)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{folder / STATE_FILE} is not a state of cifarray: it is damaged, or holds more than "
-            "numbers and texts; use another checkpoint"
+            f"{path} is not a state of cifarray: {reason}; use another checkpoint"
         ) from error
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder / STATE_FILE} is not of schema version {SCHEMA_VERSION}; "
+            f"{path} is not of schema version {SCHEMA_VERSION}; "
             "it was written by another version of cifarray"
         )
-    if missing := sorted(STATE_KEYS - state.keys()):
-        raise CheckpointError(
-            f"{folder / STATE_FILE} lacks {', '.join(missing)}; use another checkpoint"
-        )
-    try:
-        Job.model_validate(state["job"])
-    except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"]))
-        raise CheckpointError(
-            f"{folder / STATE_FILE} holds a job whose {field} this version of cifarray does not "
-            f"read: {error.errors()[0]['msg']}"
-        ) from error
+    check_state(state, str(path))
     return state
 
 
@@ -132,13 +121,9 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
     state = read_state(folder)
     job = Job.model_validate(state["job"])
     classes, shape = tuple(state["classes"]), tuple(state["input_shape"])
+    _refuse_misfit(folder, job, len(classes), shape, state["model"], code)
     model = build_network(job, len(classes), shape, code)
-    try:
-        model.load_state_dict(state["model"])
-    except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        name = job.model.name
-        raise CheckpointError(f"{folder} does not fit network {name}: {reason}") from error
+    load_weights(model, state["model"], f"{folder} does not fit network {job.model.name}")
     preprocess = restore_normalize(job, state["preprocess"], shape)
     return Checkpoint(
         model=model.eval(),
@@ -155,6 +140,42 @@ def load_checkpoint(folder: Path, code: Path | None = None) -> Checkpoint:
         metrics=state["history"][-1] if state["history"] else {},
         dataset=state["dataset"],
     )
+
+
+def _refuse_misfit(
+    folder: Path,
+    job: Job,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    weights: dict[str, Tensor],
+    code: Path | None,
+) -> None:
+    """Hold the weights against the network's shapes before any memory is taken for it."""
+    name = job.model.name
+    try:
+        with torch.device("meta"):
+            network = build_network(job, num_classes, shape, code)
+    except Exception as error:  # torch's, for sizes that no tensor has
+        if is_own(name):
+            return  # it may need what the meta device lacks
+        if isinstance(error, CifarrayError):
+            raise
+        size = "x".join(map(str, shape))
+        raise CheckpointError(
+            f"{folder}: network {name} cannot be built for images of {size}; use another checkpoint"
+        ) from error
+    if misfit := misfit_in_words(network, weights):
+        raise CheckpointError(f"{folder} does not fit network {name}: {misfit}")
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], misfit: str) -> None:
+    """Put all weights into the network. Raises: CheckpointError, which begins with `misfit`."""
+    if reason := misfit_in_words(model, weights):
+        raise CheckpointError(f"{misfit}: {reason}")
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{misfit}: {' '.join(str(error).split())[:300]}") from error
 
 
 def build_network(

@@ -19,6 +19,8 @@ from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, w
 
 CHECKPOINTS = "checkpoints"
 """Folder of an attempt's or a trial's checkpoints."""
+NO_PROOF = (KeyError, TypeError, ValueError, OverflowError)
+"""What reading figures from a record raises that holds none; int() of infinity overflows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
             try:
                 proof = store.read_json(entry.key)
                 found.append(StoredCheckpoint(folder, int(proof["epoch"]), dict(proof["metrics"])))
-            except (KeyMissingError, StoreDamagedError, KeyError, TypeError, ValueError):
+            except (KeyMissingError, StoreDamagedError, *NO_PROOF):
                 continue
     return sorted(found, key=lambda checkpoint: (-checkpoint.epoch, checkpoint.key))
 

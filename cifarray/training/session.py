@@ -22,7 +22,13 @@ from cifarray.models.weights import begin_with
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
-from cifarray.training.checkpoint import build_network, restore_rng, rng_state, seed_rng
+from cifarray.training.checkpoint import (
+    build_network,
+    load_weights,
+    restore_rng,
+    rng_state,
+    seed_rng,
+)
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.feature_rows import FeatureRows
 from cifarray.training.histograms import Probe
@@ -31,7 +37,7 @@ from cifarray.training.loop import Record, fit, total_steps, unwrap
 from cifarray.training.optimizers import build_optimizer
 from cifarray.training.preprocessing import fit_normalize, preprocess_state, restore_normalize
 from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
-from cifarray.training.resuming import check_resumable
+from cifarray.training.resuming import check_optimizer, check_resumable
 from cifarray.training.row_source import RowSource
 from cifarray.training.schedules import build_schedule
 
@@ -208,10 +214,12 @@ class Session:
         check_resumable(state, self.job, rows.manifest, rows.selection, self.classes)
         self._normalize = self._restored(state["preprocess"])
         average = self._average
-        unwrap(self._model).load_state_dict(state["raw_model"] or state["model"])
+        misfit = f"the checkpoint does not fit network {self.job.model.name}"
+        load_weights(unwrap(self._model), state["raw_model"] or state["model"], misfit)
         if average is not None:
-            average.module.load_state_dict(state["model"])
-            average.n_averaged.fill_(state["averaged"])
+            load_weights(average.module, state["model"], misfit)
+            average.n_averaged.fill_(state["averaged"] or 0)
+        check_optimizer(state["optimizer"], self._optimizer)
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = list(state["history"])
         if len(state["rng"]) == self._world_size:
@@ -224,7 +232,8 @@ class Session:
 
         `preprocess` is that of the weights' checkpoint, and the session's own from then on.
         """
-        self._network.load_state_dict(weights)
+        misfit = f"the checkpoint does not fit network {self.job.model.name}"
+        load_weights(self._network, weights, misfit)
         if preprocess is not None:
             self._normalize = self._restored(preprocess)
         results = {}

@@ -91,7 +91,7 @@ def test_of_several_frames_the_first_is_taken(tmp_path: Path):
     frames = [Image.fromarray(pixels()).convert("P"), Image.new("P", (8, 8), 3)]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     found = read_image(path, RGB)
-    assert found.changes == ("first of 2 frames", "palette to RGB")
+    assert found.changes == ("first of several frames", "palette to RGB")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -132,11 +132,11 @@ def test_a_format_that_runs_other_programs_is_refused(tmp_path: Path):
 def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path: Path):
     path = tmp_path / "a.pgm"
     path.write_bytes(b"P5 60000 60000 255\n" + b"0" * 100)
-    with pytest.raises(InputError, match="too many pixels"):
+    with pytest.raises(InputError, match="3600000000 pixels; at most"):
         read_image(str(path), RGB)
 
 
-def test_a_tiff_whose_second_frame_is_damaged_is_one_sentence(tmp_path: Path):
+def test_a_tiff_whose_second_frame_is_damaged_gives_its_first(tmp_path: Path):
     path = tmp_path / "a.tiff"
     image = Image.fromarray(pixels())
     image.save(path, save_all=True, append_images=[image])
@@ -146,5 +146,6 @@ def test_a_tiff_whose_second_frame_is_damaged_is_one_sentence(tmp_path: Path):
     second = int.from_bytes(content[end : end + 4], "little") + 2
     content[second : second + 2] = b"\xff\x7f"  # no tag says how wide it is
     path.write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as an image"):
-        read_image(str(path), RGB)
+    found = read_image(str(path), RGB)
+    assert np.array_equal(found.pixels_HWC, np.asarray(image))
+    assert found.changes == ("first of several frames",)

@@ -247,3 +247,44 @@ def test_the_documented_example_is_found_and_takes_its_swept_fields():
 def test_a_code_folder_that_cannot_be_looked_at_says_why():
     with pytest.raises(JobError, match=r"code folder a+ cannot be read: a+: File name too long"):
         pack_code(Path("a" * 300))
+
+
+DEEP = {
+    "brackets": "net = " + "(" * 5000 + ")" * 5000,
+    "signs": "net = " + "-" * 100_000 + "1",
+    "sum": "net = " + "1+" * 100_000 + "1",
+    "calls": "net = " + "f(" * 150 + ")" * 150,
+    "attributes": "net = a" + ".b" * 100_000,
+    "nulls": "net = 1\0",
+    "large": "net = 1\n" + "# a line\n" * 200_000,
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_a_file_that_exhausts_pythons_parser_is_one_sentence(kind: str, tmp_path: Path):
+    (tmp_path / "deep_net.py").write_text(DEEP[kind])
+    try:
+        check_factory("deep_net:net", tmp_path)
+    except JobError as error:
+        assert "deep_net.py is" in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert kind == "calls"  # which Python takes
+
+
+@pytest.mark.parametrize("spoil", ["cut", "packed", "two"])
+def test_a_zip_that_cannot_be_unpacked_is_one_sentence(spoil: str, tmp_path: Path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", "x" * 100)
+        archive.writestr("a/b" if spoil == "two" else "b.py", "x" * 100)
+    content = bytearray(buffer.getvalue())
+    if spoil == "cut":
+        content[10:60] = bytes(50)
+    if spoil == "packed":  # by a method that nobody knows
+        for place in (8, content.index(b"PK\1\2") + 10):
+            content[place] = 99
+    packed = bytes(content)
+    with pytest.raises(JobError, match="the run's code cannot be unpacked") as caught:
+        unpack_code(packed, code_sha256(packed), tmp_path / "out")
+    assert "\n" not in str(caught.value)

@@ -139,6 +139,10 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
         ({"whitening": {"mean": torch.zeros(64)}}, "another size"),
         ({"whitening": {"mean": torch.zeros(64), "matrix": torch.zeros(3, 3)}}, "another size"),
         ({"whitening": {"mean": 1, "matrix": 2}}, "shape"),
+        (
+            {"whitening": {"mean": torch.zeros(64).long(), "matrix": torch.zeros(64, 64)}},
+            "whole numbers",
+        ),
     ],
 )
 def test_a_checkpoint_whose_whitening_is_none_is_refused(
