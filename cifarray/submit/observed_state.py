@@ -31,14 +31,14 @@ class ObservedState:
 
 def observe(run: Run, status: Status, named: Profile | None = None) -> ObservedState:
     """The run's state. A profile that the command names says how its cluster is reached."""
-    return _observe(run, status, Witness(named))
+    return _observe(run, status, Witness(named, before_acts=False))
 
 
 def observe_all(
     summaries: Iterable[RunSummary], named: Profile | None = None
 ) -> list[ObservedState]:
     """The states of many runs: each cluster is asked once, and for no reason of waiting."""
-    witness = Witness(named, many=True)
+    witness = Witness(named, many=True, before_acts=False)
     return [_observe(summary.run, summary.status, witness) for summary in summaries]
 
 
