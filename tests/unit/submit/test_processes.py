@@ -142,5 +142,7 @@ def test_a_recorded_process_is_judged_only_where_it_can_be_seen() -> None:
         {"boot_id": "another"}, {"pid_namespace": "pid:[1]"}, {"pid": None}, {"pid": -1},
         {"pid": 1 << 70}, {"started": "soon"},
     ]  # fmt: skip
+    hidden = {name: own[name] for name in ("host", "pid", "started")}  # as by a sandbox
+    assert processes.recorded_is_alive(hidden) is None
     for other in (*({**recorded, **each} for each in elsewhere), {}):
         assert processes.recorded_is_alive(other) is None
