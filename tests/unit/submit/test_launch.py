@@ -86,3 +86,11 @@ def test_a_run_that_was_not_opened_for_a_job_stays_as_it_is_when_none_can_be_beg
     attempt.close("failed", "its own word")
     give_up([run], KeyboardInterrupt())
     assert (run.status().state, run.status().error) == ("failed", "its own word")
+
+
+def test_a_run_that_somebody_else_submitted_at_the_same_moment_stays_queued(run: Run) -> None:
+    queued = b'{"submission_id": "a-1", "status": "PENDING"}'
+    with answering(lambda request: (200, {}, queued)) as address:
+        run.set_cluster(Cluster("mine", "127.0.0.1:1", address, own=False).record("a-1"))
+        give_up([run], ClusterError("the cluster has a job a-1 already"))
+    assert run.status().state == "pending"
