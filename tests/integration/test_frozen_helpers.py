@@ -19,19 +19,20 @@ from tests.integration.conftest import SLOW_EPOCHS
 
 FROZEN_S = 15.0
 HELPERS = {
-    "dashboard": r"dashboard/dashboard\.py|ray-dashboard|ray::Dashboard",
-    "dashboard agent": r"dashboard/agent\.py|ray::DashboardAgent",
-    "GCS server": r"gcs_server",
-    "raylet": r"raylet/raylet ",
+    "dashboard": r"\S+ \S*dashboard/dashboard\.py |ray-dashboard-",
+    "dashboard agent": r"\S+ (-u )?\S*dashboard/agent\.py |ray::DashboardAgent",
+    "GCS server": r"\S*gcs/gcs_server ",
+    "raylet": r"\S*raylet/raylet ",
     "job supervisor": r"ray::_?JobSupervisor",
 }
+"""How the command line of each begins: the raylet's names the agent's too."""
 
 
 def pids_of(node: Node, helper: str) -> list[int]:
     """The processes of a node that are this helper."""
     members = processes.family(node.leader, node.temp_dir)
     lines = {member.pid: processes.command_line(member.pid) for member in members}
-    return [pid for pid, line in lines.items() if re.search(HELPERS[helper], line)]
+    return [pid for pid, line in lines.items() if re.match(HELPERS[helper], line)]
 
 
 @contextmanager
