@@ -159,7 +159,7 @@ def down(
     own_options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
     _refuse_for_local(profile, own_options)
     found = find_own(profile.name)
-    jobs = found.jobs(patience_s=10.0) if found else None
+    jobs = found.jobs(patience_s=5.0) if found else None
     try:
         live = [job.id for job in jobs.live_jobs()] if jobs else []
         others = [f"program {name}" for name in jobs.live_drivers()] if jobs else []

@@ -147,7 +147,7 @@ def prune(
     age, named = None if older_than is None else _age(older_than), named_cluster(cluster)
 
     def examine_runs(found: "Iterable[Run]") -> "list[Examined]":
-        return examine(found, Witness(named).evidence, output.say)
+        return examine(found, Witness(named, many=True).evidence, output.say)
 
     plan = plan_prune(open_store(store, endpoint, cluster), age, keep_best, examine_runs)
     if not json:

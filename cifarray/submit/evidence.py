@@ -94,12 +94,17 @@ def end_of(job: RayJob) -> str:
 
 @dataclass
 class Witness:
-    """Asks for evidence on runs; `many` asks each cluster once, for all of its jobs."""
+    """Asks for evidence on runs; `many` asks each cluster once, for all of its jobs.
+
+    A Ray cluster of the user's is asked only `before_acts`: whoever merely looks sends no token to
+    an address that a record names.
+    """
 
     named: Profile | None = None
     """The profile that the command names says how the runs' Kubernetes cluster is reached."""
     patience_s: float = PATIENCE_S
     many: bool = False
+    before_acts: bool = True
     _asked: dict[str, "Answer"] = field(default_factory=dict)
 
     def evidence(self, run: Run, status: Status) -> Evidence:
@@ -114,7 +119,9 @@ class Witness:
         """What the run's cluster says of its job."""
         record = status.cluster or {}
         job_id = record.get("job_id")
-        if not job_id or (record.get("own") and not is_from_here(record)):
+        ours = record.get("kind") == "kubernetes" or (record.get("own") and is_from_here(record))
+        theirs = not record.get("own") and self.before_acts
+        if not job_id or not (ours or theirs):
             return Answer()
         known = self._jobs_of(run, record) if self.many else self._one(run, record, str(job_id))
         if known.jobs is None:

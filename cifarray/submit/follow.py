@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
 from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch
-from cifarray.submit.evidence import AnyCluster, evidence_here, job_evidence
+from cifarray.submit.evidence import AnyCluster, end_of, evidence_here, job_evidence
 from cifarray.submit.news import rough_time
 
 POLL_S = 1.0
@@ -83,8 +83,12 @@ class Follower:
                 self._sleep(self._closing_s)
                 status, _ = self._read_status(show)
                 self._refuse_other_job(status)
+                if status.state in ENDED:
+                    show(status, "")
+                    return Outcome(status)
+                cause = self._how_its_job_ended() or cause
                 show(status, cause)
-                return Outcome(status, "" if status.state in ENDED else cause)
+                return Outcome(status, cause)
             show(status, self._remark(status, unmoved_s))
             self._sleep(poll_s)
 
@@ -132,6 +136,14 @@ class Follower:
             self._refuse_other_job(status)
             self._evidence = self._ask(status)
         return cause_of_death(status, self._evidence, unmoved_s if unmoved_s > GIVE_UP_S else None)
+
+    def _how_its_job_ended(self) -> str:
+        """Its cluster may know more than that a process has gone."""
+        try:
+            job = self._jobs.find(self.job_id) if self._jobs and self.job_id else None
+        except ClusterError:
+            return ""
+        return end_of(job) if job is not None and job.ended else ""
 
     def _refuse_other_job(self, status: Status) -> None:
         recorded = (status.cluster or {}).get("job_id")

@@ -14,6 +14,7 @@ from cifarray.runs import Run
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.environment import job_environment
+from cifarray.submit.evidence import Witness
 from cifarray.submit.jobs_api import RayJobs
 from cifarray.submit.kubernetes.cluster import KubernetesCluster
 from cifarray.submit.kubernetes.launching import (
@@ -104,12 +105,16 @@ def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
 def give_up(runs: Iterable[Run], error: BaseException) -> None:
     """Close runs that no job will carry out, because of this error.
 
-    What is not pending was never opened for a job: it stays as it is.
+    What is not pending was never opened for a job: it stays as it is, and so does one that somebody
+    else has submitted at this moment.
     """
     for run in runs:
-        if run.status().state != "pending":
+        status = run.status()
+        if status.state != "pending":
             continue
         if isinstance(error, Exception):
+            if Witness().evidence(run, status).alive:
+                continue
             run.mark_failed(f"it could not be submitted: {error}")
         else:
             run.mark_stopped("it was interrupted while it was being submitted")

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cifarray.errors import ClusterError
-from cifarray.runs import ENDED, Evidence, Run, RunSummary, Status, cause_of_death, heartbeat_age_s
+from cifarray.runs import ENDED, Run, RunSummary, Status, cause_of_death, heartbeat_age_s
+from cifarray.runs.liveness import NO_EVIDENCE
 from cifarray.spec.profile import Profile
 from cifarray.submit.evidence import PATIENCE_S, Answer, Witness, evidence_here
 from cifarray.submit.kubernetes.cluster import KubernetesCluster
@@ -30,14 +31,14 @@ class ObservedState:
 
 def observe(run: Run, status: Status, named: Profile | None = None) -> ObservedState:
     """The run's state. A profile that the command names says how its cluster is reached."""
-    return _observe(run, status, Witness(named))
+    return _observe(run, status, Witness(named, before_acts=False))
 
 
 def observe_all(
     summaries: Iterable[RunSummary], named: Profile | None = None
 ) -> list[ObservedState]:
     """The states of many runs: each cluster is asked once, and for no reason of waiting."""
-    witness = Witness(named, many=True)
+    witness = Witness(named, many=True, before_acts=False)
     return [_observe(summary.run, summary.status, witness) for summary in summaries]
 
 
@@ -46,7 +47,8 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         return ObservedState(status.state)
     here = evidence_here(run, status)
     if cause := cause_of_death(status, here):
-        return _lost(run, cause, "")
+        told = NO_EVIDENCE if witness.many else witness.ask(status).evidence  # it may know more
+        return _lost(run, told.dead or cause, "")
     age_s = heartbeat_age_s(status)
     silent_s = age_s if age_s is not None and age_s > SILENT_S else None
     waited_for = waits_for(status)
@@ -62,7 +64,7 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
     if waited_for and silent_s is None:
         cause = _pods_lack(status, answer)
         return ObservedState("running", cause or f"it waits for {waited_for}")
-    evidence = answer.evidence if answer.evidence != Evidence() else here
+    evidence = answer.evidence if answer.evidence != NO_EVIDENCE else here
     because = "" if witness.many else _cause(answer)
     if cause := cause_of_death(status, evidence):
         return _lost(run, cause, because)

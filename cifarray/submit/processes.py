@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,17 @@ def is_alive(process: Process) -> bool:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other one of this machine, and its machine from others."""
-    own = find_process(os.getpid())
-    return {
-        "host": socket.gethostname(),
-        "boot_id": boot_id(),
-        "pid_namespace": os.readlink(PROC / "self/ns/pid"),
-        "pid": os.getpid(),
-        "started": own.started if own else 0,
-    }
+    """What tells this process from every other one of this machine, and its machine from others.
+
+    A sandbox may hide part of it, which is left out then: nobody can judge by the rest.
+    """
+    described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    with suppress(OSError):
+        described["boot_id"] = boot_id()
+        described["pid_namespace"] = os.readlink(PROC / "self/ns/pid")
+    if own := find_process(os.getpid()):
+        described["started"] = own.started
+    return described
 
 
 def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
@@ -66,7 +69,9 @@ def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
     """
     here = this_process()
     pid, started = recorded.get("pid"), recorded.get("started")
-    seen = all(recorded.get(name) == here[name] for name in ("boot_id", "pid_namespace"))
+    seen = all(
+        name in here and recorded.get(name) == here[name] for name in ("boot_id", "pid_namespace")
+    )
     if not seen or not isinstance(pid, int) or not isinstance(started, int) or pid < 1:
         return None
     try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from cifarray.errors import StoreAwayError
 from cifarray.store import Store
 from cifarray.store.swap import ClaimedError, delete, swap
 from tests.conftest import REPOSITORY
+from tests.preloaded import WITHOUT_LOCKS, preloaded
 
 STOPPED = """
 import os, signal, sys
@@ -38,12 +38,6 @@ while not store.exists("enough"):
     value = {"count": value["count"] + 1, "by": sys.argv[2], "nonce": done}
     done += store.replace("counter", json.dumps(value).encode(), tag) is not None
 print(done)
-"""
-WITHOUT = """
-#include <errno.h>
-int flock(int file, int operation) { errno = ENOLCK; return -1; }
-int link(const char *from, const char *to) { errno = EPERM; return -1; }
-int linkat(int a, const char *from, int b, const char *to, int flags) { errno = EPERM; return -1; }
 """
 CONDITIONAL = """
 import sys
@@ -197,11 +191,6 @@ def test_a_writer_that_was_killed_leaves_its_claim_to_the_next(tmp_path: Path) -
 
 
 def test_a_file_system_without_flock_and_hard_links_holds_a_store(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler here")
-    source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
-    source.write_text(WITHOUT)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source], check=True)
-    with python(CONDITIONAL, str(tmp_path / "store"), LD_PRELOAD=str(shim)) as writer:
+    shim = preloaded(WITHOUT_LOCKS, tmp_path)
+    with python(CONDITIONAL, str(tmp_path / "store"), **shim) as writer:
         assert answer_of(writer) == ""

@@ -1,5 +1,6 @@
 """Which cluster a profile or a run's record names, and with which token it is asked."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from cifarray.submit.cluster import (
     recorded_cluster,
     standard_token,
 )
+from cifarray.submit.node_state import Node, record_node
+from cifarray.submit.processes import boot_id, find_process
 from tests.unit.runs.conftest import run_spec
 
 GIVEN = Profile(
@@ -73,6 +76,22 @@ def test_a_record_of_our_node_that_has_ended_gives_none(run: Run) -> None:
     assert recorded_cluster(run, own.record("a-1")) is None
     assert own.is_gone()
     assert find_own("local") is None
+
+
+def test_our_node_is_not_gone_while_its_processes_live_though_it_does_not_answer() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as leader:
+        found = find_process(leader.pid)
+        assert found is not None
+        address, dashboard = "127.0.0.1:20001", "http://127.0.0.1:9"
+        node = Node(address, dashboard, leader.pid, found.started, boot_id(), "/tmp/none")
+        record_node(node)
+        own = find_own("local")
+        assert own is not None and own.dashboard == dashboard
+        assert not own.is_gone() and recorded_cluster(own.record("a-1")) is not None
+        other = Cluster("local", address, "http://127.0.0.1:10", own=True)
+        assert other.is_gone(), "another node took its place"
+        leader.kill()
+    assert own.is_gone() and find_own("local") is None
 
 
 @pytest.mark.parametrize("record", [None, {}, {"dashboard": 3}, {"job_id": "a-1"}])

@@ -36,7 +36,7 @@ def test_the_driver_replaces_the_shell_that_starts_it() -> None:
 def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_know(
     run: Run,
 ) -> None:
-    run.mark_failed("the first attempt failed")
+    run.start_attempt("the first").close("failed", "the first attempt failed")
     run.store.write(run.key("attempts", "1", "metrics.jsonl"), b"")
     known = {"/api/jobs/a-2", "/api/jobs/a-2.2"}
     submitted: list[str] = []
@@ -54,6 +54,7 @@ def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_kn
     assert submitted == ["pending"], "the run waits for its attempt before the job is submitted"
     status = run.status()
     assert status.error is None and status.ended_at is None
+    assert status.heartbeat_at is None, "of the next attempt nothing has been heard yet"
     assert (status.cluster or {})["job_id"] == "a-2.3"
 
 
@@ -73,3 +74,23 @@ def test_runs_that_no_job_will_carry_out_are_closed(tmp_path: Path) -> None:
     assert failed.status().state == "failed"
     assert "the node did not start" in (failed.status().error or "")
     assert stopped.status().state == "stopped"
+
+
+def test_a_run_that_was_not_opened_for_a_job_stays_as_it_is_when_none_can_be_begun(
+    run: Run,
+) -> None:
+    attempt = run.start_attempt("a driver")
+    give_up([run], ClusterError("the node did not start"))
+    assert run.status().state == "running"
+    attempt.heartbeat()
+    attempt.close("failed", "its own word")
+    give_up([run], KeyboardInterrupt())
+    assert (run.status().state, run.status().error) == ("failed", "its own word")
+
+
+def test_a_run_that_somebody_else_submitted_at_the_same_moment_stays_queued(run: Run) -> None:
+    queued = b'{"submission_id": "a-1", "status": "PENDING"}'
+    with answering(lambda request: (200, {}, queued)) as address:
+        run.set_cluster(Cluster("mine", "127.0.0.1:1", address, own=False).record("a-1"))
+        give_up([run], ClusterError("the cluster has a job a-1 already"))
+    assert run.status().state == "pending"

@@ -124,3 +124,25 @@ def test_a_name_with_brackets_and_spaces_does_not_confuse() -> None:
 
 def test_the_boot_id_is_stable() -> None:
     assert processes.boot_id() == processes.boot_id() != ""
+
+
+def test_a_recorded_process_is_judged_only_where_it_can_be_seen() -> None:
+    own = processes.this_process()
+    assert processes.recorded_is_alive(own) is True
+    assert processes.recorded_is_alive(own | {"started": own["started"] - 1}) is False
+    with subprocess.Popen(["sleep", "60"]) as child:
+        found = processes.find_process(child.pid)
+        assert found is not None
+        recorded = own | {"pid": child.pid, "started": found.started}
+        os.kill(child.pid, signal.SIGSTOP)
+        assert processes.recorded_is_alive(recorded) is True, "stopped, not gone"
+        child.kill()
+    assert processes.recorded_is_alive(recorded) is False
+    elsewhere: list[dict[str, object]] = [
+        {"boot_id": "another"}, {"pid_namespace": "pid:[1]"}, {"pid": None}, {"pid": -1},
+        {"pid": 1 << 70}, {"started": "soon"},
+    ]  # fmt: skip
+    hidden = {name: own[name] for name in ("host", "pid", "started")}  # as by a sandbox
+    assert processes.recorded_is_alive(hidden) is None
+    for other in (*({**recorded, **each} for each in elsewhere), {}):
+        assert processes.recorded_is_alive(other) is None
