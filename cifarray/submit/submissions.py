@@ -56,9 +56,13 @@ def _append(entry: dict[str, str]) -> None:
 
 
 def _entries() -> list[dict[str, str]]:
-    """All notes; none where nothing was noted or the list is damaged."""
+    """All notes; a line that was cut while it was written counts for nothing."""
     try:
-        text = (state_folder() / SUBMITTED_FILE).read_text()
-        return [json.loads(line) for line in text.splitlines()]
-    except (ClusterError, OSError, ValueError):
+        text = (state_folder() / SUBMITTED_FILE).read_text("utf-8", "replace")
+    except (ClusterError, OSError):
         return []
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [entry for entry in found if isinstance(entry, dict)]

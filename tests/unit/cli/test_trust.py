@@ -41,6 +41,7 @@ COMMANDS = (
     ("report", RUN_ID),
     ("delete", RUN_ID, "--yes"),
     ("cluster", "status"),
+    ("doctor",),
 )
 
 
