@@ -89,6 +89,19 @@ def translated(to: "Connection", key: str = "") -> Iterator[None]:
         raise _kind_of_client(error)(_of_client(to, key, error)) from error
 
 
+def is_about_the_request(error: ClientError) -> bool:
+    """Whether the server has no use for such a request, whoever makes it."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status in (400, 405, 411, 501) and error_code(error) not in (
+        EXPIRED | UNKNOWN_KEY | WRONG_SECRET | ELSEWHERE | BUSY
+    )
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Whether the server would do this for other credentials."""
+    return isinstance(error, ClientError) and error_code(error) in REFUSED
+
+
 def no_answer(to: "Connection", reason: str = "it does not answer") -> str:
     """The sentence for an endpoint that is down."""
     return (
