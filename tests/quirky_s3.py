@@ -231,6 +231,9 @@ QUIRKS: dict[str, Callable[[], Quirk]] = {
         *(403, "AccessDenied"),
     ),
     "checksums refused": lambda: _refusing(lambda one: one.has(*CHECKSUMS), 400, "InvalidArgument"),
+    "checksums break signatures": lambda: _refusing(
+        lambda one: one.has(*CHECKSUMS), 403, "SignatureDoesNotMatch"
+    ),
     "checksums required": lambda: _refusing(
         lambda one: one.method == "PUT" and not one.query and not one.has(*CHECKSUMS, "x-amz-copy"),
         *(400, "InvalidRequest"),

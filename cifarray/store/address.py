@@ -50,8 +50,8 @@ def _meant(scheme: str, rest: str) -> str:
         return f"give s3://{shown}"
     if scheme in GOOGLE_SCHEMES:
         return (
-            f"give s3://{shown} with --endpoint https://storage.googleapis.com, and HMAC keys of "
-            "Google Cloud Storage"
+            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it has learnt "
+            "conditional writes by now (docs/stores.md)"
         )
     if scheme == "file":
         return f"give the directory itself, as /{shown}"

@@ -90,10 +90,14 @@ def translated(to: "Connection", key: str = "") -> Iterator[None]:
 
 
 def is_about_the_request(error: ClientError) -> bool:
-    """Whether the server has no use for such a request, whoever makes it."""
+    """Whether the server refuses this form of a request, with keys that it took for another.
+
+    To checksums Google Cloud Storage answers SignatureDoesNotMatch.
+    """
+    code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status in (400, 405, 411, 501) and error_code(error) not in (
-        EXPIRED | UNKNOWN_KEY | WRONG_SECRET | ELSEWHERE | BUSY
+    return code in WRONG_SECRET or (
+        status in (400, 405, 411, 501) and code not in EXPIRED | UNKNOWN_KEY | ELSEWHERE | BUSY
     )
 
 
