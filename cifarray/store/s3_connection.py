@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from cifarray.errors import StoreAwayError, StoreError, StoreRefusedError
 from cifarray.store.address import bucket_and_prefix, checked_endpoint, endpoint_of_environment
 from cifarray.store.keys import joined
-from cifarray.store.s3_errors import BUSY, no_answer, translated
+from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
 
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
@@ -88,8 +88,9 @@ class Connection:
                 raise
             try:
                 self.region = self._list_one(VIRTUAL)
-            except StoreError:
-                raise error from error.__cause__
+            except StoreError as of_host_name:
+                told = of_host_name if _is_the_style(error, of_host_name) else error
+                raise told from told.__cause__
             self.style = VIRTUAL
 
     def takes(self, style: str, deadline_s: float) -> bool:
@@ -193,6 +194,12 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_the_style(error: StoreError, of_host_name: StoreError) -> bool:
+    """Whether the bucket's place was refused, so that the answer to the other place counts."""
+    causes = error.__cause__, of_host_name.__cause__
+    return all(isinstance(each, ClientError) for each in causes) and is_of_its_own(causes[0])
 
 
 def _may_be_the_style(error: StoreError) -> bool:

@@ -101,6 +101,13 @@ def is_about_the_request(error: ClientError) -> bool:
     )
 
 
+def is_of_its_own(error: object) -> bool:
+    """Whether the server has a code for it that other servers do not use for a bucket or a key."""
+    return isinstance(error, ClientError) and error_code(error) not in (
+        MISSING | UNKNOWN_KEY | WRONG_SECRET | REFUSED | EXPIRED | ELSEWHERE | {"NoSuchBucket"}
+    )
+
+
 def is_denied(error: BaseException | None) -> bool:
     """Whether the server would do this for other credentials."""
     return isinstance(error, ClientError) and error_code(error) in REFUSED

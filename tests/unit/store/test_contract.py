@@ -15,6 +15,7 @@ from cifarray.store import Store
 from cifarray.store.contract import CONTRACT_FILE, TRAITS
 from cifarray.store.probe import TEXT, probe
 from cifarray.store.s3_connection import Connection
+from tests.loopback import black_hole
 from tests.quirky_s3 import QUIRKS, Exchange, QuirkyServer, quirky_s3
 from tests.s3 import S3Server
 
@@ -56,7 +57,7 @@ UNSAFE = {
     "ranges ignored": r"other bytes than were written \(a range of an object",
     "bytes reversed": "it gives back other bytes than were written",
 }
-LARGE_BYTES = 20 << 20
+LARGE_BYTES = 17 << 20
 
 
 @contextmanager
@@ -434,12 +435,20 @@ def test_a_server_that_takes_the_bucket_in_the_host_name_alone_is_used_as_any_ot
         assert len(refused) == 2  # the first listing, and the probe of the other style
 
 
-def test_the_path_is_named_where_neither_style_works(moto: S3Server) -> None:
-    with quirky_s3(moto.endpoint) as server, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("HTTP_PROXY", server.address)
-        with pytest.raises(StoreError, match=r"no bucket 'no-such-bucket' at http://s3"):
+def test_the_answer_that_counts_is_told_where_neither_style_works(
+    moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = moto.endpoint.rpartition(":")[2]
+    with pytest.raises(StoreRefusedError, match="no bucket 'no-such-bucket' at"):
+        Store.open("s3://no-such-bucket", f"http://localhost:{port}").check()
+    with quirky_s3(moto.endpoint, "virtual host only") as server:
+        monkeypatch.setenv("HTTP_PROXY", server.address)
+        with pytest.raises(StoreRefusedError, match=r"no bucket 'no-such-bucket' at http://s3"):
             Store.open("s3://no-such-bucket", "http://s3.example").check()
-        assert len({one.asked["host"] for one in server.seen}) == 2
+    with black_hole() as address:
+        monkeypatch.setenv("HTTP_PROXY", address)
+        with pytest.raises(StoreAwayError, match="does not answer"):
+            Store.open("s3://no-such-bucket", "http://s3.example").check()
 
 
 def test_objects_go_by_one_request_where_parts_are_refused(moto: S3Server, tmp_path: Path) -> None:
