@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRefusedError
+from cifarray.errors import StoreAwayError, StoreFullError, StoreRefusedError
 from cifarray.store import Store
 from cifarray.store.contract import CONTRACT_FILE, TRAITS
 from cifarray.store.probe import TEXT, probe
