@@ -195,7 +195,10 @@ def of_record(record: Any, uri: str, endpoint: str | None, server: str) -> Contr
     return contract if contract.uri == uri and same_server else None
 
 
-def _same_place(one: object, other: str | None) -> bool:
-    return one == other or any(
-        urlsplit(str(each)).hostname in LOOPBACK for each in (one, other) if each
-    )
+def _same_place(one: object, other: object) -> bool:
+    return one == other or is_loopback(one) or is_loopback(other)
+
+
+def is_loopback(endpoint: object) -> bool:
+    """Whether it is an address of this machine's own, as a port-forward has."""
+    return urlsplit(str(endpoint or "")).hostname in LOOPBACK

@@ -4,6 +4,7 @@ Only what a server does counts: one that is away, full or knows no such key rais
 kept of it.
 """
 
+import dataclasses
 import json
 import secrets
 import threading
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, PaginationError
 
 from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRefusedError
-from cifarray.store.contract import CONTRACT_FILE, TRAITS, Answer, Contract, of_record
+from cifarray.store.contract import CONTRACT_FILE, TRAITS, Answer, Contract, is_loopback, of_record
 from cifarray.store.keys import RESERVED, joined, to_json
 from cifarray.store.s3_connection import PATH, VIRTUAL, Connection
 from cifarray.store.s3_deleting import SINGLY, WAYS, delete_by
@@ -107,6 +108,8 @@ def _still_holds(at: Connection, contract: Contract) -> bool:
                 return False
         else:
             return False
+    if not is_loopback(at.endpoint):  # what all others use: they need not ask so
+        _keep(at, dataclasses.replace(contract, endpoint=at.endpoint))
     return True
 
 
@@ -116,11 +119,14 @@ def probe(at: Connection) -> Contract:
     Raises: StoreError.
     """
     contract = _Probe(at).contract()
-    with translated(at):
-        at.client.put_object(
-            Bucket=at.bucket, Key=_record_name(at), Body=to_json(contract.to_record())
-        )
+    _keep(at, contract)
     return contract
+
+
+def _keep(at: Connection, contract: Contract) -> None:
+    record = to_json(contract.to_record())
+    with translated(at):
+        at.client.put_object(Bucket=at.bucket, Key=_record_name(at), Body=record)
 
 
 def _adapt(at: Connection, contract: Contract) -> None:

@@ -65,12 +65,13 @@ def quirky_store(
     moto: S3Server, *quirks: str, prefix: str = "stores/one"
 ) -> Iterator[tuple[Store, QuirkyServer]]:
     """A store behind a server with these quirks, which nobody has probed."""
+    uri = moto.new_store(prefix).uri  # by a client that knows of no proxy
     with quirky_s3(moto.endpoint, *quirks) as server, pytest.MonkeyPatch.context() as environment:
         address = server.address
         if "virtual host only" in quirks:
             environment.setenv("HTTP_PROXY", server.address)
             address = "http://s3.example"
-        yield Store.open(moto.new_store(prefix).uri, address), server
+        yield Store.open(uri, address), server
 
 
 def again(store: Store) -> Store:
@@ -229,6 +230,23 @@ def test_a_record_that_was_made_through_a_port_forward_holds_for_all(moto: S3Ser
                 *(("GET", 200), ("PUT", 412), ("PUT", 412))
             ]
             assert record_of(moto, store)["endpoint"] == store.endpoint
+
+
+def test_a_record_keeps_the_address_that_is_no_port_forward(
+    moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods ask by one request, though it was a port-forward through which the store was probed."""
+    store = moto.new_store()
+    store.write("a", b"")
+    with quirky_s3(moto.endpoint, "virtual host only") as server:
+        monkeypatch.setenv("HTTP_PROXY", server.address)
+        Store.open(store.uri, "http://s3.example").write("b", b"")
+        assert record_of(moto, store)["endpoint"] == "http://s3.example"
+        monkeypatch.delenv("HTTP_PROXY")
+        with quirky_s3(moto.endpoint) as forwarded:
+            Store.open(store.uri, forwarded.address).write("c", b"")
+            assert len(forwarded.seen) < 10
+        assert record_of(moto, store)["endpoint"] == "http://s3.example"
 
 
 @pytest.mark.parametrize("quirk", ["conditions ignored", "If-Match ignored", "conditions refused"])
