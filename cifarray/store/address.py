@@ -36,11 +36,12 @@ def local_directory(uri: str) -> str | None:
     known = scheme.lower() in S3_SCHEMES | GOOGLE_SCHEMES | OTHER_SCHEMES | {"file"}
     if not slashes and not known:
         return uri
+    meant = _meant(scheme.lower(), rest)
+    if slashes[1:] and scheme.lower() not in S3_SCHEMES | {"file"}:
+        raise StoreAddressError(f"cannot open a store of kind {scheme}://; {meant}")
     shown = uri if "@" not in uri and "?" not in uri else f"{scheme}:(withheld)"
-    raise StoreAddressError(
-        f"cannot open a store at {shown!r}; {_meant(scheme.lower(), rest)}"
-        f"{'' if slashes[1:] else ', or ./' + scheme + ':... for a directory of that name'}"
-    )
+    directory = "" if slashes[1:] else f", or ./{scheme}:... for a directory of that name"
+    raise StoreAddressError(f"cannot open a store at {shown!r}; {meant}{directory}")
 
 
 def _meant(scheme: str, rest: str) -> str:

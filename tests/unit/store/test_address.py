@@ -31,7 +31,7 @@ TYPOS = {
 def test_a_mistyped_scheme_is_refused_and_the_right_spelling_is_offered(
     uri: str, cifarray_home: Path
 ) -> None:
-    with pytest.raises(StoreAddressError, match="cannot open a store at") as caught:
+    with pytest.raises(StoreAddressError, match="cannot open a store") as caught:
         Store.open(uri)
     assert TYPOS[uri] in str(caught.value)
     assert list(cifarray_home.iterdir()) == []
@@ -59,6 +59,6 @@ def test_a_directory_whose_name_looks_like_a_scheme_is_given_with_a_path(
     "uri", ["s3:/key:topsecret@bucket", "S3://key:topsecret@bucket", "gs://b?token=topsecret"]
 )
 def test_a_secret_in_a_mistyped_address_is_not_shown(uri: str) -> None:
-    with pytest.raises(StoreAddressError, match="withheld") as caught:
+    with pytest.raises(StoreAddressError, match=r"withheld|of kind gs://;") as caught:
         Store.open(uri)
     assert "topsecret" not in str(caught.value)
