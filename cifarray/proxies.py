@@ -4,7 +4,6 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 DIRECT = ("127.0.0.1", "localhost", "::1", "[::1]")
 """The last one for urllib, which compares an address with its brackets."""
@@ -21,14 +20,6 @@ def is_loopback(url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for a URL; for clients that do not look there."""
-    at = urlsplit(url)
-    if is_loopback(url) or proxy_bypass(at.netloc):
-        return None
-    return getproxies().get(at.scheme)
 
 
 def loopback_exceptions(environment: Mapping[str, str]) -> dict[str, str]:

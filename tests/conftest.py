@@ -92,6 +92,21 @@ def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> "S3Server":
     return s3_server
 
 
+@pytest.fixture
+def moto(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator["S3Server"]:
+    """A server that checks no signature, so that a proxy may change what passes."""
+    from tests.s3 import S3Server, serve_moto
+
+    if "CIFARRAY_TEST_S3" not in os.environ:
+        yield request.getfixturevalue("s3")
+        return
+    with serve_moto() as endpoint:
+        server = S3Server(endpoint, "test-key", "test-secret")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> "Store":
     """An empty store: a local directory, and then a bucket behind HTTP."""

@@ -160,6 +160,10 @@ def _relay(client: socket.socket, target: tuple[str, int], proxy: CuttingProxy) 
         threading.Thread(target=_pump, args=(client, server), daemon=True).start()
         passed = 0
         while data := server.recv(1 << 16):
+            if data.startswith(b"HTTP/1.1 1"):  # an interim answer, to Expect: 100-continue
+                end = data.index(b"\r\n\r\n") + 4
+                client.sendall(data[:end])
+                data = data[end:]
             allowed = proxy.passing(len(data), passed)
             client.sendall(data[:allowed])
             passed += allowed

@@ -106,6 +106,7 @@ def resume(
     profile = resumed_profile(found, named, store, endpoint)
     if not _agreed_to_code(found, yes):
         return
+    found.store.check_writes()
     try:
         reached = reach(profile, output.say)
         launch(found, profile, reached)

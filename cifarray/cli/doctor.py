@@ -5,27 +5,46 @@ from typing import TYPE_CHECKING
 import typer
 
 from cifarray.cli import output
-from cifarray.cli.options import ClusterOption, JsonOption, open_store
+from cifarray.cli.options import (
+    ClusterOption,
+    EndpointOption,
+    JsonOption,
+    StoreOption,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from cifarray.submit.doctor import Finding
 
 
-def doctor(cluster: ClusterOption = "local", json: JsonOption = False) -> None:
+def doctor(
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    cluster: ClusterOption = "local",
+    json: JsonOption = False,
+) -> None:
     """Check all that runs depend on, and say what to do about what fails.
+
+    With --store or --endpoint only the store is checked: what its server does of all that
+    cifarray asks, probed anew.
 
     \b
     Example:  cifarray doctor
               cifarray doctor --cluster kubernetes
+              cifarray doctor --store s3://bucket/cifarray --endpoint https://s3.example.com
     """
     from cifarray.spec.load import load_profile
-    from cifarray.submit.doctor import FAILED, diagnose, names
+    from cifarray.submit.doctor import FAILED, diagnose, diagnose_store, names
 
     profile = load_profile(cluster)
-    store = open_store(None, None, cluster if profile.kind == "local" else "local")
+    if store is not None or endpoint is not None:
+        wanted = diagnose_store(profile, open_store(store, endpoint, cluster))
+    else:
+        local = cluster if profile.kind == "local" else "local"
+        wanted = diagnose(profile, open_store(None, None, local))
     width = max(map(len, names(profile)))
     findings = []
-    for found in diagnose(profile, store):
+    for found in wanted:
         findings.append(found)
         if not json:
             result = found.result

@@ -208,7 +208,7 @@ def record(planned: Planned) -> "list[Run]":
     from cifarray.submit.new_run import create
 
     store = _reached(planned)
-    store.check()
+    store.check_writes()
     _refuse_taken(planned)
     manifest = _prepared(planned)
     runs: list[Run] = []

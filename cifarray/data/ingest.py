@@ -77,7 +77,7 @@ def prepare(
     how, progress = how or Ingest(), progress or Silent()
     entry = own_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
     _refuse_what_is_not_read(entry, how)
-    store.check()
+    store.check_writes()
     before, was = _tag_of_latest(store, name), _named(store, name)
     manifest, written = _prepared(store, entry, archive, progress, again, how)
     _put_in_use(store, manifest, before)

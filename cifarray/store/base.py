@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cifarray.errors import (
     InputError,
-    StoreAddressError,
     StoreAwayError,
     StoreDamagedError,
     StoreError,
 )
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.profile import StoreSpec
+from cifarray.store.address import local_directory
 from cifarray.store.keys import to_json
 
 if TYPE_CHECKING:
@@ -64,19 +64,14 @@ class Store(ABC):
         """
         from cifarray.store.patience import PatientStore
 
-        scheme, separator, _ = uri.partition("://")
-        if separator and scheme == "s3":
+        directory = local_directory(uri)
+        if directory is None:
             from cifarray.store.s3 import S3Store
 
             return PatientStore(S3Store(uri, endpoint))
-        if separator and scheme != "file":
-            raise StoreAddressError(
-                f"cannot open a store of kind {scheme}://; "
-                "give s3://bucket/prefix or a local directory"
-            )
         from cifarray.store.local import LocalStore
 
-        return PatientStore(LocalStore(uri.removeprefix("file://")))
+        return PatientStore(LocalStore(directory))
 
     def patient(self, limit_s: float, tell: "Tell | None" = None) -> "PatientStore":
         """The same store, whose operations wait up to `limit_s` while it is away or full.
@@ -108,6 +103,10 @@ class Store(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise StoreError, within 15 s, if the store cannot be used."""
+
+    def check_writes(self) -> None:
+        """Raise StoreError, before anything is written, if the store is not safe to write to."""
+        self.check()
 
     @abstractmethod
     def exists(self, key: str) -> bool:

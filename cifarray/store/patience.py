@@ -135,6 +135,10 @@ class PatientStore(Store):
         """Raise StoreError if the store cannot be used."""
         self._patiently(self._behind.check)
 
+    def check_writes(self) -> None:
+        """Raise StoreError if the store is not safe to write to."""
+        self._patiently(self._behind.check_writes)
+
     def exists(self, key: str) -> bool:
         """Whether the store has an object under this key."""
         return self._patiently(lambda: self._behind.exists(key))

@@ -1,10 +1,11 @@
 """How a bucket is reached: address, credentials, time limits, and the one client for all of it."""
 
 import functools
+import ipaddress
 import os
 import random
-import re
 import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,12 +13,13 @@ import boto3
 import botocore.loaders
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ConnectionError, HTTPClientError
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-from cifarray.errors import StoreAddressError, StoreAwayError
+from cifarray.errors import StoreAwayError, StoreError, StoreRefusedError
 from cifarray.proxies import is_loopback
-from cifarray.store.keys import checked_prefix, joined
-from cifarray.store.s3_errors import BUSY, no_answer, translated
+from cifarray.store.address import bucket_and_prefix, checked_endpoint, endpoint_of_environment
+from cifarray.store.keys import joined
+from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
 
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
@@ -27,47 +29,92 @@ CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 LONGEST_PAUSE_S = 4.0
 JITTER = random.Random()
 """Of its own: botocore's would move the random numbers that a training in this process draws."""
+PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
+"""Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
+AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class Connection:
     """One bucket at one endpoint, with credentials from the standard AWS chain; lazy."""
 
     def __init__(self, uri: str, endpoint: str | None) -> None:
-        self.bucket, self.prefix = _bucket_and_prefix(uri)
+        self.bucket, self.prefix = bucket_and_prefix(uri)
         self.uri = f"s3://{joined(self.bucket, self.prefix).rstrip('/')}"
-        self.endpoint = _checked_endpoint(endpoint or _endpoint_of_environment())
+        self.endpoint = checked_endpoint(endpoint or endpoint_of_environment())
         self.region: str | None = None
+        self.style = AUTO if self.is_aws else PATH
+        self.checksums = "when_required"
         self._lock = threading.RLock()
         self._session: Any = None
         self._working_client: Any = None
 
+    @property
+    def host(self) -> str:
+        """The endpoint's host; empty for AWS S3 itself."""
+        return urlsplit(self.endpoint or "").hostname or ""
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether it is AWS S3 itself, by its own address or by one that was given."""
+        return not self.endpoint or self.host.endswith(AWS_HOSTS)
+
     def check(self) -> None:
         """List one object. Raises: StoreError, within 15 s, that says what to do."""
+        self._within(CHECK_DEADLINE_S, self._find_style)
+
+    def _within(self, deadline_s: float, ask: Callable[[], object]) -> None:
+        """Ask, and give up after this long, whatever it waits for."""
         outcome: list[BaseException] = []
 
-        def probe() -> None:
+        def run() -> None:
             try:
-                self._probe()
+                ask()
             except BaseException as error:
                 outcome.append(error)
 
-        thread = threading.Thread(target=probe, daemon=True, name="cifarray store check")
+        thread = threading.Thread(target=run, daemon=True, name="cifarray store check")
         thread.start()
-        thread.join(CHECK_DEADLINE_S)
+        thread.join(deadline_s)
         if thread.is_alive():
             raise StoreAwayError(no_answer(self))
         if outcome:
             raise outcome[0]
 
-    def _probe(self) -> None:
+    def _find_style(self) -> None:
+        """List one object with the bucket in the path, or in the host name where that fails."""
+        try:
+            self.region = self._list_one(self.style)
+        except StoreError as error:
+            if self.style != PATH or is_address(self.host) or not _may_be_the_style(error):
+                raise
+            try:
+                self.region = self._list_one(VIRTUAL)
+            except StoreError as of_host_name:
+                told = of_host_name if _is_the_style(error, of_host_name) else error
+                raise told from told.__cause__
+            self.style = VIRTUAL
+
+    def takes(self, style: str, deadline_s: float) -> bool:
+        """Whether the server takes the bucket's name in this place, as far as time tells."""
+        if style == VIRTUAL and is_address(self.host):
+            return False
+        try:
+            self._within(deadline_s, lambda: self._list_one(style))
+        except StoreError:
+            return False
+        return True
+
+    def _list_one(self, style: str) -> str:
+        """List one object; the bucket's region."""
         with translated(self):
-            client = self._new_client(CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS)
+            client = self._new_client(CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS, style)
             prefix = f"{self.prefix}/" if self.prefix else ""
             answer = client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         if not {"IsTruncated", "Name", "KeyCount"} & answer.keys():
-            raise StoreAwayError(no_answer(self, "what answers there is no S3 server"))
+            raise NoS3ServerError(no_answer(self, "what answers there is no S3 server"))
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        self.region = headers.get("x-amz-bucket-region") or client.meta.region_name
+        region: str = headers.get("x-amz-bucket-region") or client.meta.region_name
+        return region
 
     @property
     def client(self) -> Any:
@@ -75,18 +122,24 @@ class Connection:
         with self._lock:
             if self._working_client is None:
                 self.check()
-                self._working_client = self._new_client(CONNECT_S, READ_S, ATTEMPTS)
+                self._working_client = self._new_client(CONNECT_S, READ_S, ATTEMPTS, self.style)
             return self._working_client
 
-    def _new_client(self, connect_s: int, read_s: int, attempts: int) -> Any:
+    def send_checksums(self) -> None:
+        """From now on send a checksum with every object, for a server that requires it."""
+        with self._lock:
+            if self.checksums != "when_supported":
+                self.checksums, self._working_client = "when_supported", None
+
+    def _new_client(self, connect_s: int, read_s: int, attempts: int, style: str) -> Any:
         if self._session is None:
             self._session = _new_session()
         config = Config(
             connect_timeout=connect_s,
             read_timeout=read_s,
             retries={"mode": "standard", "total_max_attempts": 1},
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
+            s3={"addressing_style": style},
+            request_checksum_calculation=self.checksums,
             response_checksum_validation="when_required",
             max_pool_connections=32,
             proxies={} if is_loopback(self.endpoint) else None,
@@ -132,39 +185,32 @@ def _new_session() -> Any:
     return boto3.session.Session(botocore_session=session)
 
 
-def _bucket_and_prefix(uri: str) -> tuple[str, str]:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    prefix = prefix.rstrip("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}", bucket):
-        shown = bucket if "@" not in bucket and ":" not in bucket else "(withheld)"
-        raise StoreAddressError(
-            f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix, where a bucket's "
-            "name has 3 to 63 letters, digits, '.' and '-', and credentials stand elsewhere"
-        )
-    return bucket, checked_prefix(prefix)
+class NoS3ServerError(StoreAwayError):
+    """Something answers at the endpoint, and not as an S3 server does."""
 
 
-def _endpoint_of_environment() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
-def _checked_endpoint(endpoint: str | None) -> str | None:
-    if endpoint is None:
-        return None
+def is_address(host: str) -> bool:
+    """Whether a host is given by its number, before which no bucket's name can stand."""
     try:
-        at = urlsplit(endpoint)
-        sound = (
-            at.scheme in ("http", "https")
-            and bool(at.hostname)
-            and (at.port is None or at.port > 0)
-            and at.path in ("", "/")
-            and not (at.query or at.fragment or "@" in at.netloc)
-        )
+        ipaddress.ip_address(host)
     except ValueError:
-        sound = False
-    if not sound:
-        shown = endpoint if "@" not in endpoint and "?" not in endpoint else "(withheld)"
-        raise StoreAddressError(
-            f"cannot use the endpoint {shown!r}; give http://host:port or https://host"
-        )
-    return endpoint.rstrip("/")
+        return False
+    return True
+
+
+def _is_the_style(error: StoreError, of_host_name: StoreError) -> bool:
+    """Whether the bucket's place was refused, so that the answer to the other place counts."""
+    causes = error.__cause__, of_host_name.__cause__
+    return all(isinstance(each, ClientError) for each in causes) and is_of_its_own(causes[0])
+
+
+def _may_be_the_style(error: StoreError) -> bool:
+    """Whether a server may have refused the bucket's place rather than the request.
+
+    They say so by many codes: SecondLevelDomainForbidden, PathStyleDomainForbidden, NoSuchBucket.
+    """
+    cause = error.__cause__
+    refused = isinstance(error, StoreRefusedError)
+    return isinstance(error, NoS3ServerError) or (
+        refused and isinstance(cause, ClientError | RecursionError)
+    )

@@ -89,6 +89,30 @@ def translated(to: "Connection", key: str = "") -> Iterator[None]:
         raise _kind_of_client(error)(_of_client(to, key, error)) from error
 
 
+def is_about_the_request(error: ClientError) -> bool:
+    """Whether the server refuses this form of a request, with keys that it took for another.
+
+    To checksums Google Cloud Storage answers SignatureDoesNotMatch.
+    """
+    code = error_code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return code in WRONG_SECRET or (
+        status in (400, 405, 411, 501) and code not in EXPIRED | UNKNOWN_KEY | ELSEWHERE | BUSY
+    )
+
+
+def is_of_its_own(error: object) -> bool:
+    """Whether the server has a code for it that other servers do not use for a bucket or a key."""
+    return isinstance(error, ClientError) and error_code(error) not in (
+        MISSING | UNKNOWN_KEY | WRONG_SECRET | REFUSED | EXPIRED | ELSEWHERE | {"NoSuchBucket"}
+    )
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Whether the server would do this for other credentials."""
+    return isinstance(error, ClientError) and error_code(error) in REFUSED
+
+
 def no_answer(to: "Connection", reason: str = "it does not answer") -> str:
     """The sentence for an endpoint that is down."""
     return (

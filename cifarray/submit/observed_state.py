@@ -47,9 +47,8 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         return ObservedState(status.state)
     here = evidence_here(run, status)
     if cause := cause_of_death(status, here):
-        told = (
-            NO_EVIDENCE if witness.many else witness.ask(run, status).evidence
-        )  # it may know more
+        # Its cluster may know more.
+        told = NO_EVIDENCE if witness.many else witness.ask(run, status).evidence
         return _lost(run, told.dead or cause, "")
     age_s = heartbeat_age_s(status)
     silent_s = age_s if age_s is not None and age_s > SILENT_S else None

@@ -7,7 +7,7 @@ from cifarray.errors import CifarrayError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.doctor import cluster, pods
-from cifarray.submit.doctor.buckets import BUCKET_CHECKS, Bucket, cleared
+from cifarray.submit.doctor.buckets import BUCKET_CHECKS, Bucket
 from cifarray.submit.doctor.machine import DIRECTORY_CHECKS, MACHINE_CHECKS, Here
 from cifarray.submit.doctor.record import FAILED, PASSED, Check, Finding, Result, carry_out, skipped
 from cifarray.submit.doctor.site import Site
@@ -37,11 +37,8 @@ def diagnose(profile: Profile, local_store: Store) -> Iterator[Finding]:
     `local_store` is the one to look at for profiles of kind local.
     """
     if profile.kind == "local":
-        here = Here(profile, local_store)
-        on_disk = not local_store.uri.startswith("s3://")
-        yield from carry_out((*MACHINE_CHECKS, *(DIRECTORY_CHECKS if on_disk else ())), here)
-        if not on_disk:
-            yield from _of_bucket(local_store)
+        yield from carry_out(MACHINE_CHECKS, Here(profile, local_store))
+        yield from diagnose_store(profile, local_store)
         return
     site, answers = Site(profile), False
     for found in carry_out(CLUSTER_CHECKS, site):
@@ -57,18 +54,21 @@ def diagnose(profile: Profile, local_store: Store) -> Iterator[Finding]:
             yield Finding(BUCKET_CHECKS[0].name, Result(FAILED, str(error)))
             yield from _all_skipped(f"`{BUCKET_CHECKS[0].name}` has to pass first", start=1)
             return
-        yield from _of_bucket(Store.open(spec.uri, spec.endpoint))
+        yield from diagnose_store(profile, Store.open(spec.uri, spec.endpoint))
+
+
+def diagnose_store(profile: Profile, store: Store) -> Iterator[Finding]:
+    """Carry out the checks of one store; the contract of a bucket's server is probed anew."""
+    if store.uri.startswith("s3://"):
+        yield from carry_out(BUCKET_CHECKS, Bucket(store))
+    else:
+        yield from carry_out(DIRECTORY_CHECKS, Here(profile, store))
 
 
 def names(profile: Profile) -> list[str]:
     """The names of the checks that a profile may get."""
     own = CLUSTER_CHECKS if profile.kind == "kubernetes" else MACHINE_CHECKS
     return [*(each.name for each in own), *(each.name for each in BUCKET_CHECKS)]
-
-
-def _of_bucket(store: Store) -> Iterator[Finding]:
-    with cleared(Bucket(store)) as bucket:
-        yield from carry_out(BUCKET_CHECKS, bucket)
 
 
 def _all_skipped(reason: str, start: int = 0) -> Iterator[Finding]:

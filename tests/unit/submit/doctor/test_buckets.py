@@ -1,44 +1,25 @@
 """The checks of a store in a bucket: a good server passes all, each lack is found by one."""
 
-from collections.abc import Iterator
-from email.utils import formatdate
-from time import time
-
 import pytest
 
 from cifarray.store import Store
+from cifarray.store.contract import TRAITS
 from cifarray.submit.doctor import FAILED, PASSED, SKIPPED
-from cifarray.submit.doctor.buckets import BUCKET_CHECKS, Bucket, cleared
+from cifarray.submit.doctor.buckets import BUCKET_CHECKS, Bucket
 from cifarray.submit.doctor.record import Result, carry_out
 from tests.loopback import black_hole
-from tests.s3 import S3Server, serve_moto
-from tests.unit.submit.doctor.forging import Forge, Passed, forging, unchanged
+from tests.quirky_s3 import quirky_s3
+from tests.s3 import S3Server
 
 REST = [check.name for check in BUCKET_CHECKS[1:]]
 
 
-@pytest.fixture(scope="module")
-def motos_server() -> Iterator[S3Server]:
-    """One that takes forged requests too, whichever server other tests use."""
-    with serve_moto() as endpoint:
-        yield S3Server(endpoint, "test-key", "test-secret")
-
-
-@pytest.fixture
-def moto(motos_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """That server, with the standard AWS variables pointing to it."""
-    for name, value in motos_server.environment.items():
-        monkeypatch.setenv(name, value)
-    return motos_server
-
-
 def results(store: Store) -> dict[str, Result]:
-    with cleared(Bucket(store)) as bucket:
-        return {found.check: found.result for found in carry_out(BUCKET_CHECKS, bucket)}
+    return {found.check: found.result for found in carry_out(BUCKET_CHECKS, Bucket(store))}
 
 
-def failures(store: Store) -> dict[str, Result]:
-    return {name: found for name, found in results(store).items() if found.outcome == FAILED}
+def test_every_question_of_the_contract_has_a_check() -> None:
+    assert REST[1:-1] == [f"store: {trait.replace('_', ' ')}" for trait in TRAITS]
 
 
 @pytest.mark.parametrize("prefix", ["", "stores/one"])
@@ -66,63 +47,55 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3Server) -> None:
     assert "no bucket 'no-such-bucket'" in found["store"].finding
 
 
-def forget_conditions(asked: Passed) -> None:
-    asked.without("if-none-match", "if-match")
-
-
-def forget_if_match(asked: Passed) -> None:
-    if asked.method == "PUT":
-        asked.without("if-match")
-
-
-def forget_metadata(asked: Passed) -> None:
-    asked.without("x-amz-meta-")
-
-
-def refuse_parts(asked: Passed) -> None:
-    if "uploadId=" in asked.path:
-        asked.path = asked.path.replace("uploadId=", "uploadId=x")
-
-
-def refuse_checksums(given: Passed) -> None:
-    if given.method == "PUT" and "/boto3" in given.path:
-        given.status, given.body = 501, b"<Error><Code>NotImplemented</Code></Error>"
-
-
-def swap_bytes(given: Passed) -> None:
-    if given.method == "GET" and "/object" in given.path:
-        given.body = given.body[::-1]
-
-
-def run_late(given: Passed) -> None:
-    given.headers["date"] = formatdate(time() - 3600, usegmt=True)
-
-
-def refuse_paths(given: Passed) -> None:
-    if given.method == "GET" and given.path.endswith("/path"):
-        given.status, given.body = 400, b""
+def test_keys_that_may_not_write_fail_the_contract_once(moto: S3Server) -> None:
+    with quirky_s3(moto.endpoint, "writes denied") as server:
+        found = results(Store.open(moto.new_store().uri, server.address))
+    failures = {name for name, result in found.items() if result.outcome == FAILED}
+    assert failures == {"store: contract"}
+    assert "does not let these credentials PutObject" in found["store: contract"].finding
 
 
 @pytest.mark.parametrize(
-    ("request_forge", "answer_forge", "check", "words"),
+    ("quirk", "check", "words"),
     [
-        (forget_conditions, unchanged, "store: conditional writes", "If-None-Match"),
-        (forget_if_match, unchanged, "store: conditional writes", "If-Match"),
-        (forget_metadata, unchanged, "store: metadata", "are lost"),
-        (refuse_parts, unchanged, "store: multipart", "UploadPart"),
-        (unchanged, refuse_checksums, "store: checksums", "default checksums"),
-        (unchanged, swap_bytes, "store: objects", "other bytes"),
-        (unchanged, refuse_paths, "store: path style", "refuses /cifarray-"),
-        (unchanged, run_late, "store: clock", "s ahead of the store's"),
+        ("conditions refused", "create", "refuses If-None-Match: * (501 NotImplemented), so that"),
+        ("conditions ignored", "create", "ignores If-None-Match: *, so that two submissions"),
+        ("If-Match ignored", "replace", "ignores If-Match, so that"),
+        ("list lags behind writes", "listing", "lag behind"),
+        ("ranges ignored", "objects", "a range of an object"),
+        ("deletes denied", "delete", "refuses to delete an object (403 AccessDenied)"),
+        ("metadata lost", "metadata", "are lost"),
+        ("clock runs late", "clock", "s ahead of the store's"),
     ],
 )
-def test_each_lack_of_a_forged_server_is_found_by_its_check_alone(
-    moto: S3Server, request_forge: Forge, answer_forge: Forge, check: str, words: str
+def test_each_lack_is_found_by_its_check_with_a_remedy(
+    moto: S3Server, quirk: str, check: str, words: str
 ) -> None:
-    good = moto.new_store()
-    with forging(moto.endpoint, request_forge, answer_forge) as address:
-        found = failures(Store.open(good.uri, address))
-    assert list(found) == [check]
-    assert words in found[check].finding
-    assert found[check].remedy or check == "store: multipart"
-    assert good.list() == []
+    with quirky_s3(moto.endpoint, quirk) as server:
+        found = results(Store.open(moto.new_store().uri, server.address))
+    failures = {name for name, result in found.items() if result.outcome == FAILED}
+    both = {"store: create", "store: replace"} if quirk.startswith("conditions") else set()
+    assert failures == {f"store: {check}"} | both
+    assert words in found[f"store: {check}"].finding
+    assert found[f"store: {check}"].remedy
+
+
+@pytest.mark.parametrize(
+    ("quirk", "check", "words"),
+    [
+        ("Content-MD5 required", "delete many", "requires Content-MD5; cifarray sends it"),
+        ("no DeleteObjects", "delete many", "one by one (501 NotImplemented)"),
+        ("checksums refused", "checksums", "refuses boto3's checksum headers"),
+        ("checksums required", "checksums", "requires checksum headers; cifarray sends them"),
+        ("multipart refused", "multipart", "each object by one request (501 NotImplemented)"),
+        ("copies refused", "copy", "cifarray reads and writes them"),
+        ("If-Match makes what is absent", "replace", "cifarray looks first"),
+    ],
+)
+def test_what_cifarray_adapts_to_passes_and_says_so(
+    moto: S3Server, quirk: str, check: str, words: str
+) -> None:
+    with quirky_s3(moto.endpoint, quirk) as server:
+        found = results(Store.open(moto.new_store().uri, server.address))
+    assert {result.outcome for result in found.values()} == {PASSED}
+    assert words in found[f"store: {check}"].finding
