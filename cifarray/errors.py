@@ -18,7 +18,8 @@ CifarrayError                    anything below; its text is one sentence for a 
     ├── ClusterError             a node or a Jobs API that does not start, answer or have capacity
     ├── RunFailedError           a run that ended without a result
     │   ├── DivergedError        a training whose loss is no number any more
-    │   └── NoGpuError           a worker that was promised a GPU and sees none
+    │   ├── NoGpuError           a worker that was promised a GPU and sees none
+    │   └── RepeatingError       an error of the network's code or of its data that comes again
     └── LeaseLostError           another attempt is in charge of this run
 """
 
@@ -103,6 +104,10 @@ class DivergedError(RunFailedError):
 
 class NoGpuError(RunFailedError):
     """A worker that was promised a GPU and sees none; trying again gives the same."""
+
+
+class RepeatingError(RunFailedError):
+    """An error of the network's code or of its data; trying again gives the same."""
 
 
 class LeaseLostError(WorkError):

@@ -20,9 +20,10 @@ from cifarray.driver.progress import watched
 from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
+from cifarray.runs.causes import find_cause
 from cifarray.spec.profile import Profile
 from cifarray.training.work import Work
-from cifarray.training.worker import evaluate, last_line, train
+from cifarray.training.worker import evaluate, train
 from cifarray.tuning.sweep import sweep
 from cifarray.tuning.trials import trial_job
 
@@ -59,7 +60,7 @@ def execute(run: Run) -> int:
             _close(attempt, "failed", str(error))
         except Exception as error:
             traceback.print_exc()
-            _close(attempt, "failed", f"{type(error).__name__}: {last_line(error)}")
+            _close(attempt, "failed", str(find_cause(error)))
         return 1
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cifarray.errors import RunFailedError
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
+from cifarray.runs.causes import find_cause, unwrapped
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -25,6 +27,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import StoredCheckpoint, best_good, keep
+from cifarray.training.repeats import comes_again, epochs_done
 from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
     Work,
@@ -111,7 +114,7 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     store, spec = work.open_store(), spec_of(work.job)
     folder = f"{work.folder}/{FOLDER}"
     errors = {
-        trial_id: str(result.error).strip().splitlines()[-1]
+        trial_id: find_cause(result.error).sentence
         for result in results
         if result.error is not None
         for trial_id in store.folders(folder)
@@ -228,9 +231,18 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
             callbacks = [TuneReportCallback()]
             torch_trainer(trial, partial(train_only, trial), metric, name, callbacks).fit()
             raise_refusal(trial)
-    except RunFailedError as error:  # for a search that is a result: a learning rate too high
-        ended = {"state": "failed", "error": str(error)}
+    except Exception as error:
+        done = epochs_done(store, folder)
+        if not _is_result(error, 1 if done is None else done):
+            raise
+        traceback.print_exc()
+        ended = {"state": "failed", "error": str(find_cause(error))}
     store.write_json(f"{folder}/{ENDED_FILE}", ended)
+
+
+def _is_result(error: Exception, done: int) -> bool:
+    """Whether a trial's failure is a result of the search: trying it again gives the same."""
+    return isinstance(unwrapped(error), RunFailedError) or comes_again(error, done)
 
 
 def trial_threads(work: Work) -> int:
