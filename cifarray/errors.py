@@ -109,6 +109,10 @@ class NoGpuError(RunFailedError):
 class RepeatingError(RunFailedError):
     """An error of the network's code or of its data; trying again gives the same."""
 
+    rank: int | None = None
+    """Of the worker that met it, and the name of that worker's machine."""
+    host: str | None = None
+
 
 class LeaseLostError(WorkError):
     """Another attempt is in charge of this run."""

@@ -16,6 +16,7 @@ from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
 from cifarray.driver.log import kept_log
+from cifarray.driver.post_mortem import keep_post_mortem
 from cifarray.driver.progress import watched
 from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
@@ -41,7 +42,7 @@ def execute(run: Run) -> int:
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
         return 0 if state == "finished" else 1
     attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}")
-    with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
+    with kept_log(run.store, f"{attempt.prefix}/driver.log") as log, _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:
             with attempt.keep_alive():
@@ -57,9 +58,11 @@ def execute(run: Run) -> int:
         except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
             _close(attempt, "stopped", None)
         except CifarrayError as error:
+            keep_post_mortem(run, attempt, error, log)
             _close(attempt, "failed", str(error))
         except Exception as error:
             traceback.print_exc()
+            keep_post_mortem(run, attempt, error, log)
             _close(attempt, "failed", str(find_cause(error)))
         return 1
 

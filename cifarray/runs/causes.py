@@ -8,8 +8,9 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from cifarray.errors import CifarrayError
+from cifarray.errors import CifarrayError, RepeatingError
 from cifarray.runs.failures import KNOWN, Repeats, find_known
 
 LONGEST = 400
@@ -28,6 +29,7 @@ _RAISED = re.compile(
 )
 _OWN_FRAME = re.compile(rf'File "[^"]*/{CODE_PREFIX}[^/"]+/(?P<file>[^"]+)", line (?P<line>\d+)')
 _OURS = re.compile(r"^cifarray\.errors\.(?P<type>\w+): (?P<text>.+)$", re.MULTILINE)
+_HOST = re.compile(r"hostname='(?P<host>[^']+)'")
 _NO_CAUSE = re.compile(r"^(?:Traceback|\[Rank|Training failed due to|.*Error Snippet\]:)")
 
 
@@ -70,6 +72,21 @@ def worker_cause(failures: Mapping[int, BaseException]) -> tuple[int, Cause]:
     causes = {rank: find_cause(error) for rank, error in sorted(failures.items())}
     rank = min(causes, key=lambda rank: causes[rank].follows)
     return rank, causes[rank]
+
+
+def failed_worker(error: BaseException | None) -> dict[str, Any] | None:
+    """{"rank", "host"} of the worker whose failure an error tells of; None where it names none."""
+    while error is not None:
+        failures = getattr(error, "worker_failures", None)
+        if isinstance(failures, Mapping) and failures:
+            rank = worker_cause(failures)[0]
+            host = _HOST.search(str(failures[rank]))
+            return {"rank": rank, "host": host["host"] if host else None}
+        inner = unwrapped(error)
+        if isinstance(inner, RepeatingError) and inner.rank is not None:
+            return {"rank": inner.rank, "host": inner.host}
+        error = error.__cause__
+    return None
 
 
 def unwrapped(error: BaseException) -> BaseException:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from cifarray.errors import ClusterError, LeaseLostError, StoreError
-from cifarray.runs import ENDED, LOST_AFTER_S, Run, Status
+from cifarray.runs import ENDED, LOST_AFTER_S, Run, Status, post_mortem
 from cifarray.runs.status import shown_state
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.jobs_api import RayJob
@@ -185,8 +185,4 @@ def close(run: Run, state: str, reason: str) -> Status:
 
 def stored_log(run: Run) -> str:
     """The driver's log of the newest attempt that left one in the store; else empty."""
-    for number in reversed(run.attempt_numbers()):
-        key = run.key("attempts", str(number), "driver.log")
-        if run.store.exists(key):
-            return run.store.read(key).decode("utf-8", "replace")
-    return ""
+    return post_mortem.stored_log(run)[1]

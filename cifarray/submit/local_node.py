@@ -16,10 +16,13 @@ from cifarray.errors import ClusterError
 from cifarray.submit import node_state, processes
 from cifarray.submit.environment import remove_credentials
 from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.node_state import Node, state_folder
+from cifarray.submit.node_start import not_started, patience, start_twice
+from cifarray.submit.node_state import Node
 from cifarray.submit.ports import free_ports
 
 START_TIMEOUT_S = 180.0
+AGAIN_LEAST_S = 60.0
+"""A second try needs as much of that time."""
 END_GRACE_S = 15.0
 LONGEST_TEMP_DIR = 38
 """Bytes; Ray adds up to 68 for its sockets, whose paths end at 107."""
@@ -114,7 +117,7 @@ def _adopt() -> Node | None:
         return None
     if _lives(node):
         with contextlib.suppress(ClusterError):
-            _wait_until_it_answers(node)
+            _wait_until_it_answers(node, time.monotonic() + START_TIMEOUT_S)
             return node
     _end(node)
     return None
@@ -122,6 +125,15 @@ def _adopt() -> Node | None:
 
 def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
+    deadline = time.monotonic() + START_TIMEOUT_S
+
+    def has_time() -> bool:
+        return deadline - time.monotonic() > AGAIN_LEAST_S
+
+    return start_twice(lambda: _start_once(deadline), has_time, say)
+
+
+def _start_once(deadline: float) -> Node:
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
@@ -155,23 +167,22 @@ def _start(say: Callable[[str], None]) -> Node:
     )
     node_state.record_node(node)
     try:
-        _wait_until_it_answers(node)
+        _wait_until_it_answers(node, deadline)
     except BaseException:
         _end(node)
         raise
     return node
 
 
-def _wait_until_it_answers(node: Node) -> None:
-    log = state_folder() / node_state.LOG_FILE
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait_until_it_answers(node: Node, deadline: float) -> None:
+    logs = Path(node.temp_dir) / RAYS_FOLDER / "session_latest" / "logs"
     while time.monotonic() < deadline:
         if _is_ready(node):
             return
         if not processes.is_alive(node.leader):
-            raise ClusterError(f"the Ray node ended while it started: {_last_line(log)}; see {log}")
+            raise not_started("the Ray node ended while it started", logs)
         time.sleep(0.2)
-    raise ClusterError(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
+    raise not_started(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s", logs)
 
 
 def _is_ready(node: Node) -> bool:
@@ -222,7 +233,7 @@ def _new_temp_dir() -> Path:
 
 
 def _private_log() -> Path:
-    path = state_folder() / node_state.LOG_FILE
+    path = node_state.state_folder() / node_state.LOG_FILE
     node_state.write_private(path, "")
     return path
 
@@ -250,7 +261,7 @@ def _node_environment() -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
     }
-    return kept | common_environment() | ours
+    return kept | common_environment() | patience(START_TIMEOUT_S) | ours
 
 
 def common_environment() -> dict[str, str]:
@@ -261,8 +272,3 @@ def common_environment() -> dict[str, str]:
         # Ray's way to say: listen on loopback, not on the machine's address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-
-
-def _last_line(path: Path) -> str:
-    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "it said nothing"

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -104,7 +105,9 @@ def on_worker(part: Callable[[Work], None], work: Work) -> None:
         if not comes_again(error, 1 if done is None else done):
             raise
         traceback.print_exc()  # Ray hands on the sentence alone
-        raise RepeatingError(str(find_cause(error))) from error
+        again = RepeatingError(str(find_cause(error)))
+        again.rank, again.host = world()[0], socket.gethostname()
+        raise again from error
 
 
 def torch_trainer(

@@ -67,6 +67,12 @@ RAY = (
         "never",
     ),
     known(
+        r"Check failed:[^\n]*Timed out waiting for file \S*/(?P<file>\w+)_[0-9a-f]{40,}",
+        "Ray's raylet gave up on one of its agents, which was too slow to write {file}",
+        "start it again once the machine is less busy",
+        "never",
+    ),
+    known(
         r"The current node timed out during startup",
         "Ray gave up on its raylet, which did not start in time",
         "start it again once the machine is less busy",
