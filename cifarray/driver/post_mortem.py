@@ -123,7 +123,7 @@ def _deaths() -> list[str]:
 
 def _ray_logs() -> Path | None:
     """The folder of the logs of the Ray node that this driver is on."""
-    node = ray._private.worker._global_node  # None where this process has joined none
+    node: Any = ray._private.worker._global_node  # None where this process has joined none
     return Path(node.get_logs_dir_path()) if node is not None else None
 
 

@@ -61,7 +61,7 @@ GPUS = (
         "never",
     ),
     known(
-        r"CUDA error: all CUDA-capable devices are busy or unavailable",
+        r"CUDA error: .*?CUDA-capable device.*? busy or unavailable",
         "CUDA error: every GPU is in use by another process, or unavailable",
         "end the other process, or take the GPU's exclusive mode off",
         "never",
@@ -81,7 +81,7 @@ GPUS = (
     known(
         r"The NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)|"
         r"CUDA driver version is insufficient for CUDA runtime version",
-        "the node's NVIDIA driver is older than torch's CUDA{version: (it knows CUDA %s)}",
+        "the node's NVIDIA driver is older than torch's CUDA{version: (it is of version %s)}",
         "update the driver, or install a torch build for an older CUDA",
         "always",
     ),

@@ -100,6 +100,12 @@ NETWORKS = (
         "always",
     ),
     known(
+        r"index out of range in self",
+        "an embedding or an index got a value outside its range",
+        "compare the values with the layer's num_embeddings, or the tensor's size",
+        "always",
+    ),
+    known(
         r"Expected input batch_size \((?P<images>\d+)\) to match target batch_size "
         r"\((?P<labels>\d+)\)",
         "the network gave {images} rows of logits for {labels} labels",
@@ -116,8 +122,9 @@ NETWORKS = (
     ),
     known(
         r"Expected all tensors to be on the same device, but found at least two devices, "
-        r"(?P<first>[\w:]+) and (?P<second>[\w:]+)",
-        "tensors lie on two devices, {first} and {second}",
+        r"(?P<first>[\w:]+) and (?P<second>[\w:]+)|"
+        r"Tensor on device (?P<one>[\w:]+) is not on the expected device (?P<other>[\w:]+)",
+        "tensors lie on two devices{first:, %s}{second: and %s}{one:, %s}{other: and %s}",
         "register constant tensors as buffers, or create them on the images' device",
         "always",
     ),

@@ -52,13 +52,14 @@ STORES = (
     ),
     known(
         r"\((?P<code>SlowDown|ServiceUnavailable|InternalError|503|500|502|504)\)|"
-        r"AWS Error (?:SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE)|HTTP response code 50[0234]",
+        r"AWS Error (?:SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE)|"
+        r"HTTP (?:response code|status) 50[0234]",
         "the store is overloaded or unwell{code: (%s)}",
         "wait for it, then resume",
         "never",
     ),
     known(
-        r"Insufficient ?Storage|XMinioStorageFull|HTTP response code 507|QuotaExceeded",
+        r"Insufficient ?Storage|XMinioStorageFull|HTTP (?:response code|status) 507|QuotaExceeded",
         "the store is full",
         "make room there (`cifarray prune`), then resume",
         "never",
