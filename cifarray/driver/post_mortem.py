@@ -4,6 +4,8 @@ import os
 import platform
 import re
 import socket
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,7 @@ from cifarray.runs.status import now
 T = TypeVar("T")
 
 RAY_PATIENCE_S = 5
+COPY_LOOKS, COPY_LOOK_S = 20, 0.1
 LONGEST_TAIL = 1 << 17
 """Bytes that are read of the end of a log."""
 MEMORY = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "Shmem")
@@ -43,6 +46,7 @@ def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Path
 
 
 def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[str, Any]:
+    _wait_for_copy(log)
     spec, no_logs, no_events = _had(run.spec, None), dict[str, list[str]](), list[str]()
     return {
         "at": now(),
@@ -57,6 +61,19 @@ def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[
         "versions": {**(spec.versions if spec else {}), "system": platform.platform()},
         "job": spec.model_dump(mode="json") if spec else None,
     }
+
+
+def _wait_for_copy(log: Path) -> None:
+    """Let the thread that copies this process's output write what was printed last."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = -1
+    for _ in range(COPY_LOOKS):
+        size = log.stat().st_size if log.exists() else 0
+        if size == before:
+            return
+        before = size
+        time.sleep(COPY_LOOK_S)
 
 
 def machine() -> dict[str, Any]:
@@ -97,9 +114,10 @@ def _worker_logs() -> dict[str, list[str]]:
 def _ray_events() -> list[str]:
     """What Ray's raylet and GCS recorded as events, and why actors of this job have died."""
     events: list[str] = []
-    if folder := _ray_logs():
-        for path in sorted((folder / "events").glob("event_*.log")):
-            events += _tail(path, 10)
+    if not (folder := _ray_logs()):
+        return events
+    for path in sorted((folder / "events").glob("event_*.log")):
+        events += _tail(path, 10)
     return events + _deaths()
 
 

@@ -54,7 +54,7 @@ def find_cause(told: BaseException | str) -> Cause:
         told = unwrapped(told)
         if isinstance(told, CifarrayError):
             return Cause(_shortened(str(told) or type(told).__name__))
-        told = "".join(traceback.format_exception(told))
+        told = _with_causes(told)
     text = _COLOUR.sub("", told)
     if ours := _OURS.findall(text):  # it is a sentence for a person already
         return Cause(_shortened(ours[-1][1]))
@@ -99,6 +99,16 @@ def unwrapped(error: BaseException) -> BaseException:
         if isinstance(inner, BaseException) and inner is not error:
             return unwrapped(inner)
     return error
+
+
+def _with_causes(error: BaseException) -> str:
+    """The error's traceback after those that it was raised from; not what was handled meanwhile."""
+    lines: list[str] = []
+    told: BaseException | None = error
+    while told is not None:
+        lines = [*traceback.format_exception(told, chain=False), *lines]
+        told = told.__cause__
+    return "".join(lines)
 
 
 def _unknown(said: str) -> str:

@@ -62,8 +62,12 @@ def tell_raylet_its_agents_port(ray_params: Any, head: bool) -> None:
 
 
 def busy_machine() -> str:
-    """`load 24.1 on 2 cores` where that makes a start slow; else empty."""
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    """This machine's load where that makes a start slow; else empty."""
+    return busy_at(os.getloadavg()[0], len(os.sched_getaffinity(0)))
+
+
+def busy_at(load: float, cores: int) -> str:
+    """`load 24.1 on 2 cores` where that is much; else empty."""
     return f"load {load:.1f} on {cores} cores" if load > BUSY * cores else ""
 
 

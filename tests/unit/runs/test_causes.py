@@ -72,6 +72,16 @@ def test_what_is_raised_from_another_error_is_told_before_it() -> None:
         assert find_cause(error).sentence == "ValueError: the network needs a width"
 
 
+def test_what_was_being_handled_is_not_taken_for_the_cause() -> None:
+    try:
+        try:
+            raise JobError("another matter")
+        except JobError:
+            raise ValueError("the network needs a width")  # noqa: B904
+    except ValueError as error:
+        assert find_cause(error).sentence == "ValueError: the network needs a width"
+
+
 def test_nothing_and_an_error_without_words_are_told_by_their_kind() -> None:
     assert find_cause("").sentence == "it said nothing"
     assert find_cause(ZeroDivisionError()).sentence == "ZeroDivisionError"
