@@ -11,10 +11,9 @@ from typing import Any
 from cifarray.errors import (
     CifarrayError,
     DatasetError,
-    DivergedError,
     JobError,
-    NoGpuError,
     RepeatingError,
+    RunFailedError,
     StoreError,
 )
 from cifarray.runs import read_metrics
@@ -25,7 +24,7 @@ OUTSIDE = (OSError, EOFError, MemoryError)
 """What the machine and its network raise."""
 OUTSIDE_PACKAGES = frozenset({"aiohttp", "boto3", "botocore", "grpc", "pyarrow", "ray", "urllib3"})
 """Packages that raise what a cluster or a store did."""
-OURS_AGAIN = (DatasetError, DivergedError, JobError, NoGpuError, RepeatingError)
+OURS_AGAIN = (DatasetError, JobError, RunFailedError)
 
 
 def comes_again(error: BaseException, epochs_done: int) -> bool:

@@ -32,6 +32,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cifarray.errors import (
     CheckpointError,
+    CifarrayError,
     DivergedError,
     NoGpuError,
     RepeatingError,
@@ -104,7 +105,8 @@ def on_worker(part: Callable[[Work], None], work: Work) -> None:
         done = epochs_done(work.open_store(), work.folder)
         if not comes_again(error, 1 if done is None else done):
             raise
-        traceback.print_exc()  # Ray hands on the sentence alone
+        if not isinstance(error, CifarrayError):
+            traceback.print_exc()  # Ray hands on the sentence alone
         again = RepeatingError(str(find_cause(error)))
         again.rank, again.host = world()[0], socket.gethostname()
         raise again from error

@@ -17,9 +17,9 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cifarray.errors import RunFailedError
+from cifarray.errors import CifarrayError, RunFailedError
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
-from cifarray.runs.causes import find_cause, unwrapped
+from cifarray.runs.causes import find_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -233,16 +233,12 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
             raise_refusal(trial)
     except Exception as error:
         done = epochs_done(store, folder)
-        if not _is_result(error, 1 if done is None else done):
-            raise
-        traceback.print_exc()
+        if not comes_again(error, 1 if done is None else done):
+            raise  # Tune tries it again; else it is a result, as of a learning rate too high
+        if not isinstance(error, CifarrayError):
+            traceback.print_exc()
         ended = {"state": "failed", "error": str(find_cause(error))}
     store.write_json(f"{folder}/{ENDED_FILE}", ended)
-
-
-def _is_result(error: Exception, done: int) -> bool:
-    """Whether a trial's failure is a result of the search: trying it again gives the same."""
-    return isinstance(unwrapped(error), RunFailedError) or comes_again(error, done)
 
 
 def trial_threads(work: Work) -> int:
