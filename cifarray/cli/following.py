@@ -75,6 +75,7 @@ def follow_run(run: "Run") -> Ended:
         output.say("the last lines of its log:" if lines else "it left no log")
         for line in lines:
             output.say(f"  {line}")
+        output.say(f"why        cifarray status {run.id}{store_words(run.store)} --why")
     clear_away(run, status, cluster, job_id)
     return ended(run, status)
 

@@ -92,7 +92,7 @@ def status(
         return
     current = found.status()
     if why:
-        show_why(found, current, condition(found, current, named), json)
+        show_why(found, current, condition(found, current, named), named, json)
         return
     if json:
         described = _status_as_json(found, current, condition(found, current, named))

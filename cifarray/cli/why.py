@@ -8,6 +8,7 @@ from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
+    from cifarray.spec.profile import Profile
     from cifarray.submit.condition import Condition
 
 SHOWN_LINES = 20
@@ -18,9 +19,11 @@ KILLED = (
 )
 
 
-def show_why(run: "Run", status: "Status", found: "Condition", as_json: bool) -> None:
+def show_why(
+    run: "Run", status: "Status", found: "Condition", named: "Profile | None", as_json: bool
+) -> None:
     """Print what is known of a run's end; no cluster has to live for that."""
-    told = tell_why(run, status, found)
+    told = tell_why(run, status, found, named)
     if as_json:
         output.print_json(told)
         return
@@ -33,7 +36,9 @@ def show_why(run: "Run", status: "Status", found: "Condition", as_json: bool) ->
             output.print_line(f"  {line}")
 
 
-def tell_why(run: "Run", status: "Status", found: "Condition") -> dict[str, Any]:
+def tell_why(
+    run: "Run", status: "Status", found: "Condition", named: "Profile | None"
+) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
     from cifarray.runs.causes import find_cause
     from cifarray.runs.post_mortem import (
@@ -54,15 +59,16 @@ def tell_why(run: "Run", status: "Status", found: "Condition") -> dict[str, Any]
         "reason": found.reason or None,
         "error": status.error,
         "log": f"{run.store.uri.rstrip('/')}/{log}" if log else None,
+        "pods": _pods(status, named),
         "next": f"cifarray logs {words}" if log else f"cifarray status {words}",
     }
     if (kept := read_post_mortem(run, attempt)) is not None:
         return {**kept, **about, "complete": True}
     failures = failure_records(run.store, run.key("attempts", str(attempt)))
     ended = found.state in ("failed", "lost")
-    cause = find_cause(status.error) if status.error else None
-    if ended and not cause and failures:
-        cause = find_cause(str(failures[-1].get("cause") or ""))
+    last = str(failures[-1].get("cause") or "") if failures else ""
+    told = next((text for text in (status.error, last, found.reason) if text), "")
+    cause = find_cause(told) if ended and told else None
     return {
         **about,
         "complete": False,
@@ -73,6 +79,24 @@ def tell_why(run: "Run", status: "Status", found: "Condition") -> dict[str, Any]
         "failures": failures,
         "driver": {"lines": last_lines(masked(text))},
     }
+
+
+def _pods(status: "Status", named: "Profile | None") -> str | None:
+    """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
+    from cifarray.errors import ClusterError
+    from cifarray.submit.cluster import recorded_cluster
+    from cifarray.submit.condition import PATIENCE_S
+    from cifarray.submit.kubernetes.cluster import KubernetesCluster
+
+    record = status.cluster or {}
+    if record.get("kind") != "kubernetes" or not record.get("job_id"):
+        return None
+    try:
+        cluster = recorded_cluster(record, named, PATIENCE_S)
+        assert isinstance(cluster, KubernetesCluster)
+        return cluster.explain(str(record["job_id"])) or None
+    except ClusterError:
+        return None
 
 
 def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -89,6 +113,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for failure in told.get("failures") or ():
         said = "; ".join(f"rank {r}: {text}" for r, text in _record(failure.get("workers")).items())
         yield "before", f"{failure.get('at')}: {said}"
+    yield "pods", told.get("pods")
     yield "machine", _machine(_record(told.get("machine")))
     versions = _record(told.get("versions"))
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
