@@ -12,7 +12,7 @@ RAY = (
         "never",
     ),
     known(
-        r"did not join|The following ranks have not joined the collective operation: "
+        r"The following ranks have not joined the collective operation: "
         r"(?P<ranks>\[[\d, ]+\])",
         "ranks {ranks} did not come to a report within its time",
         "look for what those ranks wait for in the log",
