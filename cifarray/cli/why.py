@@ -40,7 +40,7 @@ def tell_why(
     run: "Run", status: "Status", found: "Condition", named: "Profile | None"
 ) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
-    from cifarray.runs.causes import find_cause
+    from cifarray.runs.causes import find_cause, own_sentence
     from cifarray.runs.post_mortem import (
         cause_as_dict,
         failure_records,
@@ -67,8 +67,9 @@ def tell_why(
     failures = failure_records(run.store, run.key("attempts", str(attempt)))
     ended = found.state in ("failed", "lost")
     last = str(failures[-1].get("cause") or "") if failures else ""
-    told = next((text for text in (status.error, last, found.reason) if text), "")
-    cause = find_cause(told) if ended and told else None
+    cause = own_sentence(status.error) if status.error else None
+    if ended and cause is None and (last or found.reason):
+        cause = find_cause(last or found.reason)
     return {
         **about,
         "complete": False,

@@ -53,11 +53,11 @@ def find_cause(told: BaseException | str) -> Cause:
     if isinstance(told, BaseException):
         told = unwrapped(told)
         if isinstance(told, CifarrayError):
-            return Cause(_shortened(str(told) or type(told).__name__))
+            return own_sentence(str(told) or type(told).__name__)
         told = _with_causes(told)
     text = _COLOUR.sub("", told)
     if ours := _OURS.findall(text):  # it is a sentence for a person already
-        return Cause(_shortened(ours[-1][1]))
+        return own_sentence(ours[-1][1])
     said = _FRAME.sub("", text)
     place = _own_place(text)
     causes_first = sorted(KNOWN, key=lambda known: known.follows)
@@ -65,6 +65,12 @@ def find_cause(told: BaseException | str) -> Cause:
         known, sentence = found
         return Cause(sentence + place, known.remedy, known.repeats, known.follows)
     return Cause(_shortened(_unknown(said)) + place)
+
+
+def own_sentence(text: str) -> Cause:
+    """A sentence of cifarray's own, which says what failed and, behind a semicolon, what to do."""
+    sentence, _, remedy = " ".join(text.split()).partition("; ")
+    return Cause(_shortened(sentence), _shortened(remedy))
 
 
 def worker_cause(failures: Mapping[int, BaseException]) -> tuple[int, Cause]:

@@ -87,14 +87,14 @@ def wrong(cifarray: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Fa
 
 def test_an_error_of_the_networks_code_ends_the_run_with_its_first_workers(wrong: Failed) -> None:
     assert wrong.ended.code == 1
-    assert "ValueError: the width has to be even (odd.py, line 21)" in wrong.ended.sentence
+    assert "ValueError: the width has to be even (odd.py, line 18)" in wrong.ended.sentence
     assert wrong.workers_built == 2
     assert wrong.run.status().state == "failed"
 
 
 def test_the_workers_traceback_and_its_rank_are_kept(wrong: Failed) -> None:
     assert wrong.why["complete"] is True
-    assert wrong.why["cause"]["sentence"].endswith("(odd.py, line 21)")
+    assert wrong.why["cause"]["sentence"].endswith("(odd.py, line 18)")
     assert wrong.why["worker"]["rank"] == 1
     assert wrong.why["attempt"] == 1
     kept = json.dumps(wrong.why["workers"]) + json.dumps(wrong.why["driver"])

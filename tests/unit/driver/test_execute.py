@@ -60,7 +60,7 @@ def test_a_failed_attempt_keeps_why(run: Run):
     assert "lacks a part" not in ended.stdout + ended.stderr
     kept = read_post_mortem(run, 1)
     assert kept is not None
-    assert kept["cause"]["sentence"] == run.status().error
+    assert "; ".join(kept["cause"].values()) == run.status().error
     assert kept["attempt"] == 1
     assert kept["job"]["run_id"] == run.id
     assert kept["machine"]["cores"] >= 1 and kept["machine"]["memory_bytes"]["MemTotal"] > 0

@@ -39,6 +39,7 @@ def test_most_entries_of_the_table_are_met_by_a_real_text() -> None:
 
 def test_a_sentence_of_ours_is_told_as_it_is() -> None:
     assert str(find_cause(JobError("train.epochs is 0; raise it"))) == "train.epochs is 0; raise it"
+    assert find_cause(JobError("train.epochs is 0; raise it")).remedy == "raise it"
     remote = 'ray::train()\n  File "x.py", line 3\ncifarray.errors.RunFailedError: it diverged'
     assert find_cause(RuntimeError(remote)).sentence == "it diverged"
 
