@@ -173,6 +173,15 @@ class TorchWithoutGpus(_TorchBackend):
         super().on_start(worker_group, backend_config)
 
 
+CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
+"""Ray's logger of Train's controller."""
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Leave out the controller's own traceback of what a callback ended it with."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RepeatingError))
+
+
 class FailureLog(UserCallback):
     """Leaves a record beside the run for every time that workers failed, as `status` tells it.
 
@@ -188,6 +197,7 @@ class FailureLog(UserCallback):
 
         Raises: RepeatingError.
         """
+        logging.getLogger(CONTROLLER).addFilter(_says_more)
         for error in worker_exceptions.values():
             if isinstance(error, RepeatingError):
                 raise error

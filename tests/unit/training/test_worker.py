@@ -102,6 +102,18 @@ def test_the_controller_hears_of_an_error_that_comes_again_and_keeps_no_record_o
     assert not work.open_store().list(f"{work.folder}/{FAILURES}")
 
 
+def test_the_controllers_traceback_of_such_an_end_stays_out_of_the_log(
+    work: Work, caplog: pytest.LogCaptureFixture
+):
+    from ray.train.v2._internal.execution.controller import controller
+
+    with pytest.raises(RepeatingError) as ended:
+        FailureLog(work).after_exception(None, {0: RepeatingError("no attribute")})
+    controller.logger.error("of ours", exc_info=ended.value)
+    controller.logger.error("of Ray", exc_info=ValueError("another"))
+    assert [record.message for record in caplog.records] == ["of Ray"]
+
+
 def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_same(work: Work):
     log = FailureLog(work)
     log.after_exception(None, {1: RuntimeError("step 12 went wrong")})
