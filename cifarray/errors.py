@@ -19,7 +19,8 @@ CifarrayError                    anything below; its text is one sentence for a 
     │   └── UntrustedError       a record that leads to a cluster or job which the user did not name
     ├── RunFailedError           a run that ended without a result
     │   ├── DivergedError        a training whose loss is no number any more
-    │   └── NoGpuError           a worker that was promised a GPU and sees none
+    │   ├── NoGpuError           a worker that was promised a GPU and sees none
+    │   └── RepeatingError       an error of the network's code or of its data that comes again
     └── LeaseLostError           another attempt is in charge of this run
 """
 
@@ -112,6 +113,14 @@ class DivergedError(RunFailedError):
 
 class NoGpuError(RunFailedError):
     """A worker that was promised a GPU and sees none; trying again gives the same."""
+
+
+class RepeatingError(RunFailedError):
+    """An error of the network's code or of its data; trying again gives the same."""
+
+    rank: int | None = None
+    """Of the worker that met it, and the name of that worker's machine."""
+    host: str | None = None
 
 
 class LeaseLostError(WorkError):

@@ -92,6 +92,7 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
         output.say("the last lines of its log:" if lines else "it left no log")
         for line in lines:
             output.say(f"  {line}")
+        output.say(f"why        cifarray status {run.id}{store_words(run.store)} --why")
     if not outcome.cause:
         clear_away(run, outcome.status, cluster, job_id)
     return ended(run, outcome.status, outcome.cause)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 FollowLogOption = Annotated[
     bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
 ]
+WhyOption = Annotated[
+    bool,
+    typer.Option("--why", help="Say why it failed, from the store alone."),
+]
+SHOWN_ERROR = 90
 COLUMNS = ("run", "state", "job", "best", "age", "duration", "size")
 
 
@@ -52,7 +57,7 @@ def runs(
     if json:
         output.print_json([_summary_as_json(*each) for each in known])
     elif found:
-        output.print_table(COLUMNS, [_summary_as_row(*each) for each in known])
+        _print_summaries(known)
     else:
         output.say(f"{opened.uri} holds no runs; begin one with `cifarray submit JOB`")
 
@@ -62,14 +67,17 @@ def status(
     store: StoreOption = None,
     endpoint: EndpointOption = None,
     cluster: ClusterOption = "local",
+    why: WhyOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say how a run is doing, and what to do next.
 
     \b
     Example:  cifarray status tune-digits-26
+              cifarray status tune-digits-26 --why
     """
     from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.cli.why import show_why
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
     from cifarray.submit.observed_state import observe
@@ -83,6 +91,9 @@ def status(
         _show_unrecorded(waiting, json)
         return
     current = found.status()
+    if why:
+        show_why(found, current, observe(found, current, named), named, json)
+        return
     if json:
         described = _status_as_json(found, current, observe(found, current, named))
         output.print_json({**described, **_rest_as_json(found, current)})
@@ -164,6 +175,21 @@ def _cluster_or_none(
         return None
 
 
+def _print_summaries(known: "list[tuple[RunSummary, ObservedState]]") -> None:
+    """The table of runs; why some failed stands in its last column, where any did."""
+    errors = [summary.status.error or "" for summary, _ in known]
+    failed = any(errors)
+    rows = [
+        [*_summary_as_row(*each), *([_cut(error) or None] if failed else [])]
+        for each, error in zip(known, errors, strict=True)
+    ]
+    output.print_table((*COLUMNS, *(["error"] if failed else [])), rows)
+
+
+def _cut(error: str) -> str:
+    return error if len(error) <= SHOWN_ERROR else f"{error[: SHOWN_ERROR - 1]}…"
+
+
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
     from cifarray.reporting.formats import duration
     from cifarray.submit.news import seconds_since
@@ -235,7 +261,7 @@ def _status_lines(
     from cifarray.submit.observed_state import observe
 
     found, spent = observe(run, current, named), current.seconds()
-    state = found.state
+    state, words = found.state, run.id + store_words(run.store)
     cluster = current.cluster or {}
     return [
         ("run", run.id),
@@ -249,6 +275,7 @@ def _status_lines(
         ("submitted", current.submitted_at),
         ("duration", None if spent is None else duration(spent)),
         ("error", current.error),
+        ("why", f"cifarray status {words} --why" if state in ("failed", "lost") else None),
         ("cluster", cluster.get("profile")),
         ("dashboard", _dashboard(run, current, named) if state in ("running", "pending") else None),
         ("store", run.store.uri),

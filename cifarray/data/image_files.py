@@ -61,7 +61,7 @@ def upright_image(
     except Exception as error:  # broken bytes bring PIL to raise nearly anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "cannot identify" in reason:
-            reason = f"its bytes are no image of {' or '.join(formats)}"
+            reason = f"its bytes are no image of {', '.join(formats[:-1])} or {formats[-1]}"
         raise ValueError(reason) from error
 
 

@@ -16,15 +16,17 @@ from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
 from cifarray.driver.log import kept_log
+from cifarray.driver.post_mortem import keep_post_mortem
 from cifarray.driver.progress import watched
 from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
+from cifarray.runs.causes import find_cause
 from cifarray.spec.profile import Profile
 from cifarray.store.patience import PERSON_S
 from cifarray.submit.processes import this_process
 from cifarray.training.work import Work
-from cifarray.training.worker import evaluate, last_line, train
+from cifarray.training.worker import evaluate, train
 from cifarray.tuning.sweep import sweep
 from cifarray.tuning.trials import trial_job
 
@@ -44,7 +46,7 @@ def execute(run: Run) -> int:
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
         return 0 if state == "finished" else 1
     attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}", this_process())
-    with kept_log(run.store, f"{attempt.prefix}/driver.log"), _stoppable():
+    with kept_log(run.store, f"{attempt.prefix}/driver.log") as log, _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:
             with attempt.keep_alive():
@@ -61,10 +63,12 @@ def execute(run: Run) -> int:
             store.shorten(PERSON_S)  # who asked for the end waits for it
             _close(attempt, "stopped", None)
         except CifarrayError as error:
+            keep_post_mortem(run, attempt, error, log)
             _close(attempt, "failed", str(error))
         except Exception as error:
             traceback.print_exc()
-            _close(attempt, "failed", f"{type(error).__name__}: {last_line(error)}")
+            keep_post_mortem(run, attempt, error, log)
+            _close(attempt, "failed", str(find_cause(error)))
         return 1
 
 

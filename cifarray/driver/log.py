@@ -15,8 +15,11 @@ UPLOAD_EVERY_S = 20.0
 
 
 @contextmanager
-def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterator[None]:
-    """Copy everything that this process and its children print to `key`, while it runs too."""
+def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterator[Path]:
+    """Copy everything that this process and its children print to `key`, while it runs too.
+
+    Yields the file on this machine that holds it meanwhile.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"
         over = threading.Event()
@@ -29,7 +32,7 @@ def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterato
         try:
             with _copied_to(path):
                 uploader.start()
-                yield
+                yield path
         finally:
             over.set()
             uploader.join()

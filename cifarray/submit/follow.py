@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
-from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death
+from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death, post_mortem
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch
 from cifarray.submit.evidence import AnyCluster, end_of, evidence_here, job_evidence
 from cifarray.submit.news import rough_time
@@ -181,8 +181,4 @@ class Follower:
 
 def stored_log(run: Run) -> str:
     """The driver's log of the newest attempt that left one in the store; else empty."""
-    for number in reversed(run.attempt_numbers()):
-        key = run.key("attempts", str(number), "driver.log")
-        if run.store.exists(key):
-            return run.store.read(key).decode("utf-8", "replace")
-    return ""
+    return post_mortem.stored_log(run)[1]

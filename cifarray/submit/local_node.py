@@ -16,11 +16,14 @@ from cifarray.proxies import loopback_exceptions
 from cifarray.submit import node_state, processes
 from cifarray.submit.environment import remove_credentials
 from cifarray.submit.jobs_api import RayJobs
+from cifarray.submit.node_start import not_started, patience, start_twice
 from cifarray.submit.node_state import Node
 from cifarray.submit.ports import free_ports
 from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
+AGAIN_LEAST_S = 60.0
+"""A second try needs as much of that time."""
 END_GRACE_S = 15.0
 LONGEST_TEMP_DIR = 38
 """Bytes; Ray adds up to 68 for its sockets, whose paths end at 107."""
@@ -129,7 +132,7 @@ def _adopt() -> Node | None:
         return None
     if lives(node):
         try:
-            _wait_until_it_answers(node)
+            _wait_until_it_answers(node, time.monotonic() + START_TIMEOUT_S)
             return node
         except ClusterError as error:
             if lives(node):  # it is busy or stopped, and may be at work
@@ -142,6 +145,15 @@ def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
     if problem := too_little_shared_memory(free_shared_memory()):
         say(problem)
+    deadline = time.monotonic() + START_TIMEOUT_S
+
+    def has_time() -> bool:
+        return deadline - time.monotonic() > AGAIN_LEAST_S
+
+    return start_twice(lambda: _start_once(deadline), has_time, say)
+
+
+def _start_once(deadline: float) -> Node:
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
@@ -175,23 +187,22 @@ def _start(say: Callable[[str], None]) -> Node:
     )
     node_state.record_node(node)
     try:
-        _wait_until_it_answers(node)
+        _wait_until_it_answers(node, deadline)
     except BaseException:
         _end(node)
         raise
     return node
 
 
-def _wait_until_it_answers(node: Node) -> None:
-    log = state_folder() / node_state.LOG_FILE
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait_until_it_answers(node: Node, deadline: float) -> None:
+    logs = Path(node.temp_dir) / RAYS_FOLDER / "session_latest" / "logs"
     while time.monotonic() < deadline:
         if _is_ready(node):
             return
         if not processes.is_alive(node.leader):
-            raise ClusterError(f"the Ray node ended while it started: {_last_line(log)}; see {log}")
+            raise not_started("the Ray node ended while it started", logs)
         time.sleep(0.2)
-    raise ClusterError(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
+    raise not_started(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s", logs)
 
 
 def _is_ready(node: Node) -> bool:
@@ -285,7 +296,8 @@ def _node_environment() -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
     }
-    return kept | loopback_exceptions(kept) | common_environment() | ours
+    timeouts = patience(START_TIMEOUT_S)
+    return kept | loopback_exceptions(kept) | common_environment() | timeouts | ours
 
 
 def common_environment() -> dict[str, str]:
@@ -296,8 +308,3 @@ def common_environment() -> dict[str, str]:
         # Ray's way to say: listen on loopback, not on the machine's address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-
-
-def _last_line(path: Path) -> str:
-    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "it said nothing"

@@ -17,6 +17,8 @@ from cifarray.data.augment import Augment, Normalize
 from cifarray.data.cache import Shard, seed_of
 from cifarray.data.image_checks import check_whitening
 from cifarray.errors import JobError
+from cifarray.models.own import check_unused
+from cifarray.models.registry import is_own
 from cifarray.models.sizes import count_parameters
 from cifarray.models.weights import begin_with
 from cifarray.reporting.scores import Predictions
@@ -59,6 +61,9 @@ class Session:
         network = build_network(job, len(self.classes), self._shape, code)
         begin_with(network, job.model, weights)
         self._network = network.to(rows.device)
+        if is_own(job.model.name):
+            seen = job.preprocess.seen(self._shape)
+            check_unused(job.model.name, self._network, len(self.classes), seen, self._world_size)
         self._parameters = count_parameters(self._network)
         self._features: FeatureRows | None = None
         if job.model.features is not None:

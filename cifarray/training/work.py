@@ -34,6 +34,7 @@ from cifarray.models.code import unpack_code
 from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
 from cifarray.reporting.layers import Layer
+from cifarray.runs.causes import CODE_PREFIX
 from cifarray.runs.status import now
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
@@ -155,7 +156,7 @@ def fetch_code(run: RunSpec, store: Store) -> Path | None:
     """Unpack the run's own code, if it has any, into a folder of this process."""
     if run.code is None:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="cifarray-code-"))
+    folder = Path(tempfile.mkdtemp(prefix=CODE_PREFIX))
     unpack_code(store.read(run.code.key), run.code.sha256, folder)
     return folder
 

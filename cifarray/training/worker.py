@@ -4,7 +4,9 @@ import logging
 import math
 import os
 import secrets
+import socket
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -33,18 +35,21 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from cifarray.errors import (
     CheckpointError,
+    CifarrayError,
     DivergedError,
-    JobError,
     NoGpuError,
+    RepeatingError,
     RunFailedError,
     StoreError,
 )
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
+from cifarray.runs.causes import find_cause, worker_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
 from cifarray.training.ranks import from_rank_0, world
 from cifarray.training.rendezvous import listen_on_loopback, use_loopback
+from cifarray.training.repeats import comes_again, epochs_done, refuse_again
 from cifarray.training.session import Session
 from cifarray.training.work import (
     FAILURES,
@@ -85,7 +90,7 @@ def _fit(work: Work, function: Any) -> None:
     try:
         fit_on_workers(work, function, name=f"{work.run.run_id}-{attempt_of(work)}")
     except TrainingFailedError as error:
-        raise RunFailedError(f"training failed: {root_cause(error)}") from error
+        raise RunFailedError(f"training failed: {find_cause(error)}") from error
 
 
 def fit_on_workers(
@@ -103,13 +108,23 @@ def fit_on_workers(
 def on_worker(part: Callable[[Work], None], work: Work) -> None:
     """Carry out a worker's part; an error that all ranks meet alike is left as a refusal.
 
-    Ray would take it for the failure of a worker, and begin again to meet it again.
+    Ray would take it for the failure of a worker, and begin again to meet it again. One that
+    comes again but may be this rank's alone is raised as such, so that Ray ends the others too.
     """
     try:
         part(work)
-    except (DivergedError, JobError, NoGpuError) as error:
+    except (DivergedError, NoGpuError) as error:
         if world()[0] == 0:
             write_refusal(work, error)
+    except Exception as error:
+        done = epochs_done(work.open_store(), work.folder)
+        if not comes_again(error, 1 if done is None else done):
+            raise
+        if not isinstance(error, CifarrayError):
+            traceback.print_exc()  # Ray hands on the sentence alone
+        again = RepeatingError(str(find_cause(error)))
+        again.rank, again.host = world()[0], socket.gethostname()
+        raise again from error
 
 
 def torch_trainer(
@@ -201,38 +216,55 @@ def _join(backend: str, world_rank: int, world_size: int, port: int) -> None:
     _setup_torch_process_group(backend, world_rank, world_size, use_loopback(port))
 
 
+CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
+"""Ray's logger of Train's controller."""
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Leave out the controller's own traceback of what a callback ended it with."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RepeatingError))
+
+
 class FailureLog(UserCallback):
-    """Leaves a record beside the run for every time that workers failed, as `status` tells it."""
+    """Leaves a record beside the run for every time that workers failed, as `status` tells it.
+
+    A failure that comes again ends the run: what this raises ends Train's controller at once.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._before: dict[str, Any] | None = None
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Train's controller, which replaces the workers next."""
-        now = datetime.now(UTC)
-        workers = {str(rank): last_line(error) for rank, error in worker_exceptions.items()}
-        record = {"at": now.isoformat(timespec="seconds"), "workers": workers}
+        """Called by Train's controller, which replaces the workers next.
+
+        Raises: RepeatingError.
+        """
+        logging.getLogger(CONTROLLER).addFilter(_says_more)
+        for error in worker_exceptions.values():
+            if isinstance(error, RepeatingError):
+                raise error
+        now, store = datetime.now(UTC), self._work.open_store()
+        rank, cause = worker_cause(worker_exceptions)
+        done = epochs_done(store, self._work.folder)
+        if done is not None and cause.repeats != "never":
+            refuse_again(cause.sentence, done, self._before)
+        said = {str(rank): find_cause(error) for rank, error in worker_exceptions.items()}
+        self._before = {
+            "at": now.isoformat(timespec="seconds"),
+            "epochs": done,
+            "rank": rank,
+            "cause": cause.sentence,
+            "workers": {rank: cause.sentence for rank, cause in said.items()},
+        }
         key = f"{self._work.folder}/{FAILURES}/{now.strftime('%Y%m%dT%H%M%S%f')}.json"
         with suppress(StoreError):  # what the store cannot take now must not end the run
-            self._work.open_store().write_json(key, record)
-
-
-LOW_ON_MEMORY = "node running low on memory"
-"""In the pages that Ray writes when it ends a worker before the kernel does."""
+            store.write_json(key, self._before)
 
 
 def last_line(error: Exception) -> str:
-    """What an error says in one line; a traceback's last."""
-    if LOW_ON_MEMORY in str(error):
-        return "Ray ended the worker, since its node ran out of memory; run less beside it there"
-    text = " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
-    return text.removeprefix("cifarray.errors.")[:300]
-
-
-def root_cause(error: TrainingFailedError) -> str:
-    """The first worker's own error in one line."""
-    failures = getattr(error, "worker_failures", {})
-    return last_line(next(iter(failures.values()), error))
+    """What an error says in one line: its cause, and what helps."""
+    return str(find_cause(error))
 
 
 def _train_and_evaluate(work: Work) -> None:

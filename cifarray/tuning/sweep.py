@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +18,9 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cifarray.errors import RunFailedError
+from cifarray.errors import CifarrayError, RunFailedError
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
+from cifarray.runs.causes import find_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
@@ -31,6 +33,7 @@ from cifarray.training.checkpoint_store import (
     checkpoint_name,
     keep,
 )
+from cifarray.training.repeats import comes_again, epochs_done
 from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
     TRIALS,
@@ -116,7 +119,7 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     store, spec = work.open_store(), spec_of(work.job)
     folder = f"{work.folder}/{TRIALS}"
     errors = {
-        trial_id: str(result.error).strip().splitlines()[-1]
+        trial_id: find_cause(result.error).sentence
         for result in results
         if result.error is not None
         for trial_id in store.folders(folder)
@@ -232,8 +235,13 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
             name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
             callbacks = [TuneReportCallback()]
             fit_on_workers(trial, partial(train_only, trial), name, callbacks)
-    except RunFailedError as error:  # for a search that is a result: a learning rate too high
-        ended = {"state": "failed", "error": str(error)}
+    except Exception as error:
+        done = epochs_done(store, folder)
+        if not comes_again(error, 1 if done is None else done):
+            raise  # Tune tries it again; else it is a result, as of a learning rate too high
+        if not isinstance(error, CifarrayError):
+            traceback.print_exc()
+        ended = {"state": "failed", "error": str(find_cause(error))}
     store.write_json(f"{folder}/{ENDED_FILE}", ended)
 
 

@@ -94,6 +94,17 @@ def test_the_node_is_private_and_listens_on_loopback_only(ray_node: Node) -> Non
     assert addresses <= LOOPBACK
 
 
+def test_its_raylet_was_told_the_port_of_its_agent_and_waits_for_no_file(ray_node: Node) -> None:
+    members = processes.family(ray_node.leader, ray_node.temp_dir)
+    commands = [processes.command_line(member.pid) for member in members]
+    (raylet,) = [command for command in commands if "/raylet/raylet " in command]
+    (agent,) = [
+        command for command in commands if "dashboard/agent.py " in command.partition("--")[0]
+    ]
+    port = re.search(r"--listen-port=(\d+)", agent)
+    assert port and f"--dashboard_agent_listen_port={port[1]}" in raylet
+
+
 def test_programs_on_this_machine_reach_it_with_the_environment_that_it_names(
     ray_node: Node,
 ) -> None:

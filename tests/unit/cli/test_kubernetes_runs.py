@@ -15,6 +15,7 @@ from tests.unit.submit.kubernetes.api_server import ApiServer, open_kube, refusa
 from tests.unit.submit.kubernetes.conftest import api
 from tests.unit.submit.kubernetes.kube_requests import (
     JOB_ID,
+    PODS,
     POLICIES,
     RAYJOBS,
     RUN_ID,
@@ -210,3 +211,31 @@ def test_the_region_of_a_profile_serves_where_the_shell_names_none(
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     typed("runs", *on)
     assert os.environ["AWS_REGION"] == "us-west-2"
+
+
+def test_why_of_a_failed_run_tells_what_its_pods_still_say_and_writes_nothing(
+    api: ApiServer, typed: Type, on: tuple[str, str], run: Run
+) -> None:
+    put_rayjob(api, stage="Failed", rayClusterName="a-run-xyz")
+    waits = {
+        "type": "PodScheduled",
+        "status": "False",
+        "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+    }
+    labels = {"ray.io/cluster": "a-run-xyz", "ray.io/node-type": "worker"}
+    api.put(
+        f"{PODS}/a-worker",
+        metadata={"name": "a-worker", "labels": labels},
+        status={"conditions": [waits]},
+    )
+    run.mark_failed("its driver said so")
+    before = {entry.key: run.store.read(entry.key) for entry in run.store.list(run.prefix)}
+    shown = typed("status", RUN_ID, "--why", *on)
+    assert shown.code == 0, shown.err
+    (pods,) = [line for line in shown.out.splitlines() if line.startswith("pods ")]
+    assert "2 Insufficient nvidia.com/gpu" in pods
+    assert {e.key: run.store.read(e.key) for e in run.store.list(run.prefix)} == before
+    api.forbid(f"GET {RAYJOB}")
+    shown = typed("status", RUN_ID, "--why", *on)
+    assert shown.code == 0
+    assert "cause      its driver said so" in shown.out and "pods " not in shown.out

@@ -9,6 +9,7 @@ import pytest
 
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
+from cifarray.runs.post_mortem import write_post_mortem
 from cifarray.store import Store
 from cifarray.submit.processes import find_process, this_process
 from tests.unit.cli.conftest import Type
@@ -177,3 +178,69 @@ def test_a_queued_run_is_neither_deleted_nor_resumed_however_long_it_waits(
     assert run.status().state == "pending"
     assert typed("stop", RUN_ID).code == 0
     assert typed("delete", RUN_ID, "--yes").code == 0
+
+
+def test_why_tells_cause_remedy_machine_and_the_ends_of_the_logs(typed: Type, run: Run) -> None:
+    prefix = run.key("attempts", "1")
+    run.store.write(f"{prefix}/driver.log", b"epoch 1\nerror: it failed\n")
+    found = {
+        "at": "2026-11-30T16:00:00+00:00",
+        "attempt": 1,
+        "cause": {"sentence": "the GPU has no memory left", "remedy": "lower the batch"},
+        "worker": {"rank": 1, "host": "node-7"},
+        "machine": {"host": "node-1", "load": [3.5, 0, 0], "cores": 2},
+        "versions": {"torch": "2.15.0"},
+        "driver": {"lines": ["epoch 1", "error: it failed"]},
+        "workers": {"worker-ab.err": ["RuntimeError: CUDA out of memory"]},
+        "ray_events": ["node node-7 was lost"],
+    }
+    write_post_mortem(run.store, prefix, found)
+    run.mark_failed("the GPU has no memory left; lower the batch")
+    shown = typed("status", RUN_ID, "--why")
+    assert shown.code == 0
+    for line in (
+        "state      failed",
+        "cause      the GPU has no memory left",
+        "remedy     lower the batch",
+        "when       2026-11-30T16:00:00+00:00, attempt 1",
+        "worker     rank 1 on node-7",
+        "machine    node-1: load 3.5 on 2 cores",
+        f"log        {run.store.uri}/{prefix}/driver.log",
+        f"next       cifarray logs {RUN_ID}",
+        "  RuntimeError: CUDA out of memory",
+        "  node node-7 was lost",
+        "  error: it failed",
+    ):
+        assert line in shown.out.splitlines(), line
+    told = json.loads(typed("status", RUN_ID, "--why", "--json").out)
+    assert told["complete"] is True
+    assert told["cause"]["remedy"] == "lower the batch"
+
+
+def test_why_of_a_run_whose_driver_was_killed_tells_what_its_records_say(
+    typed: Type, run: Run
+) -> None:
+    prefix = run.key("attempts", "1")
+    run.store.write(f"{prefix}/driver.log", b"epoch 7\n")
+    failure = {"at": "2026-11-30T15:00:00+00:00", "workers": {"1": "the node of a worker has gone"}}
+    run.store.write_json(f"{prefix}/failures/1.json", failure)
+    run.change_status(lambda status: dataclasses.replace(status, attempts=1))
+    show_as(run, "running", silent_s=500)
+    shown = typed("status", RUN_ID, "--why").out
+    assert "state      lost" in shown
+    assert "its driver ended without a word" in shown
+    assert "before     2026-11-30T15:00:00+00:00: rank 1: the node of a worker has gone" in shown
+    assert "  epoch 7" in shown
+    assert json.loads(typed("status", RUN_ID, "--why", "--json").out)["complete"] is False
+
+
+def test_status_and_runs_name_the_cause_of_a_failed_run_and_where_to_read_more(
+    typed: Type, run: Run
+) -> None:
+    run.mark_failed("the store is full; make room there")
+    shown = typed("status", RUN_ID).out
+    assert "error      the store is full; make room there" in shown
+    assert f"why        cifarray status {RUN_ID} --why" in shown
+    header, line = typed("runs").out.splitlines()
+    assert header.split()[-1] == "error"
+    assert line.endswith("the store is full; make room there")

@@ -1,11 +1,15 @@
 """A driver that cannot do its work says why, records it, and ends with the right exit code."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from cifarray.driver.__main__ import main
 from cifarray.runs import Run
+from cifarray.runs.post_mortem import read_post_mortem
+from tests.conftest import REPOSITORY
 from tests.digit_sessions import Digits
 
 
@@ -47,3 +51,18 @@ def test_a_driver_needs_a_run_and_a_store(capsys: pytest.CaptureFixture[str]):
         main(["a-run"])
     assert ended.value.code == 2
     assert "--store" in capsys.readouterr().err
+
+
+def test_a_failed_attempt_keeps_why(run: Run):
+    command = [sys.executable, "-m", "cifarray.driver", run.id, "--store", run.store.uri]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1, ended.stderr
+    assert "lacks a part" not in ended.stdout + ended.stderr
+    kept = read_post_mortem(run, 1)
+    assert kept is not None
+    assert "; ".join(kept["cause"].values()) == run.status().error
+    assert kept["attempt"] == 1
+    assert kept["job"]["run_id"] == run.id
+    assert kept["machine"]["cores"] >= 1 and kept["machine"]["memory_bytes"]["MemTotal"] > 0
+    assert f"run {run.id}, attempt 1" in kept["driver"]["lines"]
+    assert kept["versions"]["system"]

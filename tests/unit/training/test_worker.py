@@ -6,47 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from ray.exceptions import OutOfMemoryError
 from ray.train._internal.utils import get_address_and_port
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from cifarray.errors import RunFailedError
+from cifarray.errors import JobError, RepeatingError, RunFailedError
+from cifarray.runs.folders import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.training.rendezvous import listen_on_loopback
-from cifarray.training.work import Work, raise_refusal, refuse_without_gpus
-from cifarray.training.worker import Torch, node_id, on_worker, root_cause, torch_trainer
+from cifarray.training.work import FAILURES, Work, raise_refusal, refuse_without_gpus
+from cifarray.training.worker import FailureLog, Torch, node_id, on_worker, torch_trainer
 from tests.digit_sessions import small_job
-
-
-def test_the_first_workers_own_error_is_what_is_told():
-    remote = RuntimeError(
-        'ray::train()\n  File "session.py", line 3\n'
-        "cifarray.errors.RunFailedError: the loss diverged in epoch 2"
-    )
-    error = WorkerGroupError("2 workers failed", {1: remote, 0: RuntimeError("other")})
-    assert isinstance(error, TrainingFailedError)
-    assert root_cause(error) == "RunFailedError: the loss diverged in epoch 2"
-
-
-def test_an_error_of_the_controller_is_told_as_it_is():
-    assert "no room" in root_cause(ControllerError(RunFailedError("no room")))
-
-
-def test_an_error_without_words_is_told_by_its_kind():
-    assert root_cause(WorkerGroupError("failed", {0: MemoryError()})) == "MemoryError"
-
-
-def test_a_worker_that_ray_ended_for_lack_of_memory_is_told_in_one_sentence():
-    page = (
-        "6 worker(s) were killed due to the node running low on memory. Memory on the node was "
-        "22.40GB used / 23.54GB limit (0.951717)\nTop 10 memory users: PID\tMEM(GB)\n"
-        "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io"
-    )
-    said = root_cause(WorkerGroupError("1 worker failed", {0: OutOfMemoryError(page)}))
-    assert said.startswith("Ray ended the worker, since its node ran out of memory")
-    assert "documentation" not in said
 
 
 @pytest.fixture
@@ -99,6 +69,79 @@ def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
     on_worker(see_none, work)
     with pytest.raises(RunFailedError, match="was promised a GPU and torch"):
         raise_refusal(work)
+
+
+def test_an_error_of_the_networks_code_is_raised_as_one_that_comes_again(work: Work):
+    def misspell(work: Work) -> None:
+        work.folders  # type: ignore[attr-defined]  # noqa: B018
+
+    with pytest.raises(RepeatingError, match="AttributeError: 'Work' object has no attribute"):
+        on_worker(misspell, work)
+
+
+def test_a_job_that_one_rank_alone_refuses_ends_all_ranks(work: Work):
+    def refuse(work: Work) -> None:
+        raise JobError("the network wants other images")
+
+    with pytest.raises(RepeatingError, match="the network wants other images"):
+        on_worker(refuse, work)
+
+
+def test_what_the_machine_did_is_raised_as_it_is(work: Work):
+    def lose(work: Work) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        on_worker(lose, work)
+
+
+def test_the_controller_hears_of_an_error_that_comes_again_and_keeps_no_record_of_it(work: Work):
+    log = FailureLog(work)
+    with pytest.raises(RepeatingError, match="no attribute"):
+        log.after_exception(None, {0: RuntimeError("a peer"), 1: RepeatingError("no attribute")})
+    assert not work.open_store().list(f"{work.folder}/{FAILURES}")
+
+
+def test_the_controllers_traceback_of_such_an_end_stays_out_of_the_log(
+    work: Work, caplog: pytest.LogCaptureFixture
+):
+    from ray.train.v2._internal.execution.controller import controller
+
+    with pytest.raises(RepeatingError) as ended:
+        FailureLog(work).after_exception(None, {0: RepeatingError("no attribute")})
+    controller.logger.error("of ours", exc_info=ended.value)
+    controller.logger.error("of Ray", exc_info=ValueError("another"))
+    assert [record.message for record in caplog.records] == ["of Ray"]
+
+
+def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_same(work: Work):
+    log = FailureLog(work)
+    log.after_exception(None, {1: RuntimeError("step 12 went wrong")})
+    (kept,) = work.open_store().list(f"{work.folder}/{FAILURES}")
+    record = work.open_store().read_json(kept.key)
+    assert record["workers"] == {"1": "RuntimeError: step 12 went wrong"}
+    assert (record["rank"], record["epochs"]) == (1, 0)
+    with pytest.raises(RepeatingError, match="it came twice after epoch 0"):
+        log.after_exception(None, {0: RuntimeError("step 13 went wrong")})
+
+
+def test_an_unknown_error_after_another_epoch_is_another_error(work: Work):
+    log, store = FailureLog(work), work.open_store()
+    log.after_exception(None, {0: RuntimeError("it went wrong")})
+    write_metrics(store, work.folder, [{"epoch": 1}])
+    log.after_exception(None, {0: RuntimeError("it went wrong")})
+    assert len(store.list(f"{work.folder}/{FAILURES}")) == 2
+
+
+def test_the_death_of_a_worker_is_never_taken_for_an_error_that_comes_again(work: Work):
+    killed = RuntimeError(
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
+        "Worker exit detail: Worker unexpectedly exits with a connection error code 2."
+    )
+    log = FailureLog(work)
+    for _ in range(3):
+        log.after_exception(None, {0: killed})
+    assert len(work.open_store().list(f"{work.folder}/{FAILURES}")) == 3
 
 
 class Workers:
