@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import cifarray
-from cifarray.data.decoding import decode
+from cifarray.data.decoding import decode, decode_file
 from cifarray.data.formats import FORMATS
 from cifarray.data.image_files import MOST_BYTES, MOST_PIXELS
 from cifarray.errors import InputError
@@ -77,7 +77,7 @@ def progressive(scans: int) -> bytes:
 )
 def test_what_is_no_sound_image_says_why(content: bytes, reason: str):
     with pytest.raises(ValueError, match=reason) as caught:
-        decode(content)
+        decode_file(content)
     assert "\n" not in str(caught.value)
 
 
@@ -93,7 +93,7 @@ def test_every_admitted_format_is_read_alike_by_predict_and_for_a_dataset(
     content = encoded(picture(1, 0, (8, 8)), form)
     (tmp_path / "a.file").write_bytes(content)
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    assert np.array_equal(np.asarray(decode(content)), expected)
+    assert np.array_equal(np.asarray(decode_file(content).image), expected)
     assert np.array_equal(read_image(str(tmp_path / "a.file"), SHAPE).pixels_HWC, expected)
 
 
