@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from cifarray.errors import ClusterError
@@ -149,7 +149,7 @@ def request_of(run: Run) -> RunRequest:
 
 def remove_ended(kube: Kube, keep_s: int) -> list[str]:
     """Delete RayJobs of ours that ended longer ago, and policies that are left; their names."""
-    moment = (datetime.now(UTC) - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = (kube.now() - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
     old = [found for found in kube.list("RayJob", OURS) if ended_before(found, moment)]
     names = [str(found["metadata"]["name"]) for found in old]
     for name in names:

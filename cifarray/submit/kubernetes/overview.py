@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.nodes import Nodes
 from cifarray.submit.kubernetes.operators import find_operators
 from cifarray.submit.kubernetes.pods import GPU
 from cifarray.submit.kubernetes.rayjob import RUN_LABEL
@@ -31,7 +32,7 @@ def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
             "ray": metadata.version("ray"),
         },
         "ray_cluster": _allowed(lambda: _ray_cluster(kube, spec), "ray_cluster", hidden),
-        "pods": _allowed(lambda: list(map(_pod, kube.list("Pod"))), "pods", hidden),
+        "pods": _allowed(lambda: _pods(kube), "pods", hidden),
         "quota": _allowed(lambda: _quota(kube), "quota", hidden),
         "queue": _allowed(lambda: _queue(kube, spec), "queue", hidden),
         "gpus": _allowed(lambda: gpus(kube), "gpus", hidden),
@@ -104,7 +105,12 @@ def _ray_cluster(kube: Kube, spec: KubernetesSpec) -> dict[str, Any] | None:
     }
 
 
-def _pod(found: Mapping[str, Any]) -> dict[str, Any]:
+def _pods(kube: Kube) -> list[dict[str, Any]]:
+    nodes = Nodes(kube)
+    return [_pod(found, of_pod(kube, found, nodes)) for found in kube.list("Pod")]
+
+
+def _pod(found: Mapping[str, Any], reason: str) -> dict[str, Any]:
     labels = found["metadata"].get("labels") or {}
     status = found.get("status") or {}
     containers = status.get("containerStatuses") or ()
@@ -117,7 +123,7 @@ def _pod(found: Mapping[str, Any]) -> dict[str, Any]:
         "containers": len(found["spec"]["containers"]),
         "restarts": sum(int(each.get("restartCount", 0)) for each in containers),
         "node": found["spec"].get("nodeName"),
-        "reason": of_pod(found),
+        "reason": reason,
     }
 
 
