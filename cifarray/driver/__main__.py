@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from cifarray import __version__
 from cifarray.driver.execute import execute
-from cifarray.errors import CifarrayError, JobError
+from cifarray.driver.leaving import leave, refuse
+from cifarray.errors import CifarrayError, InputError, JobError
 from cifarray.runs import Run
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
@@ -25,11 +26,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         store = Store.open(options.store, options.endpoint)
-        if given := os.environ.get(REQUEST_VARIABLE):
-            record_request(store, _read(given))
-        return execute(Run.open(store, options.run))
+        code = _carry_out(store, options.run)
+        if code:
+            leave(Run(store, options.run))
+        return code
     except CifarrayError as error:
         print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _carry_out(store: Store, run_id: str) -> int:
+    try:
+        if given := os.environ.get(REQUEST_VARIABLE):
+            record_request(store, _read(given))
+        return execute(Run.open(store, run_id))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        refuse(Run(store, run_id), error)
         return error.exit_code
 
 

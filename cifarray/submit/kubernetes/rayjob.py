@@ -6,10 +6,11 @@ import shlex
 from typing import Any
 
 from cifarray.spec.load import dump_yaml, to_yaml
-from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
+from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 from cifarray.submit.environment import run_environment
 from cifarray.submit.kubernetes.gang import Gang, named_gang
 from cifarray.submit.kubernetes.pods import (
+    HEAD_PORTS,
     head_template,
     object_store_bytes,
     of_kubernetes,
@@ -128,7 +129,11 @@ def runtime_environment(request: RunRequest) -> str:
 
     The resolved job is in it: HTTPMode carries no file.
     """
-    variables = {**run_environment(request.profile), REQUEST_VARIABLE: to_yaml(request)}
+    variables = {
+        **run_environment(request.profile),
+        OWN_JOBS_VARIABLE: f"http://127.0.0.1:{HEAD_PORTS['dashboard']}",
+        REQUEST_VARIABLE: to_yaml(request),
+    }
     return dump_yaml({"env_vars": variables})
 
 
