@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
+from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.gang import Gang, find_gang, named_gang
 from cifarray.submit.kubernetes.nodes import Nodes
 from cifarray.submit.kubernetes.operators import find_operators
 from cifarray.submit.kubernetes.pods import GPU
@@ -21,6 +23,7 @@ ENDED = ("Succeeded", "Failed")
 def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
     """What `cluster status --json` prints. Raises: ClusterError where no API server answers."""
     hidden: dict[str, str] = {}
+    gang = _gang(kube, spec)
     return {
         "context": kube.context,
         "namespace": kube.namespace,
@@ -34,11 +37,20 @@ def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
         "ray_cluster": _allowed(lambda: _ray_cluster(kube, spec), "ray_cluster", hidden),
         "pods": _allowed(lambda: _pods(kube), "pods", hidden),
         "quota": _allowed(lambda: _quota(kube), "quota", hidden),
-        "queue": _allowed(lambda: _queue(kube, spec), "queue", hidden),
+        "gang": gang.scheduler,
+        "queue": _allowed(lambda: _queue(kube, gang), "queue", hidden),
         "gpus": _allowed(lambda: gpus(kube), "gpus", hidden),
         "runs": _allowed(lambda: list(map(describe, kube.list("RayJob"))), "runs", hidden),
         "hidden": hidden,
     }
+
+
+def _gang(kube: Kube, spec: KubernetesSpec) -> Gang:
+    """Who would start a run's pods together now; a profile that leaves it open says so itself."""
+    try:
+        return find_gang(kube, spec) if spec.mode == "rayjob" else Gang()
+    except JobError:
+        return named_gang(spec)
 
 
 def gpus(kube: Kube) -> dict[str, Any]:
@@ -152,13 +164,13 @@ def _quota(kube: Kube) -> list[dict[str, str]]:
     ]
 
 
-def _queue(kube: Kube, spec: KubernetesSpec) -> dict[str, Any] | None:
-    if spec.queue is None:
+def _queue(kube: Kube, gang: Gang) -> dict[str, Any] | None:
+    if gang.scheduler != "kueue" or gang.queue is None:
         return None
-    found = kube.get("LocalQueue", spec.queue)
+    found = kube.get("LocalQueue", gang.queue)
     status = (found or {}).get("status") or {}
     return {
-        "name": spec.queue,
+        "name": gang.queue,
         "exists": found is not None,
         "waiting": status.get("pendingWorkloads", 0),
         "admitted": status.get("admittedWorkloads", 0),
