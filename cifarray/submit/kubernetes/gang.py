@@ -95,7 +95,14 @@ def find_gang(kube: Kube, spec: KubernetesSpec) -> Gang:
             "kubernetes.gang is kueue, and kubernetes.queue names no LocalQueue of namespace "
             f"{kube.namespace}: {choice}"
         )
-    return next((Gang(found) for group, found in API_GROUPS.items() if kube.has(group)), Gang())
+    usable = (each for group, each in API_GROUPS.items() if _is_usable(kube, group, each))
+    return Gang(next(usable, "none"))
+
+
+def _is_usable(kube: Kube, group: str, scheduler: GangScheduler) -> bool:
+    """Whether the cluster has a scheduler, and the caller may make what it needs."""
+    makes_group = scheduler == "scheduler-plugins"
+    return kube.has(group) and (not makes_group or kube.may("create", group, "podgroups"))
 
 
 def _local_queues(kube: Kube) -> list[str]:

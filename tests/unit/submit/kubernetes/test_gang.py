@@ -13,7 +13,7 @@ from cifarray.submit.kubernetes.gang import Gang, find_gang, named_gang
 from cifarray.submit.kubernetes.launching import launch_rayjob
 from cifarray.submit.kubernetes.rayjob import rayjob, run_objects
 from tests.unit.kubernetes.ray_schemas import problems
-from tests.unit.submit.kubernetes.api_server import ApiServer
+from tests.unit.submit.kubernetes.api_server import Answer, ApiServer
 from tests.unit.submit.kubernetes.kube_requests import (
     JOB_ID,
     RAYJOBS,
@@ -104,6 +104,15 @@ def test_auto_takes_the_scheduler_whose_api_group_the_cluster_has(
     assert found(kube, gang="none") == Gang("none")
     put_queues(api, "team-a")
     assert found(kube) == Gang("kueue", "team-a")
+
+
+def test_auto_leaves_a_scheduler_alone_whose_group_the_caller_may_not_make(
+    api: ApiServer, kube: Kube
+):
+    api.put("/apis/scheduling.x-k8s.io")
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    api.script(f"POST {path}", Answer(201, {"status": {"allowed": False}}))
+    assert found(kube) == Gang("none")
 
 
 def test_who_may_not_list_queues_submits_without_one(api: ApiServer, kube: Kube):
