@@ -113,9 +113,8 @@ def _create_rayjob(kube: Kube, job: Manifest) -> Manifest:
         made = kube.create(job)
     except RefusedError as error:
         if error.code == 404:
-            raise ClusterError(
-                f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
-            ) from error
+            sentence = f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
+            raise RefusedError(sentence, error.code, {}) from error
         raise
     named = {name: made["metadata"][name] for name in ("name", "uid")}
     return {"apiVersion": job["apiVersion"], "kind": job["kind"], **named}

@@ -57,8 +57,9 @@ def of_pod(kube: Kube, pod: Object, nodes: Nodes) -> str:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if reason := _stuck(kube, pod, nodes):
         return reason
-    if _is_overdue(kube, pod):
-        return f"pod {name} is still ending on node {_node_of(pod)}, which is Ready"
+    node = _node_of(pod)
+    if node and _is_overdue(kube, pod) and nodes.state(node) == "ready":
+        return f"pod {name} is still ending on node {node}, which is Ready"
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _unscheduled(name, str(scheduled.get("message") or ""))

@@ -156,6 +156,15 @@ def test_a_scripted_refusal_leaves_nothing(api: ApiServer, kube: Kube, run: Run,
     assert api.objects == {}
 
 
+def test_a_cluster_without_kuberay_is_one_sentence_and_keeps_nothing(
+    api: ApiServer, kube: Kube, run: Run
+) -> None:
+    api.script(f"POST {RAYJOBS}", refusal(404, "404 page not found"))
+    with pytest.raises(ClusterError, match=r"knows no RayJob; install KubeRay's operator 1\.7"):
+        launch_rayjob(run, cluster_of(kube), 1)
+    assert api.objects == {}
+
+
 def test_who_may_not_hand_the_policy_over_leaves_it_for_later(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:

@@ -196,6 +196,10 @@ def test_a_pod_that_takes_long_to_end_on_a_ready_node_is_said_to_do_so(api: ApiS
         "pod run-head is still ending on node node-7, which is Ready"
     )
     assert of_pod(kube, overdue(-100)) == ""
+    ended = overdue()
+    ended["status"]["phase"] = "Failed"
+    put_node(api, "Unknown")
+    assert of_pod(kube, ended) == ""
 
 
 @pytest.mark.parametrize("pod", [*MARKED, overdue()])
