@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from cifarray import __version__
-from cifarray.driver.execute import execute
+from cifarray.driver.execute import STOPPED, execute
 from cifarray.driver.leaving import leave, refuse
 from cifarray.errors import CifarrayError, InputError, JobError
 from cifarray.runs import Run
@@ -18,7 +18,7 @@ from cifarray.submit.new_run import record_request
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one attempt; 0 if the run finished, 1 if not, 2 for bad input."""
+    """Carry out one attempt; `execute`'s exit code, or 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m cifarray.driver", description=__doc__)
     parser.add_argument("run", help="the run's id")
     parser.add_argument("--store", required=True, help="the store's URI")
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         store = Store.open(options.store, options.endpoint)
         code = _carry_out(store, options.run)
-        if code:
+        if code not in (0, STOPPED):
             leave(Run(store, options.run))
         return code
     except CifarrayError as error:

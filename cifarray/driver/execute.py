@@ -33,8 +33,12 @@ ACTORS_TOO = {
 and they find the wrong one where two run."""
 
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a driver that was told to stop, as a shell has it."""
+
+
 def execute(run: Run) -> int:
-    """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
+    """Carry out one attempt; the exit code: 0 if the run finished, STOPPED if told to, else 1."""
     state = run.status().state
     if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
@@ -55,6 +59,7 @@ def execute(run: Run) -> int:
             print(f"error: {error}", flush=True)
         except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
             _close(attempt, "stopped", None)
+            return STOPPED
         except CifarrayError as error:
             _close(attempt, "failed", str(error))
         except Exception as error:
