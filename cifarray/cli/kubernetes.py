@@ -173,6 +173,7 @@ def _head_lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
         ("RayCluster", _ray_cluster_words(seen["ray_cluster"], hidden.get("ray_cluster"))),
         ("Ray here", versions["ray"]),
         ("GPUs", _gpu_words(seen["gpus"], hidden.get("gpus"))),
+        ("gang", seen["gang"]),
     ]
     if queue := seen["queue"]:
         words = f"{queue['waiting']} waiting, {queue['admitted']} admitted"

@@ -51,7 +51,7 @@ def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
 
 def stop_unrecorded(waiting: Unrecorded) -> None:
     """Delete the RayJob and the policy that were applied. Raises: InputError if it has ended."""
-    from cifarray.submit.kubernetes.policies import remove_policies_of
+    from cifarray.submit.kubernetes.companions import remove_companions_of
 
     if waiting.job.ended:
         raise InputError(
@@ -59,7 +59,7 @@ def stop_unrecorded(waiting: Unrecorded) -> None:
             f" ({waiting.job.message}): nothing to stop"
         )
     waiting.cluster.own_jobs().stop(waiting.job.id)
-    remove_policies_of(waiting.cluster.kube, waiting.run_id)
+    remove_companions_of(waiting.cluster.kube, waiting.run_id)
 
 
 def stop_recorded(run: "Run", cluster: "KubernetesCluster", job_id: str) -> "Status":
@@ -115,7 +115,7 @@ def clear_away(
 
 
 def _remove_policies(run: "Run", cluster: "KubernetesCluster") -> None:
-    from cifarray.submit.kubernetes.policies import remove_policies_of
+    from cifarray.submit.kubernetes.companions import remove_companions_of
 
     if not cluster.shared:
-        remove_policies_of(cluster.kube, run.id)
+        remove_companions_of(cluster.kube, run.id)

@@ -170,7 +170,7 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
     """
     from cifarray.spec.load import dump_yaml
     from cifarray.submit.beginning import lies_here
-    from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
+    from cifarray.submit.kubernetes.rayjob import run_objects
     from cifarray.submit.new_run import request
 
     if lies_here(weights := planned.plan.job.model.weights):
@@ -191,7 +191,7 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
         request(plan, manifest, name)
         for plan, name in zip(planned.plans, _names(planned.wish), strict=True)
     ]
-    objects = [made for each in asked for made in (run_policy(each, 1), rayjob(each, 1))]
+    objects = [made for each in asked for made in run_objects(each, 1)]
     if as_json:
         output.print_json(objects)
     else:

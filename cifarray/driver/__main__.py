@@ -5,8 +5,9 @@ import os
 import sys
 
 from cifarray import __version__
-from cifarray.driver.execute import execute
-from cifarray.errors import CifarrayError, JobError
+from cifarray.driver.execute import STOPPED, execute
+from cifarray.driver.leaving import leave, refuse
+from cifarray.errors import CifarrayError, InputError, JobError
 from cifarray.proxies import spare_loopback
 from cifarray.runs import Run
 from cifarray.spec.bounded_yaml import parse_yaml
@@ -18,7 +19,7 @@ from cifarray.user_folders import provide_home
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one attempt; 0 if the run finished, 1 if not, 2 for bad input."""
+    """Carry out one attempt; `execute`'s exit code, or 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m cifarray.driver", description=__doc__)
     parser.add_argument("run", help="the run's id")
     parser.add_argument("--store", required=True, help="the store's URI")
@@ -29,11 +30,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Nothing is known yet of the run's own patience.
         store = Store.open(options.store, options.endpoint).patient(RUN_S)
-        if given := os.environ.get(REQUEST_VARIABLE):
-            record_request(store, _read(given))
-        return execute(Run.open(store, options.run))
+        code = _carry_out(store, options.run)
+        if code not in (0, STOPPED):
+            leave(Run(store, options.run))
+        return code
     except CifarrayError as error:
         print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _carry_out(store: Store, run_id: str) -> int:
+    try:
+        if given := os.environ.get(REQUEST_VARIABLE):
+            record_request(store, _read(given))
+        return execute(Run.open(store, run_id))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        refuse(Run(store, run_id), error)
         return error.exit_code
 
 

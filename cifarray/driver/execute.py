@@ -37,8 +37,12 @@ ACTORS_TOO = {
 and they find the wrong one where two run."""
 
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a driver that was told to stop, as a shell has it."""
+
+
 def execute(run: Run) -> int:
-    """Carry out one attempt; the exit code is 0 if the run finished and 1 if not."""
+    """Carry out one attempt; the exit code: 0 if the run finished, STOPPED if told to, else 1."""
     store = run.store.patient(run.spec().profile.store_patience_s)
     run = Run(store, run.id)
     state = run.status().state
@@ -62,6 +66,7 @@ def execute(run: Run) -> int:
         except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
             store.shorten(PERSON_S)  # who asked for the end waits for it
             _close(attempt, "stopped", None)
+            return STOPPED
         except CifarrayError as error:
             keep_post_mortem(run, attempt, error, log)
             _close(attempt, "failed", str(error))

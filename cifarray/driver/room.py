@@ -65,7 +65,7 @@ def _reserve(spec: RunSpec, tell: Callable[[str], None]) -> None:
         return f"room for {workers} workers of {wanted}; the cluster has {found}"
 
     try:
-        wait_for_room(places.wait, missing, profile.kubernetes.max_wait_s, tell)
+        wait_for_room(places.wait, missing, profile.kubernetes.cluster_wait_s, tell)
     finally:
         remove_placement_group(places)
 
@@ -87,7 +87,7 @@ def wait_for_room(
         if clock() - begun > limit_s:
             raise ClusterError(
                 f"within {limit_s:g} s there was no {text}; see `cifarray cluster status`, or "
-                "raise kubernetes.max_wait_s in the profile"
+                "raise kubernetes.max_wait_s or partial_wait_s in the profile"
             )
         if text != told:
             print(f"waiting for {text}", flush=True)

@@ -23,6 +23,8 @@ def _memory(text: str) -> str:
     return text
 
 
+GangScheduler = Literal["kueue", "volcano", "yunikorn", "scheduler-plugins", "none"]
+"""What starts all pods of a run together, or none of them."""
 Cpus = Annotated[str, AfterValidator(_cpus)]
 Memory = Annotated[str, AfterValidator(_memory)]
 
@@ -64,8 +66,14 @@ class KubernetesSpec(Record):
     head_cpu_limit: Cpus | None = None
     head_memory: Memory = "6Gi"
     head_shm: Memory = "1Gi"
+    gang: Literal["auto"] | GangScheduler = "auto"
+    """Who starts a run's pods together. auto: Kueue where `queue` is given or the namespace has one
+    LocalQueue, else Volcano or scheduler-plugins where the cluster has it, else nobody."""
     queue: str | None = None
-    """Kueue's LocalQueue; with it a RayJob waits suspended until it is admitted."""
+    """The queue of that scheduler: Kueue's LocalQueue, Volcano's Queue, YuniKorn's path."""
+    scheduler_name: str | None = None
+    """Scheduler of a run's pods, where scheduler-plugins runs beside the cluster's own; None: the
+    cluster's own, or the one that KubeRay's operator enters."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the workers' nodes."""
     tolerations: tuple[dict[str, Any], ...] = ()
@@ -74,6 +82,9 @@ class KubernetesSpec(Record):
     """Labels of preemptible nodes: workers, never a head, go there, and tolerate such taints."""
     max_wait_s: int = Field(default=3600, ge=60)
     """How long a run may wait for its pods, over all its clusters."""
+    partial_wait_s: int | None = Field(default=None, ge=60)
+    """How long one cluster of a run may hold some of its pods while others are missing; then it
+    gives all of them back, and the next one asks again. None: its share of max_wait_s."""
     max_run_s: int = Field(default=7 * 86400, ge=60)
     """How long a run may take, over all its clusters."""
     retries: int = Field(default=2, ge=0)
@@ -88,6 +99,13 @@ class KubernetesSpec(Record):
             if limit is not None and amount(limit) < amount(asked):
                 raise ValueError(f"{part}_cpu_limit {limit} is below {part}_cpu {asked}; raise it")
         return self
+
+    @property
+    def cluster_wait_s(self) -> int:
+        """How long one Ray cluster may hold some of a run's pods and wait for the others."""
+        lives = self.retries + 1 if self.mode == "rayjob" else 1
+        share = max(1, self.max_wait_s // lives)
+        return share if self.partial_wait_s is None else min(share, self.partial_wait_s)
 
     @property
     def cpus_of_a_worker(self) -> int:

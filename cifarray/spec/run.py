@@ -53,6 +53,8 @@ class RunSpec(Record):
 
 REQUEST_VARIABLE = "CIFARRAY_REQUEST"
 """Environment variable in which a request travels to a driver that may have to record its run."""
+OWN_JOBS_VARIABLE = "CIFARRAY_OWN_JOBS_API"
+"""Environment variable that names the Jobs API of a Ray cluster that is there for one run alone."""
 
 
 class RunRequest(Record):

@@ -1,12 +1,19 @@
 """One namespace of a Kubernetes cluster, spoken to through the official client.
 
 Objects are plain dicts as kubectl prints them. Every failure is a ClusterError of one sentence.
+
+An answer is unclear when it does not say whether the request was carried out: a 5xx, a timeout, a
+cut connection. After one, `create` looks whether the object is there and carries this request's
+mark, `delete` takes an object that is gone for deleted, and what may be repeated is sent again.
 """
 
 import itertools
 import json
+import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
@@ -20,13 +27,17 @@ CONNECT_S, READ_S = 5.0, 30.0
 PATIENCE_S = 30.0
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 FIELD_MANAGER = "cifarray"
-BUSY = (429, 500, 502, 503, 504)
-"""Answers after which a request is worth another try."""
-UNDONE = (429, 503)
-"""Of these, the ones after which even a POST may be sent again: nothing was made."""
+UNDONE = 429
+"""Nothing was done: the request is worth another try."""
+UNCLEAR = (500, 502, 503, 504)
+"""The server, or a proxy before it, failed: the request may have been carried out or not."""
+MARK = "cifarray/request"
+"""Annotation of what `create` makes, with a value of its own for each call."""
 PAGE = "500"
 Objects: TypeAlias = list[dict[str, Any]]
 """Named, since inside Kube `list` is a method."""
+Look: TypeAlias = Callable[[], str | None]
+"""What happens after an unclear answer: the text that settles it, or None to send again."""
 
 
 class RefusedError(ClusterError):
@@ -43,6 +54,10 @@ class RefusedError(ClusterError):
         """With reason Conflict: a `field`, and a `message` that names who manages it."""
 
 
+class TakenError(ClusterError):
+    """An object of this kind and name is there, and this request did not make it."""
+
+
 class Kube:
     """One namespace of one cluster."""
 
@@ -53,6 +68,7 @@ class Kube:
         self.namespace = namespace
         self.context = context
         self._patience_s = patience_s
+        self._clock_ahead = timedelta()
 
     def __repr__(self) -> str:
         return f"Kube({self.context!r}, {self.namespace!r})"
@@ -85,9 +101,23 @@ class Kube:
         """The API server's address."""
         return str(self.client.configuration.host)
 
+    def now(self) -> datetime:
+        """The time by the API server's clock, by which the times in its objects are set."""
+        return datetime.now(UTC) - self._clock_ahead
+
     def version(self) -> str:
         """The API server's version, as v1.34.0."""
         return str(self.ask("GET", "/version")["gitVersion"])
+
+    def has(self, group: str) -> bool:
+        """Whether the API server knows an API group, such as scheduling.volcano.sh."""
+        try:
+            self.ask("GET", f"/apis/{group}")
+        except RefusedError as error:
+            if error.code in (403, 404):
+                return False
+            raise
+        return True
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """One object; None where there is none."""
@@ -122,8 +152,40 @@ class Kube:
             query["continue"] = after
 
     def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an object. Raises: RefusedError with AlreadyExists where there is one."""
-        return self.ask("POST", self.path(manifest["kind"]), body=manifest)
+        """Make an object, once, whatever the answers.
+
+        Raises: TakenError where one of this name is there that this call did not make.
+        """
+        kind, metadata = manifest["kind"], manifest.get("metadata") or {}
+        path, name = self.path(kind), metadata.get("name")
+        if name is None:  # a review is answered and not kept: it may be sent again
+            return self.ask("POST", path, body=manifest)
+        mark = {MARK: secrets.token_hex(8)}
+        annotations = {**(metadata.get("annotations") or {}), **mark}
+        marked = {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+        def look() -> str | None:
+            found = self.get(kind, name)
+            if found is None:
+                return None
+            if not mark.items() <= (found["metadata"].get("annotations") or {}).items():
+                raise TakenError(
+                    f"{kind} {name} in namespace {self.namespace} is there already, and this "
+                    f"command did not make it; `kubectl -n {self.namespace} get "
+                    f"{kind.lower()} {name} -o yaml` shows whose it is"
+                )
+            return json.dumps(found)
+
+        try:
+            return self.ask("POST", path, body=marked, after_unclear=look)
+        except RefusedError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            text = look()
+            if text is None:
+                raise
+            made: dict[str, Any] = json.loads(text)
+            return made
 
     def apply(self, manifest: Mapping[str, Any], force: bool = False) -> dict[str, Any]:
         """Server-side apply; `force` takes fields over that somebody else manages."""
@@ -133,21 +195,31 @@ class Kube:
             "PATCH", path, query=query, body=manifest, content="application/apply-patch+yaml"
         )
 
-    def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge a change into an object."""
+    def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Merge a change into an object; None where there is none."""
         content = "application/merge-patch+json"
-        return self.ask("PATCH", self.path(kind, name), body=change, content=content)
+        try:
+            return self.ask("PATCH", self.path(kind, name), body=change, content=content)
+        except RefusedError as error:
+            if error.code == 404:
+                return None
+            raise
 
     def delete(self, kind: str, name: str, grace_s: int | None = None) -> bool:
         """Ask for an object's end; False where there is none."""
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
+        unclear = []
+
+        def note() -> None:
+            unclear.append(True)
+
         try:
-            self.ask("DELETE", self.path(kind, name), body=body)
+            self.ask("DELETE", self.path(kind, name), body=body, after_unclear=note)
         except RefusedError as error:
             if error.code == 404:
-                return False
+                return bool(unclear)  # gone since the request whose answer was lost
             raise
         return True
 
@@ -189,9 +261,12 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content: str = "application/json",
+        after_unclear: Look = lambda: None,
     ) -> dict[str, Any]:
         """One exchange, tried again while the server is busy or silent. Raises: RefusedError."""
-        text = self.text(method, path, query=query, body=body, content=content)
+        text = self.text(
+            method, path, query=query, body=body, content=content, after_unclear=after_unclear
+        )
         try:
             answer = json.loads(text)
         except ValueError:
@@ -211,6 +286,7 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content: str = "application/json",
+        after_unclear: Look = lambda: None,
     ) -> str:
         """As `ask`, without reading the answer as JSON."""
         from kubernetes.client.exceptions import ApiException
@@ -218,20 +294,24 @@ class Kube:
 
         url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
         deadline = time.monotonic() + self._patience_s
-        again = UNDONE if method == "POST" else BUSY
         for pause in _pauses():
             wait_s = pause
+            cause: Exception
             try:
                 return self._exchange(method, url, body, content)
             except ApiException as error:
+                cause, failure = error, self._refusal(error)
                 wait_s = max(pause, _asked_wait_s(error))
-                if error.status not in again or time.monotonic() + wait_s >= deadline:
-                    raise self._refusal(error) from error
+                if error.status not in (UNDONE, *UNCLEAR):
+                    raise failure from error
+                unclear = error.status in UNCLEAR
             except (HTTPError, OSError) as error:
-                # A POST may have arrived: whoever sends one looks before sending it again.
-                arrived = not isinstance(error, NewConnectionError | ConnectTimeoutError)
-                if (method == "POST" and arrived) or time.monotonic() + wait_s >= deadline:
-                    raise ClusterError(self._silence(error)) from error
+                cause, failure = error, ClusterError(self._silence(error))
+                unclear = not isinstance(error, NewConnectionError | ConnectTimeoutError)
+            if unclear and (settled := after_unclear()) is not None:
+                return settled
+            if time.monotonic() + wait_s >= deadline:
+                raise failure from cause
             time.sleep(wait_s)
         raise AssertionError("pauses never end")
 
@@ -245,6 +325,7 @@ class Kube:
         answer = self.client.call_api(
             method, url, headers, body=body, _request_timeout=(CONNECT_S, READ_S)
         )
+        self._clock_ahead = _clock_ahead(answer.headers) or self._clock_ahead
         data: bytes = answer.read()
         if not 200 <= answer.status <= 299:
             problem = ApiException(status=answer.status, reason=answer.reason)
@@ -281,6 +362,14 @@ def _asked_wait_s(error: Any) -> float:
     """The seconds that the server wants to be left alone for."""
     text = str((error.headers or {}).get("Retry-After") or "")
     return float(text) if text.isdecimal() else 0.0
+
+
+def _clock_ahead(headers: Any) -> timedelta | None:
+    """By how much this machine's clock is ahead of the server's; None where it does not say."""
+    try:
+        return datetime.now(UTC) - parsedate_to_datetime(str(headers.get("Date")))
+    except (TypeError, ValueError):
+        return None
 
 
 def _pauses() -> Iterator[float]:

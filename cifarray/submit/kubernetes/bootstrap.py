@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from cifarray.errors import CifarrayError, StoreAwayError, StoreRefusedError
 from cifarray.submit.kubernetes.access import decoded
-from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.api import Kube, TakenError
 
 ROOT, RUNS = "cifarray-store-root", "cifarray-store"
 ROOT_NAME, RUNS_NAME = "cifarray-root", "cifarray"
@@ -130,11 +130,11 @@ def _make(kube: Kube, name: str, values: Mapping[str, str]) -> dict[str, str]:
         kube.create(manifest)
         print(f"made Secret {name}", flush=True)
         return dict(values)
-    except RefusedError as error:
-        made = _read(kube, name) if error.reason == "AlreadyExists" else None
+    except TakenError:  # another Job was faster
+        made = _read(kube, name)
         if made is None:
             raise
-        return made  # another Job was faster
+        return made
 
 
 def main() -> int:

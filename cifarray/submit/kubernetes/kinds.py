@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
     "PersistentVolumeClaim": Kind("/api/v1", "persistentvolumeclaims"),
     "Pod": Kind("/api/v1", "pods"),
     "PodDisruptionBudget": Kind("/apis/policy/v1", "poddisruptionbudgets"),
+    "PodGroup": Kind("/apis/scheduling.x-k8s.io/v1alpha1", "podgroups"),
     "PodMonitor": Kind("/apis/monitoring.coreos.com/v1", "podmonitors"),
     "PriorityClass": Kind("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
     "PrometheusRule": Kind("/apis/monitoring.coreos.com/v1", "prometheusrules"),

@@ -2,25 +2,26 @@
 
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest
-from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.api import Kube, RefusedError, TakenError
 from cifarray.submit.kubernetes.cluster import KubernetesCluster
-from cifarray.submit.kubernetes.policies import remove_left_policies
+from cifarray.submit.kubernetes.companions import remove_left_companions
+from cifarray.submit.kubernetes.gang import find_gang
 from cifarray.submit.kubernetes.rayjob import (
     OURS,
     RUN_LABEL,
     SUBMISSION_LABEL,
-    rayjob,
     rayjob_name,
     run_label,
-    run_policy,
+    run_objects,
 )
+from cifarray.submit.kubernetes.rendered import Manifest
 from cifarray.submit.kubernetes.states import as_job, ended_before, is_going
 
 GOING_S, POLL_S = 15.0, 0.5
@@ -61,48 +62,74 @@ def _live(kube: Kube, labels: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def launch_rayjob(run: Run, profile: Profile, cluster: KubernetesCluster, submission: int) -> None:
-    """Create the RayJob and the policy that it owns, or leave neither. Raises: ClusterError."""
+    """Create the RayJob and what it owns, or leave nothing. Raises: ClusterError, JobError.
+
+    What its pods need comes first: whenever this ends, there is no RayJob without its policy.
+    """
     request, kube = request_of(run, profile), cluster.kube
+    *companions, job = run_objects(request, submission, find_gang(kube, cluster.spec))
+    made: list[Manifest] = []
     try:
-        made = _create(kube, rayjob(request, submission))
-    except RefusedError as error:
-        if error.code == 404:
-            raise ClusterError(
-                f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
-            ) from error
-        raise
-    owner = {
-        "apiVersion": made["apiVersion"],
-        "kind": "RayJob",
-        "name": made["metadata"]["name"],
-        "uid": made["metadata"]["uid"],
-    }
-    policy = run_policy(request, submission)
-    policy["metadata"]["ownerReferences"] = [owner]
+        for each in companions:
+            made += _create_or_keep(kube, each)
+        owner = _create_rayjob(kube, job)
+    except (RefusedError, TakenError) as error:
+        if isinstance(error, TakenError) or error.code < 500:
+            _take_back(kube, made, job)
+        raise  # otherwise the RayJob may appear yet, and its policy has to be there
     try:
-        _create(kube, policy, or_keep=True)
+        for each in companions:
+            _hand_over(kube, each, owner)
     except BaseException:
-        with suppress(ClusterError):  # without its policy no pod of it reaches another
+        with suppress(ClusterError):
             kube.delete("RayJob", owner["name"])
         raise
 
 
-def _create(kube: Kube, manifest: dict[str, Any], or_keep: bool = False) -> dict[str, Any]:
-    """Make an object. One that is there although the answer was lost has been made.
+def _take_back(kube: Kube, made: list[Manifest], job: Manifest) -> None:
+    """Remove what was made for a RayJob, unless somebody else has made one of that name."""
+    with suppress(ClusterError):
+        if kube.get("RayJob", job["metadata"]["name"]) is None:
+            for each in made:
+                kube.delete(each["kind"], each["metadata"]["name"])
 
-    `or_keep` takes one that was there before, too.
-    """
+
+def _create_or_keep(kube: Kube, companion: Manifest) -> list[Manifest]:
+    """Make an object, unless the run has it already: `kubectl apply` of a dry run makes it too."""
     try:
-        return kube.create(manifest)
-    except ClusterError as error:
-        refused = isinstance(error, RefusedError) and error.code < 500
-        taken = isinstance(error, RefusedError) and error.code == 409
-        if refused and not (or_keep and taken):
+        return [kube.create(companion)]
+    except TakenError:
+        found = kube.get(companion["kind"], companion["metadata"]["name"])
+        if found is None:  # it went at this moment, with a RayJob that had its name before
+            return [kube.create(companion)]
+        run = (found["metadata"].get("labels") or {}).get(RUN_LABEL)
+        if run != companion["metadata"]["labels"][RUN_LABEL] or found["spec"] != companion["spec"]:
             raise
-        found = kube.get(manifest["kind"], manifest["metadata"]["name"])
-        if found is None:
-            raise
-        return found
+        return []
+
+
+def _create_rayjob(kube: Kube, job: Manifest) -> Manifest:
+    """Make the RayJob; what names it as an owner."""
+    try:
+        made = kube.create(job)
+    except RefusedError as error:
+        if error.code == 404:
+            sentence = f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
+            raise RefusedError(sentence, error.code, {}) from error
+        raise
+    named = {name: made["metadata"][name] for name in ("name", "uid")}
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], **named}
+
+
+def _hand_over(kube: Kube, companion: Manifest, owner: Manifest) -> None:
+    """Let an object go with the RayJob that needs it; one that has gone meanwhile is made again."""
+    owned = {"ownerReferences": [owner]}
+    try:
+        found = kube.patch(companion["kind"], companion["metadata"]["name"], {"metadata": owned})
+    except ClusterError:
+        return  # it is there without an owner: a later submission removes it after its RayJob
+    if found is None:
+        kube.create({**companion, "metadata": companion["metadata"] | owned})
 
 
 def request_of(run: Run, profile: Profile) -> RunRequest:
@@ -122,9 +149,9 @@ def request_of(run: Run, profile: Profile) -> RunRequest:
 
 def remove_ended(kube: Kube, keep_s: int) -> list[str]:
     """Delete RayJobs of ours that ended longer ago, and policies that are left; their names."""
-    moment = (datetime.now(UTC) - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = (kube.now() - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
     old = [found for found in kube.list("RayJob", OURS) if ended_before(found, moment)]
     names = [str(found["metadata"]["name"]) for found in old]
     for name in names:
         kube.delete("RayJob", name)
-    return names + remove_left_policies(kube)
+    return names + remove_left_companions(kube)

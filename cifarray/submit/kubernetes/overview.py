@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
+from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.gang import Gang, find_gang, named_gang
+from cifarray.submit.kubernetes.nodes import Nodes
 from cifarray.submit.kubernetes.operators import find_operators
 from cifarray.submit.kubernetes.pods import GPU
 from cifarray.submit.kubernetes.rayjob import RUN_LABEL
@@ -20,6 +23,7 @@ ENDED = ("Succeeded", "Failed")
 def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
     """What `cluster status --json` prints. Raises: ClusterError where no API server answers."""
     hidden: dict[str, str] = {}
+    gang = _gang(kube, spec)
     return {
         "context": kube.context,
         "namespace": kube.namespace,
@@ -31,13 +35,22 @@ def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
             "ray": metadata.version("ray"),
         },
         "ray_cluster": _allowed(lambda: _ray_cluster(kube, spec), "ray_cluster", hidden),
-        "pods": _allowed(lambda: list(map(_pod, kube.list("Pod"))), "pods", hidden),
+        "pods": _allowed(lambda: _pods(kube), "pods", hidden),
         "quota": _allowed(lambda: _quota(kube), "quota", hidden),
-        "queue": _allowed(lambda: _queue(kube, spec), "queue", hidden),
+        "gang": gang.scheduler,
+        "queue": _allowed(lambda: _queue(kube, gang), "queue", hidden),
         "gpus": _allowed(lambda: gpus(kube), "gpus", hidden),
         "runs": _allowed(lambda: list(map(describe, kube.list("RayJob"))), "runs", hidden),
         "hidden": hidden,
     }
+
+
+def _gang(kube: Kube, spec: KubernetesSpec) -> Gang:
+    """Who would start a run's pods together now; a profile that leaves it open says so itself."""
+    try:
+        return find_gang(kube, spec) if spec.mode == "rayjob" else Gang()
+    except JobError:
+        return named_gang(spec)
 
 
 def gpus(kube: Kube) -> dict[str, Any]:
@@ -104,7 +117,12 @@ def _ray_cluster(kube: Kube, spec: KubernetesSpec) -> dict[str, Any] | None:
     }
 
 
-def _pod(found: Mapping[str, Any]) -> dict[str, Any]:
+def _pods(kube: Kube) -> list[dict[str, Any]]:
+    nodes = Nodes(kube)
+    return [_pod(found, of_pod(kube, found, nodes)) for found in kube.list("Pod")]
+
+
+def _pod(found: Mapping[str, Any], reason: str) -> dict[str, Any]:
     labels = found["metadata"].get("labels") or {}
     status = found.get("status") or {}
     containers = status.get("containerStatuses") or ()
@@ -117,7 +135,7 @@ def _pod(found: Mapping[str, Any]) -> dict[str, Any]:
         "containers": len(found["spec"]["containers"]),
         "restarts": sum(int(each.get("restartCount", 0)) for each in containers),
         "node": found["spec"].get("nodeName"),
-        "reason": of_pod(found),
+        "reason": reason,
     }
 
 
@@ -146,13 +164,13 @@ def _quota(kube: Kube) -> list[dict[str, str]]:
     ]
 
 
-def _queue(kube: Kube, spec: KubernetesSpec) -> dict[str, Any] | None:
-    if spec.queue is None:
+def _queue(kube: Kube, gang: Gang) -> dict[str, Any] | None:
+    if gang.scheduler != "kueue" or gang.queue is None:
         return None
-    found = kube.get("LocalQueue", spec.queue)
+    found = kube.get("LocalQueue", gang.queue)
     status = (found or {}).get("status") or {}
     return {
-        "name": spec.queue,
+        "name": gang.queue,
         "exists": found is not None,
         "waiting": status.get("pendingWorkloads", 0),
         "admitted": status.get("admittedWorkloads", 0),

@@ -137,6 +137,8 @@ def _template(
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         ],
     }
+    if spec.scheduler_name:
+        pod["schedulerName"] = spec.scheduler_name
     if spec.tolerations:
         pod["tolerations"] = [dict(each) for each in spec.tolerations]
     if spec.image_pull_secret:

@@ -6,9 +6,11 @@ import shlex
 from typing import Any
 
 from cifarray.spec.load import dump_yaml, to_yaml
-from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
+from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 from cifarray.submit.environment import run_environment
+from cifarray.submit.kubernetes.gang import Gang, named_gang
 from cifarray.submit.kubernetes.pods import (
+    HEAD_PORTS,
     head_template,
     object_store_bytes,
     of_kubernetes,
@@ -20,22 +22,31 @@ NAME_LENGTH = 47
 """KubeRay adds to a RayJob's name and wants what it makes of it to be a label."""
 LABEL_LENGTH = 63
 RUN_LABEL, JOB_LABEL, SUBMISSION_LABEL = "cifarray/run", "cifarray/job", "cifarray/submission"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = {"app.kubernetes.io/part-of": "cifarray"}
 
 
-def rayjob(request: RunRequest, submission: int) -> dict[str, Any]:
+def run_objects(
+    request: RunRequest, submission: int, gang: Gang | None = None
+) -> list[dict[str, Any]]:
+    """All objects of a run's submission in the order of their creation: the RayJob comes last."""
+    gang = gang or named_gang(of_kubernetes(request.profile))
+    job = rayjob(request, submission, gang)
+    group = gang.group(job, request.world_size + 1)
+    return [run_policy(request, submission), *([group] if group else []), job]
+
+
+def rayjob(request: RunRequest, submission: int, gang: Gang | None = None) -> dict[str, Any]:
     """The RayJob of a run's submission, counted from 1."""
     spec = of_kubernetes(request.profile)
-    lives = spec.retries + 1
-    labels = run_labels(request)
+    gang = gang or named_gang(spec)
+    name, labels = rayjob_name(request.run_id, submission), run_labels(request)
     manifest: dict[str, Any] = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {
-            "name": rayjob_name(request.run_id, submission),
+            "name": name,
             "namespace": spec.namespace,
-            "labels": {**labels, SUBMISSION_LABEL: str(submission)},
+            "labels": {**labels, SUBMISSION_LABEL: str(submission), **gang.job_labels(name)},
         },
         "spec": {
             "submissionMode": "HTTPMode",
@@ -45,13 +56,12 @@ def rayjob(request: RunRequest, submission: int) -> dict[str, Any]:
             "shutdownAfterJobFinishes": True,
             "backoffLimit": spec.retries,
             # Both begin anew with every retry: the profile's figures are totals.
-            "preRunningDeadlineSeconds": max(1, spec.max_wait_s // lives),
-            "activeDeadlineSeconds": max(1, spec.max_run_s // lives),
-            "rayClusterSpec": ray_cluster_spec(request, labels),
+            "preRunningDeadlineSeconds": spec.cluster_wait_s,
+            "activeDeadlineSeconds": max(1, spec.max_run_s // (spec.retries + 1)),
+            "rayClusterSpec": ray_cluster_spec(request, labels | gang.pod_labels(name)),
         },
     }
-    if spec.queue:
-        manifest["metadata"]["labels"][QUEUE_LABEL] = spec.queue
+    if gang.suspended:
         manifest["spec"]["suspend"] = True
     return manifest
 
@@ -119,7 +129,11 @@ def runtime_environment(request: RunRequest) -> str:
 
     The resolved job is in it: HTTPMode carries no file.
     """
-    variables = {**run_environment(request.profile), REQUEST_VARIABLE: to_yaml(request)}
+    variables = {
+        **run_environment(request.profile),
+        OWN_JOBS_VARIABLE: f"http://127.0.0.1:{HEAD_PORTS['dashboard']}",
+        REQUEST_VARIABLE: to_yaml(request),
+    }
     return dump_yaml({"env_vars": variables})
 
 

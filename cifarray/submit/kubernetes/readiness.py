@@ -109,7 +109,7 @@ def _job(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if failed is not None:
         said = _last_words(kube, labels)
         return Part(name, f"{failed}; its pod said: {said}" if said else failed, failed=True)
-    reason = explain(kube, labels, [live["metadata"]["name"]])
+    reason = explain(kube, labels, [live])
     return Part(name, reason or ("at work" if status.get("ready") else "its pod is starting"))
 
 
@@ -124,7 +124,7 @@ def _ray_cluster(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if _condition(status, "HeadPodReady") is not None:
         return Part(name, "ready", ready=True)
     labels = {"ray.io/cluster": cluster, "ray.io/node-type": "head"}
-    reason = explain(kube, labels, [cluster]) or _condition(status, "ReplicaFailure")
+    reason = explain(kube, labels, []) or _condition(status, "ReplicaFailure")
     return Part(name, reason or "its head is starting")
 
 

@@ -39,6 +39,8 @@ SCALERS = {
     "kuberay-operator": "KubeRay's operator",
 }
 MANAGER = re.compile(r'conflicts? with "([^"]+)"')
+SHIPPED_PRIORITIES = {"cifarray-head": 1000, "cifarray-worker": 500}
+"""Values that 0.1.0 shipped, with the right to evict pods of other namespaces."""
 READ_AGAIN = 10
 ENDING_S = 180.0
 
@@ -157,6 +159,11 @@ def _apply(kube: Kube, document: Manifest, force: bool, applied: Applied) -> Non
     try:
         for tries_left in reversed(range(READ_AGAIN)):
             live = kube.get(kind, name)
+            if kind == "PriorityClass" and live and _is_another(document, live):
+                if not _is_outdated(live):
+                    applied.settled.append(_kept(live))
+                    return
+                kube.delete(kind, name)  # its value cannot be changed; pods keep what they have
             wanted = keep_scale(document, live) if live and kind == "RayCluster" else document
             try:
                 made = _settled_apply(kube, wanted, live, force, applied)
@@ -177,6 +184,28 @@ def _apply(kube: Kube, document: Manifest, force: bool, applied: Applied) -> Non
         applied.unchanged.append(f"{kind} {name}")
     else:
         applied.changed.append(f"{kind} {name}")
+
+
+def _is_another(priority: Manifest, live: Manifest) -> bool:
+    """Whether a PriorityClass differs in what nobody may change."""
+    return any(
+        priority.get(name, usual) != live.get(name, usual)
+        for name, usual in (("value", 0), ("preemptionPolicy", "PreemptLowerPriority"))
+    )
+
+
+def _is_outdated(live: Manifest) -> bool:
+    """Whether a PriorityClass is as an older version of cifarray shipped it."""
+    shipped = SHIPPED_PRIORITIES.get(live["metadata"]["name"])
+    return live.get("value") == shipped and live.get("preemptionPolicy") != "Never"
+
+
+def _kept(live: Manifest) -> str:
+    policy = live.get("preemptionPolicy", "PreemptLowerPriority")
+    return (
+        f"PriorityClass {live['metadata']['name']}: kept as the administrator made it, with value "
+        f"{live.get('value', 0)} and preemptionPolicy {policy}"
+    )
 
 
 def _settled_apply(

@@ -2,32 +2,35 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cifarray.runs.status import parse_time
 from cifarray.submit.kubernetes.api import Kube, RefusedError
+from cifarray.submit.kubernetes.nodes import Nodes
 
 Object = Mapping[str, Any]
 CLUSTER_LABEL = "ray.io/cluster"
 RECENT_S = 300.0
 """An event that was last seen longer ago tells of something that may be over."""
 IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+ENDED = ("Succeeded", "Failed")
 RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 
 
-def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[str]) -> str:
+def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[Object]) -> str:
     """One sentence on what the pods with these labels wait for; empty if for nothing known.
 
-    `owners` are the names of the RayJob and RayCluster whose events may tell why there is no pod.
+    `owners` are the RayJob, or what else makes the pods: their events may tell why there is none.
     """
-    pods = kube.list("Pod", labels)
+    pods, nodes = kube.list("Pod", labels), Nodes(kube)
+    cluster = _ray_cluster(kube, labels)
     # A node that has gone is the cause of what others wait for, and so is a pod that may not be.
     return (
-        next(filter(None, map(_stuck, pods)), "")
-        or _refused(_ray_cluster(kube, labels))
-        or next(filter(None, map(of_pod, pods)), "")
-        or _told(kube, set(owners))
+        next(filter(None, (_stuck(kube, pod, nodes) for pod in pods)), "")
+        or _refused(cluster)
+        or next(filter(None, (of_pod(kube, pod, nodes) for pod in pods)), "")
+        or told(kube, [*owners, cluster])
     )
 
 
@@ -40,19 +43,23 @@ def _ray_cluster(kube: Kube, labels: Mapping[str, str]) -> Object:
         return {}
 
 
-def _told(kube: Kube, owners: set[str]) -> str:
-    """What the events of these objects tell; empty where the caller may not look."""
+def told(kube: Kube, owners: Iterable[Object]) -> str:
+    """What the events of these very objects tell; empty where the caller may not look."""
+    uids = {str(each["metadata"].get("uid")) for each in owners if each}
     try:
-        return of_events(kube.list("Event"), owners)
+        return of_events(kube.list("Event"), uids, kube.now())
     except RefusedError:
         return ""
 
 
-def of_pod(pod: Object) -> str:
+def of_pod(kube: Kube, pod: Object, nodes: Nodes) -> str:
     """What one pod waits for; empty for one that runs."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    if reason := _stuck(pod):
+    if reason := _stuck(kube, pod, nodes):
         return reason
+    node = _node_of(pod)
+    if node and _is_overdue(kube, pod) and nodes.state(node) == "ready":
+        return f"pod {name} is still ending on node {node}, which is Ready"
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _unscheduled(name, str(scheduled.get("message") or ""))
@@ -69,14 +76,16 @@ def of_pod(pod: Object) -> str:
     return ""
 
 
-def of_events(events: Iterable[Object], owners: set[str]) -> str:
-    """The newest reason of the last minutes why no pod was made: a quota, an admission."""
-    now = datetime.now(UTC)
-    told = sorted(
-        (event for event in events if event["involvedObject"].get("name") in owners),
+def of_events(events: Iterable[Object], uids: set[str], now: datetime) -> str:
+    """The newest reason of the last minutes why no pod was made: a quota, an admission.
+
+    An object's uid tells its events from those of an older one that had its name.
+    """
+    ours = sorted(
+        (event for event in events if event["involvedObject"].get("uid") in uids),
         key=_last_seen,
     )
-    for event in reversed(told):
+    for event in reversed(ours):
         seen = parse_time(_last_seen(event))
         if seen is None or (now - seen).total_seconds() > RECENT_S:
             continue
@@ -123,22 +132,44 @@ def _refusal(message: str) -> str:
     return ""
 
 
-def _stuck(pod: Object) -> str:
-    """A pod whose node gives no sign of life."""
-    until = parse_time(pod["metadata"].get("deletionTimestamp"))
-    overdue = until is not None and until < datetime.now(UTC)
-    if not overdue and not _is_silent(pod):
+def _stuck(kube: Kube, pod: Object, nodes: Nodes) -> str:
+    """A pod whose node gives no sign of life at this moment."""
+    node, ended = _node_of(pod), pod.get("status", {}).get("phase") in ENDED
+    if not node or ended or not (_is_overdue(kube, pod) or _is_marked(pod)):
         return ""
-    node = pod.get("spec", {}).get("nodeName")
-    return (
-        f"node {node} of pod {pod['metadata']['name']} does not answer, and KubeRay makes no other"
-        " pod until that one has ended; if the node stays away, delete it, or: kubectl taint nodes"
-        f" {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    state, name = nodes.state(node), pod["metadata"]["name"]
+    if state == "ready":
+        return ""  # the pod shows what was true before
+    if state == "gone":
+        return f"node {node} of pod {name} is gone, and Kubernetes has not removed the pod yet"
+    remedy = (
+        f"delete it, or: kubectl taint nodes {node} "
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
     )
+    holds = "KubeRay makes no other pod until that one has ended"
+    if state == "hidden":
+        return (
+            f"pod {name} on node {node} gives no sign of life, and {holds}; ask an administrator "
+            f"whether node {node} is Ready, and if it is not and stays away, to {remedy}"
+        )
+    does = "is not Ready" if state == "not ready" else "does not answer"
+    return f"node {node} of pod {name} {does}, and {holds}; if the node stays away, {remedy}"
 
 
-def _is_silent(pod: Object) -> bool:
-    """Whether the kubelet of a pod's node has ceased to report.
+def _node_of(pod: Object) -> str:
+    return str(pod.get("spec", {}).get("nodeName") or "")
+
+
+def _is_overdue(kube: Kube, pod: Object) -> bool:
+    """Whether a pod should have ended by now."""
+    until = parse_time(pod["metadata"].get("deletionTimestamp"))
+    return until is not None and until < kube.now()
+
+
+def _is_marked(pod: Object) -> bool:
+    """Whether a pod was marked since its node's kubelet had ceased to report.
+
+    The mark stays for a while on a node that is back.
 
     The node controller then sets Ready to False and nothing else; a kubelet sets it together with
     ContainersReady. (Kubernetes' pkg/controller/util/node, MarkPodsNotReady; our pods have no

@@ -1,7 +1,6 @@
 """What a run's job waits for on Kubernetes, or died of, in either mode."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from cifarray.runs.status import parse_time
@@ -14,8 +13,8 @@ from cifarray.submit.kubernetes.waiting import (
     CLUSTER_LABEL,
     explain,
     is_ready,
-    of_events,
     ready_since,
+    told,
 )
 
 Object = Mapping[str, Any]
@@ -43,7 +42,7 @@ class SharedRayJobs(RayJobs):
 
 def explain_ray_cluster(kube: Kube, name: str) -> str:
     """What a RayCluster's pods wait for or died of; empty if nothing is known."""
-    return explain(kube, {CLUSTER_LABEL: name}, [name])
+    return explain(kube, {CLUSTER_LABEL: name}, [])
 
 
 def explain_rayjob(kube: Kube, found: Object) -> str:
@@ -51,13 +50,8 @@ def explain_rayjob(kube: Kube, found: Object) -> str:
 
     Pods of an older RayJob of the same run, which may be stuck on a node for long, are not its own.
     """
-    name, cluster = found["metadata"]["name"], _cluster_of(found)
-    if cluster:
-        return explain(kube, {CLUSTER_LABEL: cluster}, [name, cluster])
-    try:
-        return of_events(kube.list("Event"), {name})
-    except RefusedError:
-        return ""
+    cluster = _cluster_of(found)
+    return explain(kube, {CLUSTER_LABEL: cluster}, [found]) if cluster else told(kube, [found])
 
 
 def why_rayjob_waits(kube: Kube, found: Object) -> str:
@@ -75,7 +69,7 @@ def why_rayjob_waits(kube: Kube, found: Object) -> str:
     has_head = any(HEAD.items() <= (pod["metadata"].get("labels") or {}).items() for pod in pods)
     if has_head and as_job(found).status != "PENDING":
         return ""  # the driver has all that it waits for
-    if _idle_s(found, pods) < OPERATOR_ACTS_WITHIN_S:
+    if _idle_s(kube, found, pods) < OPERATOR_ACTS_WITHIN_S:
         return "its pods are starting"
     missing = "all its pods are ready" if has_head else "it has no head pod"
     return f"{missing}, and KubeRay's operator does nothing about it; {_of_operator(kube)}"
@@ -84,7 +78,7 @@ def why_rayjob_waits(kube: Kube, found: Object) -> str:
 def why_silent(kube: Kube, ray_cluster: str) -> str:
     """Why the head of the long-lived RayCluster does not answer."""
     labels = head_labels(ray_cluster)
-    if reason := explain(kube, labels, [ray_cluster]):
+    if reason := explain(kube, labels, []):
         return reason
     heads = kube.list("Pod", labels)
     if not heads:
@@ -106,12 +100,12 @@ def _of_operator(kube: Kube) -> str:
     return f"see the log of its pod {pod}" if found[0].ready else f"its pod {pod} is not ready"
 
 
-def _idle_s(found: Object, pods: list[dict[str, Any]]) -> float:
+def _idle_s(kube: Kube, found: Object, pods: list[dict[str, Any]]) -> float:
     """Seconds since something was last seen to happen to a RayJob or its pods."""
     started = str((found.get("status") or {}).get("startTime") or "")
     times = [found["metadata"].get("creationTimestamp"), started, *map(ready_since, pods)]
     known = [time for time in map(parse_time, times) if time is not None]
-    return (datetime.now(UTC) - max(known)).total_seconds() if known else 0.0
+    return (kube.now() - max(known)).total_seconds() if known else 0.0
 
 
 def _cluster_of(found: Object) -> str:

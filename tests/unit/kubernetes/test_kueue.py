@@ -2,7 +2,8 @@
 
 import pytest
 
-from cifarray.submit.kubernetes.rayjob import QUEUE_LABEL, rayjob
+from cifarray.submit.kubernetes.gang import KUEUE_QUEUE
+from cifarray.submit.kubernetes.rayjob import rayjob
 from tests.unit.kubernetes.ray_pods import Manifest
 from tests.unit.kubernetes.shipped import OVERLAYS, component, overlay, request
 from tests.unit.submit.kubernetes.kube_requests import profile
@@ -16,7 +17,7 @@ def queue(kind: str) -> Manifest:
 
 def test_a_queued_run_starts_suspended_in_the_component_s_queue():
     run = rayjob(request(profile(queue="cifarray")), 1)
-    assert run["metadata"]["labels"][QUEUE_LABEL] == queue("LocalQueue")["metadata"]["name"]
+    assert run["metadata"]["labels"][KUEUE_QUEUE] == queue("LocalQueue")["metadata"]["name"]
     assert run["spec"]["suspend"] is True
 
 
@@ -31,7 +32,7 @@ def test_a_queued_run_gives_its_cluster_back_and_has_no_autoscaler():
 
 def test_a_run_without_a_queue_waits_for_nobody():
     run = rayjob(request(profile()), 1)
-    assert QUEUE_LABEL not in run["metadata"]["labels"]
+    assert KUEUE_QUEUE not in run["metadata"]["labels"]
     assert "suspend" not in run["spec"]
 
 
@@ -48,4 +49,4 @@ def test_the_queues_belong_together_and_none_is_one_that_kueue_labels_others_wit
 def test_the_raycluster_is_in_no_queue_since_it_has_an_autoscaler(name: str):
     (cluster,) = (each for each in overlay(name) if each["kind"] == "RayCluster")
     assert cluster["spec"]["enableInTreeAutoscaling"] is True
-    assert QUEUE_LABEL not in cluster["metadata"]["labels"]
+    assert KUEUE_QUEUE not in cluster["metadata"]["labels"]

@@ -5,9 +5,11 @@ It keeps objects by their path, as a real one does, and gives answers that a tes
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ SAID = {
     410: "Expired",
     429: "TooManyRequests",
     500: "InternalError",
+    502: "BadGateway",
+    503: "ServiceUnavailable",
+    504: "Timeout",
 }
 
 
@@ -50,6 +55,8 @@ class Answer:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    done: bool = False
+    """The request is carried out all the same, as by a server whose answer got lost."""
 
 
 @dataclass
@@ -62,6 +69,8 @@ class ApiServer:
     scripted: dict[str, list[Answer]] = field(default_factory=dict)
     on_request: Callable[[Asked], None] = lambda asked: None
     version: int = 0
+    clock_ahead_s: float = 0.0
+    """How far its clock is ahead of this machine's."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def script(self, request: str, *answers: Answer) -> None:
@@ -96,7 +105,10 @@ class ApiServer:
             self.asked.append(asked)
             self.on_request(asked)
             scripted = self.scripted.get(f"{asked.method} {asked.path}")
-            return scripted.pop(0) if scripted else self._real_answer(asked)
+            answer = scripted.pop(0) if scripted else None
+            if answer is None or answer.done:
+                real = self._real_answer(asked)
+            return answer or real
 
     def _real_answer(self, asked: Asked) -> Answer:
         if asked.path == "/version":
@@ -189,7 +201,8 @@ def serve_api() -> Iterator[ApiServer]:
             raw = (
                 answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             )
-            self.send_response(answer.status)
+            self.send_response_only(answer.status)
+            self.send_header("Date", formatdate(time.time() + api.clock_ahead_s, usegmt=True))
             for name, value in {"Content-Length": str(len(raw)), **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -75,8 +75,10 @@ def put_rayjob(
     )
 
 
-def put_policy(api: ApiServer, name: str = JOB_ID, **metadata: Any) -> None:
+def put_policy(
+    api: ApiServer, name: str = JOB_ID, spec: dict[str, Any] | None = None, **metadata: Any
+) -> None:
     """Let the API server hold a policy as `kubectl apply` makes it: long ago, of no owner."""
     labels = {"cifarray/run": name.rpartition("-")[0], **OURS}
     old = {"creationTimestamp": "2025-11-23T04:00:00Z", "labels": labels}
-    api.put(f"{POLICIES}/{name}", metadata={**old, **metadata})
+    api.put(f"{POLICIES}/{name}", metadata={**old, **metadata}, spec=spec or {})

@@ -16,7 +16,7 @@ from tests.loopback import answering
 from tests.unit.runs.conftest import run_spec
 from tests.unit.submit.kubernetes.api_server import ApiServer
 from tests.unit.submit.kubernetes.kube_requests import profile
-from tests.unit.submit.kubernetes.test_waiting import on_node
+from tests.unit.submit.kubernetes.test_waiting import on_node, put_node
 
 RAYJOBS = "/apis/ray.io/v1/namespaces/cifarray/rayjobs"
 PODS = "/api/v1/namespaces/cifarray/pods"
@@ -64,6 +64,7 @@ def test_a_run_whose_rayjob_has_ended_names_the_node_that_took_its_head(
     run = record(store, "a-run")
     failed = {"jobStatus": "RUNNING", "reason": "JobStatusCheckTimeoutExceeded"}
     put_rayjob(api, "a-run-1", "Failed", **failed)
+    put_node(api, "Unknown")
     put_pod(api, "a-head", "a-run-1-xyz", on_node("False"))
     found = observe(*run)
     assert found.state == "lost"
@@ -125,6 +126,7 @@ def test_a_running_run_that_waits_for_nothing_is_believed(api: ApiServer, store:
 def test_a_head_on_a_node_that_is_gone_is_named_and_no_port_of_this_machine(
     api: ApiServer, store: Store
 ):
+    put_node(api, "Unknown")
     put_pod(api, "cifarray-head", "cifarray", on_node("False"))
     mine = profile(mode="ray-jobs", dashboard=NOBODY)
     found = observe(*record(store, "a-run", "ray-jobs", NOBODY), mine)

@@ -84,6 +84,17 @@ def test_a_scripted_403_hides_one_part_and_says_so(api: ApiServer, kube: Kube) -
     assert seen["pods"] == []
 
 
+def test_who_starts_pods_together_is_shown_and_a_profile_that_leaves_it_open_hides_nothing(
+    api: ApiServer, kube: Kube
+) -> None:
+    assert overview(kube, SPEC)["gang"] == "none"
+    assert overview(kube, KubernetesSpec(gang="kueue"))["gang"] == "kueue"
+    api.put(kube.path("LocalQueue", "team"))
+    seen = overview(kube, SPEC)
+    assert (seen["gang"], seen["queue"]["name"]) == ("kueue", "team")
+    assert overview(kube, KubernetesSpec(mode="ray-jobs"))["gang"] == "none"
+
+
 def test_a_queue_is_counted_where_the_profile_names_one(api: ApiServer, kube: Kube) -> None:
     assert overview(kube, SPEC)["queue"] is None
     spec = KubernetesSpec(queue="team")

@@ -8,9 +8,9 @@ import yaml
 
 from cifarray.spec.load import load_job
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
+from cifarray.submit.kubernetes.gang import KUEUE_QUEUE
 from cifarray.submit.kubernetes.rayjob import (
     NAME_LENGTH,
-    QUEUE_LABEL,
     RAY_VERSION,
     label_value,
     rayjob,
@@ -91,7 +91,7 @@ def test_the_time_limits_of_the_profile_are_totals_over_all_retries():
 def test_a_run_behind_a_queue_waits_suspended():
     manifest = rayjob(request(queue="team-a"), 1)
     assert manifest["spec"]["suspend"] is True
-    assert manifest["metadata"]["labels"][QUEUE_LABEL] == "team-a"
+    assert manifest["metadata"]["labels"][KUEUE_QUEUE] == "team-a"
     assert "suspend" not in rayjob(request(), 1)["spec"]
 
 

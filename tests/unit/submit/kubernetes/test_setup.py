@@ -34,7 +34,7 @@ AUTOSCALER = "python-requests"
 
 
 def one(kind: str) -> dict[str, Any]:
-    (found,) = (each for each in manifests("gpu") if each["kind"] == kind)
+    found = next(each for each in manifests("gpu") if each["kind"] == kind)
     return copy.deepcopy(found)
 
 
@@ -230,3 +230,33 @@ def test_a_namespace_that_does_not_end_says_what_holds_it(api: ApiServer, kube: 
     )
     with pytest.raises(ClusterError, match=r"ray\.io/rayjob-finalizer in 1 instances"):
         await_ended_namespace(kube, lambda text: None, patience_s=0.0)
+
+
+PRIORITY = "/apis/scheduling.k8s.io/v1/priorityclasses/cifarray-head"
+OF_0_1_0 = {"value": 1000, "preemptionPolicy": "PreemptLowerPriority"}
+
+
+def test_a_priority_class_that_an_older_version_shipped_is_made_anew(
+    api: ApiServer, kube: Kube
+) -> None:
+    before = api.put(PRIORITY, **OF_0_1_0)["metadata"]["uid"]
+    done = applied(kube, one("PriorityClass"))
+    assert done.changed == ["PriorityClass cifarray-head"]
+    made = api.objects[PRIORITY]
+    assert (made["value"], made["preemptionPolicy"]) == (10, "Never")
+    assert made["metadata"]["uid"] != before
+    assert applied(kube, one("PriorityClass")).unchanged == ["PriorityClass cifarray-head"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"value": 70000}, {"value": 1000, "preemptionPolicy": "Never"}, {}]
+)
+def test_a_priority_class_with_an_administrators_values_stays(
+    api: ApiServer, kube: Kube, given: dict[str, Any]
+) -> None:
+    before = api.put(PRIORITY, **given)
+    done = applied(kube, one("PriorityClass"))
+    assert api.requests("PATCH", "DELETE") == []
+    assert api.objects[PRIORITY] == before
+    (sentence,) = done.settled
+    assert sentence.startswith("PriorityClass cifarray-head: kept as the administrator made it")

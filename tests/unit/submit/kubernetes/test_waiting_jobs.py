@@ -13,6 +13,7 @@ from cifarray.submit.kubernetes.waiting_jobs import (
     why_silent,
 )
 from tests.unit.submit.kubernetes.api_server import ApiServer
+from tests.unit.submit.kubernetes.test_waiting import put_node
 
 NAMESPACE = "/api/v1/namespaces/cifarray"
 EVERYWHERE = "/api/v1/pods"
@@ -147,6 +148,7 @@ def test_a_head_that_does_not_answer_is_named_with_its_node(api: ApiServer, kube
     assert why_silent(kube, "cifarray") == f"{named}does not answer"
     put_pod(api, cluster="cifarray", ready_s=None)
     assert why_silent(kube, "cifarray") == f"{named}is not ready"
+    put_node(api, "Unknown")
     gone = put_pod(api, cluster="cifarray")
     gone["status"]["conditions"][0]["status"] = "False"  # as the node controller leaves it
     assert why_silent(kube, "cifarray").startswith("node node-7 of pod a-head does not answer")
