@@ -5,13 +5,13 @@ that has recorded the end of its run has itself stopped; one that was killed has
 and its run goes on in the next cluster. See docs/decisions/0009-a-recorded-end-is-not-retried.md.
 """
 
-import json
 import os
 import signal
 import time
 
 from cifarray.errors import CifarrayError, ClusterError, RunNotFoundError
 from cifarray.runs import ENDED, Run
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.run import OWN_JOBS_VARIABLE
 from cifarray.submit.cluster import standard_token
 from cifarray.submit.jobs_api import RayJobs
@@ -60,7 +60,7 @@ def _state(run: Run) -> str:
 def _own_submission() -> str | None:
     """The id under which the Jobs API started this process."""
     try:
-        found = json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
+        found = parse_json(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
     except (KeyError, TypeError, ValueError):
         return None
     return str(found)

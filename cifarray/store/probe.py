@@ -5,7 +5,6 @@ kept of it.
 """
 
 import dataclasses
-import json
 import secrets
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, PaginationError
 
 from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRefusedError
 from cifarray.proxies import is_loopback
+from cifarray.spec.bounds import parse_json
 from cifarray.store.contract import CONTRACT_FILE, TRAITS, Answer, Contract, of_record
 from cifarray.store.keys import RESERVED, joined, to_json
 from cifarray.store.s3_connection import PATH, VIRTUAL, Connection
@@ -75,7 +75,7 @@ def kept(at: Connection) -> Contract | None:
     try:
         with translated(at):
             answer = at.client.get_object(Bucket=at.bucket, Key=_record_name(at))
-            record = json.loads(answer["Body"].read())
+            record = parse_json(answer["Body"].read())
     except StoreAwayError:
         raise
     except (StoreError, ValueError):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from cifarray.errors import ClusterError, KeyMissingError
 from cifarray.runs import Run
 from cifarray.runs.run import SPEC_FILE, read_spec, spec_bytes
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.run import RunSpec
 from cifarray.submit.node_state import append_private
 from cifarray.user_folders import state_folder
@@ -64,5 +65,5 @@ def _entries() -> list[dict[str, str]]:
     found = []
     for line in text.splitlines():
         with suppress(ValueError):
-            found.append(json.loads(line))
+            found.append(parse_json(line))
     return [entry for entry in found if isinstance(entry, dict)]

@@ -100,9 +100,9 @@ def test_a_submitter_makes_a_rayjob_that_owns_its_policy_whatever_answers_are_lo
     with forgetful(submitter, tmp_path, code) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         kube = Kube.open(KubernetesSpec(namespace=NAMESPACE))
-        launch_rayjob(run, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
         with pytest.raises(TakenError, match=r"RayJob .* is there already"):
-            launch_rayjob(run, cluster_of(kube), 1)
+            launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     found = {each["kind"]: each for each in kubectl.json("-n", NAMESPACE, "get", *OBJECTS)["items"]}
     (owner,) = found["NetworkPolicy"]["metadata"]["ownerReferences"]
     assert owner["uid"] == found["RayJob"]["metadata"]["uid"]

@@ -1,6 +1,5 @@
 """The columns of a Parquet shard in the Hub's layout: images, labels, superclasses, others."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cifarray.data.archives.limits import MOST_FILE_BYTES
 from cifarray.data.archives.packing import HEAD_BYTES, refuse_pointer
 from cifarray.errors import ArchiveError
+from cifarray.spec.bounds import parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
@@ -131,7 +131,7 @@ def read_labels(name: str, parquet: pq.ParquetFile, column: str) -> LabelColumn:
 def _class_names(name: str, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     """The columns that are labels by the `datasets` package's metadata, and their names."""
     try:
-        features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features: Any = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         found = {
             column: tuple(feature["names"])
             for column, feature in features.items()

@@ -133,7 +133,7 @@ def test_kueue_without_a_queue_to_name_is_refused(
 def test_a_submission_is_written_for_what_the_cluster_has(api: ApiServer, kube: Kube, store: Store):
     put_queues(api, "team-a")
     run: Run = recorded_run(store)
-    launch_rayjob(run, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
     made = api.objects[f"{RAYJOBS}/{JOB_ID}"]
     assert WRITTEN["kueue"].items() <= made["metadata"]["labels"].items()
     assert made["spec"]["suspend"] is True
