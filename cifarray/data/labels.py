@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.errors import JobError
+from cifarray.errors import DatasetError, JobError
 from cifarray.spec.job import DatasetSpec
 from cifarray.spec.load import nearest
 
@@ -54,8 +54,18 @@ class Labels:
         return found
 
     def renumbered(self, table: pa.Table) -> pa.Table:
-        """A table of these classes' rows with the labels that are learnt."""
+        """A table of these classes' rows with the labels that are learnt.
+
+        Raises: DatasetError for a label that no class has, as in a file that was damaged or forged.
+        """
         if self.stored is None:
+            labels = table[self.column].to_numpy()
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+                wrong = labels.min() if labels.min() < 0 else labels.max()
+                raise DatasetError(
+                    f"a row of the dataset has {self.column} {wrong}, and labels are 0 to "
+                    f"{len(self.classes) - 1}; prepare it again (`cifarray data prepare --again`)"
+                )
             return table
         number_of = np.full(max(self.stored) + 1, -1, dtype=np.int64)
         number_of[list(self.stored)] = np.arange(len(self.stored))

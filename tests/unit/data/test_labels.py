@@ -8,7 +8,7 @@ import pytest
 
 from cifarray.data.catalog import CIFAR100, CIFAR100_SUPERCLASSES, DATASETS
 from cifarray.data.labels import Labels, learnt_labels
-from cifarray.errors import JobError
+from cifarray.errors import DatasetError, JobError
 from cifarray.spec.job import DatasetSpec
 
 
@@ -97,3 +97,10 @@ def test_a_table_of_all_classes_is_left_as_it_is():
 def test_what_the_dataset_does_not_have_is_refused(fields: dict[str, Any], sentence: str):
     with pytest.raises(JobError, match=sentence):
         learnt(**fields)
+
+
+@pytest.mark.parametrize("label", [-1, 100])
+def test_a_stored_label_that_no_class_has_is_refused(label: int):
+    table = pa.table({"label": pa.array([0, label, 99], pa.int16())})
+    with pytest.raises(DatasetError, match=rf"has label {label}, and labels are 0 to 99; prepare"):
+        learnt().renumbered(table)
