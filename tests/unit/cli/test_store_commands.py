@@ -16,6 +16,7 @@ import pytest
 from cifarray.cli.main import main
 from cifarray.runs import Run, list_runs
 from cifarray.store import Store
+from tests.holding_proxy import Fault, holding_proxy
 from tests.s3 import S3Server
 from tests.unit.runs.conftest import add_checkpoint, fill, run_spec, write_report
 
@@ -234,3 +235,20 @@ def test_a_checkpoint_of_a_running_run_can_be_pulled(home: Store, cifarray: Comm
     assert code == 0
     assert "best checkpoint" in out
     assert "report" not in out
+
+
+@pytest.mark.parametrize("words", [("prune", "--older-than", "1d", "--yes"), ("delete", "--yes")])
+def test_a_store_that_refuses_to_delete_is_an_error_and_no_remark(
+    s3: S3Server, cifarray: Command, words: tuple[str, ...]
+) -> None:
+    """A read-only store: `prune` once took its refusal for a run that somebody works on."""
+    kept = s3.new_store()
+    run = _finished(kept, "digits-261123-100000-abcd", days_ago=9)
+    named = [words[0], run.id, *words[1:]] if words[0] == "delete" else list(words)
+    denied = Fault("answer", 403, "AccessDenied")
+    with holding_proxy(s3.endpoint) as proxy:
+        proxy.fault = lambda asked: denied if asked.deletes or asked.method == "PUT" else None
+        code, _, err = cifarray(*named, "--store", kept.uri, "--endpoint", proxy.address)
+    assert code == 1
+    assert "does not let these credentials" in err
+    assert [each.id for each in list_runs(kept)] == [run.id]
