@@ -98,10 +98,7 @@ def test_its_raylet_was_told_the_port_of_its_agent_and_waits_for_no_file(ray_nod
     members = processes.family(ray_node.leader, ray_node.temp_dir)
     commands = [processes.command_line(member.pid) for member in members]
     (raylet,) = [command for command in commands if "/raylet/raylet " in command]
-    (agent,) = [
-        command for command in commands if "dashboard/agent.py " in command.partition("--")[0]
-    ]
-    port = re.search(r"--listen-port=(\d+)", agent)
+    port = re.search(r"--dashboard-agent-listen-port (\d+)", processes.command_line(ray_node.pid))
     assert port and f"--dashboard_agent_listen_port={port[1]}" in raylet
 
 
