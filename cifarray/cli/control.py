@@ -111,7 +111,7 @@ def resume(
         reached = reach(profile, output.say)
         launch(found, profile, reached)
     except BaseException as error:
-        give_up([found], error)
+        give_up([found], error, profile)
         raise
     say_where(found, reached)
     if follow:

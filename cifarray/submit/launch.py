@@ -102,18 +102,18 @@ def enter(run: Run, profile: Profile, cluster: Cluster) -> None:
     _reopen(run, cluster.record(None))
 
 
-def give_up(runs: Iterable[Run], error: BaseException) -> None:
+def give_up(runs: Iterable[Run], error: BaseException, profile: Profile | None = None) -> None:
     """Close runs that no job will carry out, because of this error.
 
     What is not pending was never opened for a job: it stays as it is, and so does one that somebody
-    else has submitted at this moment.
+    else has submitted at this moment. `profile` is the one that they were to go to.
     """
     for run in runs:
         status = run.status()
         if status.state != "pending":
             continue
         if isinstance(error, Exception):
-            if Witness().evidence(run, status).alive:
+            if Witness(profile).evidence(run, status).alive:
                 continue
             run.mark_failed(f"it could not be submitted: {error}")
         else:

@@ -303,6 +303,7 @@ def _node_environment() -> dict[str, str]:
 def common_environment() -> dict[str, str]:
     """What node and clients have to agree on."""
     return {
+        "RAY_USAGE_STATS_ENABLED": "0",  # nothing of ours calls home
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(node_state.token_path()),
         # Ray's way to say: listen on loopback, not on the machine's address.

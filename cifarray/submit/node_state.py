@@ -51,7 +51,8 @@ def write_private(path: Path, text: str) -> None:
 
 def append_private(path: Path, text: str) -> None:
     """Add to a file that only its owner reads, in one write."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -98,7 +98,6 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is no http or https"),
         (("prepare", "digits", "--archive", "x.tar.gz"), "leave --archive out"),
         (("prepare", "digits", "--store", "gs://bucket"), "cannot open a store of kind gs://"),
-        (("prepare", "digits", "--store", "/proc/store"), "cannot use /proc/store as a store"),
         (("inspect", "digits"), "dataset digits is not in"),
         (("inspect", "mnist"), "unknown dataset 'mnist'"),
         (("inspect", "digits", "--grid", "grid.jpg"), "is no .png file"),
@@ -115,6 +114,13 @@ def test_bad_input_is_one_sentence_and_exit_2(
     *_, last = err.splitlines()
     assert last.startswith("error: ")
     assert reason in last
+
+
+def test_a_store_that_refuses_is_one_sentence_and_no_bad_input(cifarray: Command) -> None:
+    code, out, err = cifarray("data", "prepare", "digits", "--store", "/proc/store")
+    assert (code, out) == (1, "")
+    assert "cannot use /proc/store as a store" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["pickle", "link", "names", "cut"])
@@ -215,7 +221,7 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     skipping = ("--skip-bad", "--accept-loss")
     code, out, err = cifarray(*words, *skipping)
     assert code == 0
-    assert "left out: train/dog/003.png (its bytes are no image of JPEG or PNG" in err
+    assert "left out: train/dog/003.png (its bytes are no image of JPEG, PNG" in err
     assert "left out: 1 image of train: unreadable (train/dog/003.png)" in out
     assert "jobs on them set preprocess.resize" in out
     digest = load_manifest(home, "my-pets").digest

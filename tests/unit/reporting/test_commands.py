@@ -193,7 +193,7 @@ def test_a_report_that_cannot_be_read_is_one_sentence(
 ):
     run = record(local, trained, **changes)
     code, _, err = typed("report", run.id, "--store", local.uri)
-    assert code == 2
+    assert code == 1
     assert sentence in err
     assert len(err.splitlines()) == 1
 

@@ -78,7 +78,9 @@ def test_a_record_of_our_node_that_has_ended_gives_none(run: Run) -> None:
     assert find_own("local") is None
 
 
-def test_our_node_is_not_gone_while_its_processes_live_though_it_does_not_answer() -> None:
+def test_our_node_is_not_gone_while_its_processes_live_though_it_does_not_answer(
+    run: Run,
+) -> None:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as leader:
         found = find_process(leader.pid)
         assert found is not None
@@ -87,7 +89,7 @@ def test_our_node_is_not_gone_while_its_processes_live_though_it_does_not_answer
         record_node(node)
         own = find_own("local")
         assert own is not None and own.dashboard == dashboard
-        assert not own.is_gone() and recorded_cluster(own.record("a-1")) is not None
+        assert not own.is_gone() and recorded_cluster(run, own.record("a-1")) is not None
         other = Cluster("local", address, "http://127.0.0.1:10", own=True)
         assert other.is_gone(), "another node took its place"
         leader.kill()

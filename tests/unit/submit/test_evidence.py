@@ -10,6 +10,7 @@ import pytest
 
 from cifarray.runs import Run, examine
 from cifarray.runs.status import RunState
+from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.cluster import Cluster
 from cifarray.submit.evidence import Witness
@@ -74,7 +75,8 @@ def test_a_job_that_runs_is_evidence_of_life_before_anything_is_done(
     run: Run, dashboard: tuple[str, list[str]], many: bool
 ) -> None:
     show_as(run, "running", Cluster("mine", "h:1", dashboard[0], own=False).record("a-run-1"))
-    (found,) = examine([run], Witness(many=many).evidence, sleep=_never)
+    mine = Profile(name="mine", kind="local", address="h:1", dashboard=dashboard[0])
+    (found,) = examine([run], Witness(mine, many=many).evidence, sleep=_never)
     assert found.evidence.alive == "job a-run-1 is running"
 
 

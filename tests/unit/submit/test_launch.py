@@ -92,5 +92,6 @@ def test_a_run_that_somebody_else_submitted_at_the_same_moment_stays_queued(run:
     queued = b'{"submission_id": "a-1", "status": "PENDING"}'
     with answering(lambda request: (200, {}, queued)) as address:
         run.set_cluster(Cluster("mine", "127.0.0.1:1", address, own=False).record("a-1"))
-        give_up([run], ClusterError("the cluster has a job a-1 already"))
+        mine = Profile(name="mine", kind="local", address="127.0.0.1:1", dashboard=address)
+        give_up([run], ClusterError("the cluster has a job a-1 already"), mine)
     assert run.status().state == "pending"

@@ -34,6 +34,7 @@ def error_of(raising: object, *given: object) -> BaseException:
         IndexError("Target 10 is out of bounds."),
         KeyError("labels"),
         JobError("a job that cannot be run"),
+        StoreAwayError("the store was waited for, and a next try would wait once more"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -48,7 +49,6 @@ def test_what_python_code_raises_comes_again(error: Exception) -> None:
         TimeoutError("timed out"),
         OSError(5, "Input/output error"),
         EOFError("Ran out of input"),
-        StoreAwayError("the store does not answer"),
         RuntimeError("Connection closed by peer [127.0.0.1]:6031 in gloo/transport/tcp/pair.cc"),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
         RuntimeError("an error that nobody knows"),
