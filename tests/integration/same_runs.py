@@ -32,7 +32,8 @@ def refuse_difference(run: Run, reference: Run, folder: Path) -> None:
 def refuse_other_report(run: Run, reference: Run) -> None:
     """Fail unless both reports give the same figures, counts and predictions."""
     own, expected = (_without_times(each.report()) for each in (run, reference))
-    assert own == expected
+    differing = {name: (own.get(name), expected[name]) for name in expected}
+    assert {name: pair for name, pair in differing.items() if pair[0] != pair[1]} == {}, differing
     for name in ("confusion.csv", "per_class.csv", "predictions.parquet"):
         files = [each.store.read(f"{each.report_prefix()}/{name}") for each in (run, reference)]
         assert files[0] == files[1], name
