@@ -70,7 +70,7 @@ class S3Store(Store):
 
     def path(self, key: str = "") -> str:
         """bucket/prefix/key."""
-        return joined(self._at.bucket, joined(self._at.prefix, checked_prefix(key)).rstrip("/"))
+        return joined(self._at.bucket, joined(self._at.prefix, checked_prefix(key))).rstrip("/")
 
     def exists(self, key: str) -> bool:
         """Whether the bucket has an object under this key."""

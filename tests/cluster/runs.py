@@ -66,7 +66,10 @@ class Runs:
 
     def wait_until_finished(self, name: str, patience_s: float = GOES_ON_S) -> dict[str, Any]:
         """Wait until a run has finished by itself; its report."""
-        until("the run to finish", lambda: self.state(name) == "finished", patience_s)
+        over = ("finished", "failed", "stopped")
+        until("the run to finish", lambda: self.state(name) in over, patience_s)
+        status = self.status(name)
+        assert status["state"] == "finished", status["error"]
         return self.report(name)
 
     def epochs_done(self, name: str) -> int:

@@ -18,6 +18,7 @@ from cifarray.submit.kubernetes.api import Kube, TakenError
 from cifarray.submit.kubernetes.launching import launch_rayjob
 from cifarray.submit.kubernetes.rendered import manifests
 from cifarray.submit.kubernetes.setup import apply_all
+from tests.cluster.conftest import MANIFESTS
 from tests.cluster.kubectl import NAMESPACE, Kubectl
 from tests.unit.submit.kubernetes.kube_requests import JOB_ID, cluster_of, recorded_run
 
@@ -108,18 +109,30 @@ def test_a_submitter_makes_a_rayjob_that_owns_its_policy_whatever_answers_are_lo
     assert owner["uid"] == found["RayJob"]["metadata"]["uid"]
 
 
-def test_priority_classes_of_an_older_version_are_made_anew(
-    kubectl: Kubectl, administrator: Kube, applied: None
-):
+@pytest.fixture
+def older_classes(kubectl: Kubectl, applied: None) -> Iterator[list[Any]]:
+    """Our PriorityClasses, in whose place are those of an older version; kubectl's at the end."""
     classes = [each for each in manifests("local") if each["kind"] == "PriorityClass"]
-    kubectl("delete", "priorityclass", *(each["metadata"]["name"] for each in classes))
+    names = [each["metadata"]["name"] for each in classes]
+    kubectl("delete", "priorityclass", *names)
     for each, value in zip(classes, (1000, 500), strict=True):
         older: dict[str, Any] = {**each, "value": value}
         older.pop("preemptionPolicy")
         kubectl("apply", "-f", "-", stdin=json.dumps(older))
-    done = apply_all(administrator, classes, lambda text: None)
+    yield classes
+    # kubectl warns of objects that it applies and has not made; other tests take no warning.
+    kubectl("delete", "priorityclass", *names)
+    kubectl("apply", "-f", str(MANIFESTS))
+
+
+def test_priority_classes_of_an_older_version_are_made_anew(
+    kubectl: Kubectl, administrator: Kube, older_classes: list[Any]
+):
+    done = apply_all(administrator, older_classes, lambda text: None)
     assert len(done.changed) == 2
-    live = [kubectl.json("get", "priorityclass", each["metadata"]["name"]) for each in classes]
+    live = [
+        kubectl.json("get", "priorityclass", each["metadata"]["name"]) for each in older_classes
+    ]
     assert [(each["value"], each["preemptionPolicy"]) for each in live] == [
         (10, "Never"),
         (0, "Never"),
