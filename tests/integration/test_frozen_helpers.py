@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +55,7 @@ def epochs_done(cifarray: CommandLine, name: str) -> int:
         return 0
 
 
-def finishes(cifarray: CommandLine, node: Node, helper: str) -> None:
-    name = f"frozen-{helper.replace(' ', '-').lower()}"
+def finishes(cifarray: CommandLine, node: Node, helper: str, name: str) -> None:
     following = cifarray.start("submit", "train-digits", *SLOW_EPOCHS, "--name", name)
     wait_until(lambda: epochs_done(cifarray, name) >= 1, "its first epoch", following)
     pids = pids_of(node, helper)
@@ -72,7 +73,7 @@ def finishes(cifarray: CommandLine, node: Node, helper: str) -> None:
 def test_a_followed_run_finishes_though_the_dashboard_stands_still(
     cifarray: CommandLine, ray_node: Node
 ) -> None:
-    finishes(cifarray, ray_node, "dashboard")
+    finishes(cifarray, ray_node, "dashboard", "frozen-dashboard")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +89,28 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, s
         end_node()
 
 
+@contextmanager
+def busy_cores(loops: int) -> Iterator[None]:
+    """Keep the cores busy with that many endless loops."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for loop in running:
+            loop.kill()
+            loop.wait()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("helper", [name for name in HELPERS if name != "dashboard"])
-def test_a_followed_run_finishes_though_another_helper_stands_still(
-    cifarray: CommandLine, own_node: tuple[Node, str], helper: str
+@pytest.mark.parametrize("loops", [0, 4])
+@pytest.mark.parametrize("helper", HELPERS)
+def test_a_followed_run_finishes_though_any_helper_stands_still(
+    cifarray: CommandLine, own_node: tuple[Node, str], helper: str, loops: int
 ) -> None:
     node, state = own_node
-    finishes(cifarray.with_environment(CIFARRAY_STATE_DIR=state), node, helper)
+    there = cifarray.with_environment(CIFARRAY_STATE_DIR=state)
+    with busy_cores(loops):
+        finishes(there, node, helper, f"frozen-{helper.replace(' ', '-').lower()}-{loops}")
 
 
 def test_a_second_seed_that_waits_is_failed_by_nobody(
