@@ -256,7 +256,7 @@ def left_out_lines(entries: "Sequence[LeftOut] | None") -> list[str]:
 
 
 def _folder(store: "Store", manifest: "Manifest") -> str:
-    from cifarray.data.manifest import dataset_prefix
+    from cifarray.store.layout import dataset_prefix
 
     return f"{store.uri}/{dataset_prefix(manifest.name, manifest.digest)}"
 

@@ -26,9 +26,10 @@ def datasets(
     from cifarray.data.catalog import DATASETS
     from cifarray.data.manifest import latest_digest, load_manifest
     from cifarray.errors import DatasetError
+    from cifarray.store import layout
 
     opened = open_store(store, endpoint, cluster)
-    names = [*DATASETS, *sorted(set(opened.folders("datasets")) - set(DATASETS))]
+    names = [*DATASETS, *sorted(set(opened.folders(layout.DATASETS)) - set(DATASETS))]
     found = []
     for name in names:
         try:

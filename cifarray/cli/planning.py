@@ -231,7 +231,7 @@ def _tell_of_weights(run: "Run") -> None:
 
 def _refuse_taken(planned: Planned) -> None:
     from cifarray.runs import Run
-    from cifarray.runs.run import SPEC_FILE
+    from cifarray.store.layout import SPEC_FILE
 
     store = _reached(planned)
     for name in _names(planned.wish):

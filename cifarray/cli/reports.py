@@ -151,7 +151,7 @@ def _figures(split: Mapping[str, Any]) -> str:
 
 def _address(run: "Run") -> str:
     """Where the page is: a path on this machine, or its address in the store."""
-    from cifarray.reporting.record import PAGE_FILE
+    from cifarray.store.layout import PAGE_FILE
 
     key = f"{run.report_prefix()}/{PAGE_FILE}"
     is_bucket = run.store.uri.startswith("s3://")

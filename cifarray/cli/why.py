@@ -64,7 +64,7 @@ def tell_why(
     }
     if (kept := read_post_mortem(run, attempt)) is not None:
         return {**kept, **about, "complete": True}
-    failures = failure_records(run.store, run.key("attempts", str(attempt)))
+    failures = failure_records(run.store, run.place.of_attempt(attempt).prefix)
     ended = found.state in ("failed", "lost")
     last = str(failures[-1].get("cause") or "") if failures else ""
     cause = own_sentence(status.error) if status.error else None

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from cifarray.data.decoding import decode
 from cifarray.data.describe import describe_pixels, without_nulls
 from cifarray.data.left_out import as_json
-from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest
+from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import image_array, opened
 from cifarray.data.statistics import count_picture, count_pixels, moments
 from cifarray.errors import DatasetError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 
 LISTED_GROUPS = 20
 """Groups of equal images that are named one by one; all of them are counted."""

@@ -17,14 +17,7 @@ from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
 from cifarray.data.content import UNREADABLE, Content, open_images
 from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.left_out import LeftOutCounter
-from cifarray.data.manifest import (
-    Manifest,
-    dataset_prefix,
-    find_manifest,
-    latest_digest,
-    latest_key,
-    prepare_command,
-)
+from cifarray.data.manifest import Manifest, find_manifest, latest_digest, prepare_command
 from cifarray.data.progress import Progress, Silent
 from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels
@@ -32,6 +25,7 @@ from cifarray.data.writing import ingest_version, write_dataset
 from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
 from cifarray.spec.load import unknown_name
 from cifarray.store import Store
+from cifarray.store.layout import DATASETS, dataset_prefix, latest_key
 
 DIGITS_NAME = "sklearn.datasets.load_digits"
 
@@ -208,7 +202,7 @@ def _arrays_sha256(arrays: SplitArrays) -> str:
 
 def _published_before(store: Store, entry: DatasetEntry, crop: bool) -> Manifest | None:
     """The dataset that an earlier call made from the published archive, without fetching it."""
-    for folder in store.folders(f"datasets/{entry.name}"):
+    for folder in store.folders(f"{DATASETS}/{entry.name}"):
         manifest = _whole(store, entry, folder)
         if manifest is None or manifest.ingest_version != ingest_version(entry):
             continue

@@ -10,6 +10,7 @@ from cifarray.data.left_out import LeftOut
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.spec.record import Record
 from cifarray.store import Store
+from cifarray.store.layout import latest_key, manifest_key
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PartKey = Annotated[str, StringConstraints(pattern=r"^[a-z]+/part-[0-9]{5}\.parquet$")]
@@ -150,21 +151,6 @@ class Manifest(Record):
     def channels(self) -> int:
         """Of every image, once it is decoded."""
         return 3 if self.shape is None else self.shape[2]
-
-
-def dataset_prefix(name: str, digest: str) -> str:
-    """The folder of a dataset in the store, from its digest or the first 12 digits of it."""
-    return f"datasets/{name}/{digest[:12]}"
-
-
-def manifest_key(name: str, digest: str) -> str:
-    """Where the manifest lies."""
-    return f"{dataset_prefix(name, digest)}/manifest.json"
-
-
-def latest_key(name: str) -> str:
-    """Where the digest in use is named."""
-    return f"datasets/{name}/LATEST"
 
 
 def latest_digest(store: Store, name: str) -> str | None:

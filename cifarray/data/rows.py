@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cifarray.data.decoding import with_squares
-from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, repair_command
+from cifarray.data.manifest import FileManifest, Manifest, repair_command
 from cifarray.data.parquet import dataset_schema
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 
 
 def read_columns(store: Store, manifest: Manifest, split: str, columns: Sequence[str]) -> pa.Table:

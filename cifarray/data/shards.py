@@ -14,10 +14,11 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from cifarray.data.decoding import with_squares
-from cifarray.data.manifest import Manifest, dataset_prefix
+from cifarray.data.manifest import Manifest
 from cifarray.data.rows import decoded_shape
 from cifarray.data.selection import STORED_SPLIT, Positions
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 
 TASK_BYTES = 32 << 20
 """About how many bytes of images one Ray task reads."""

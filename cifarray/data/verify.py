@@ -4,12 +4,13 @@ import hashlib
 
 import numpy as np
 
-from cifarray.data.manifest import FileManifest, Manifest, dataset_prefix, load_manifest
+from cifarray.data.manifest import FileManifest, Manifest, load_manifest
 from cifarray.data.parquet import dataset_schema
 from cifarray.data.progress import Progress, Silent
 from cifarray.data.rows import opened, read_columns
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 
 READ_BYTES = 1 << 20
 

@@ -17,14 +17,13 @@ from cifarray.data.manifest import (
     Manifest,
     SourceManifest,
     SplitManifest,
-    dataset_prefix,
-    manifest_key,
 )
 from cifarray.data.parquet import SplitRows, dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress
 from cifarray.data.source import Source
 from cifarray.data.statistics import moments
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix, manifest_key
 
 ARRAYS_VERSION, IMAGES_VERSION = 1, 3
 """Part of the digest: raise it whenever the same archive, of arrays or of image files, would give

@@ -21,24 +21,22 @@ from cifarray.reporting.pictures import LARGEST_SIDE
 from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Attempt, Run, read_metrics, write_index
-from cifarray.runs.run import REPORT
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.work import OUTCOME_FILE
+from cifarray.store.layout import BEST_FILE, EVALUATION, OUTCOME_FILE, REPORT
 from cifarray.tuning.sweep import SweepResult
 
 MISTAKES_SHOWN = 24
-BEST_FILE = "best.json"
 
 
 def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) -> None:
     """Name the attempt's checkpoint in best.json and write the report, the report's index last."""
     store, spec = run.store, run.spec()
-    outcome = store.read_json(f"{attempt.prefix}/{OUTCOME_FILE}")
+    outcome = store.read_json(attempt.place.key(OUTCOME_FILE))
     trial_id = result.best.id if result else None
     checkpoint = outcome["checkpoint"].removeprefix(f"{run.prefix}/")
     store.write_json(
-        f"{attempt.prefix}/{BEST_FILE}",
+        attempt.place.key(BEST_FILE),
         {"checkpoint": checkpoint, "epoch": outcome["epoch"], "trial_id": trial_id},
     )
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
@@ -65,14 +63,14 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
     with tempfile.TemporaryDirectory() as folder:
         write_report(Path(folder), inputs)
         for path in sorted(Path(folder).iterdir()):
-            store.upload(path, f"{attempt.prefix}/{REPORT}/{path.name}")
-    write_index(store, f"{attempt.prefix}/{REPORT}")
+            store.upload(path, attempt.place.key(REPORT, path.name))
+    write_index(store, attempt.place.key(REPORT))
 
 
 def publish(run: Run, attempt: Attempt) -> None:
     """Make what the attempt has closed with the run's own. Its run must have finished by it."""
-    run.store.copy_folder(f"{attempt.prefix}/{REPORT}", run.key(REPORT))
-    run.store.write(run.key(BEST_FILE), run.store.read(f"{attempt.prefix}/{BEST_FILE}"))
+    run.store.copy_folder(attempt.place.key(REPORT), run.key(REPORT))
+    run.store.write(run.key(BEST_FILE), run.store.read(attempt.place.key(BEST_FILE)))
 
 
 def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
@@ -90,7 +88,7 @@ def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
 
 
 def _read_predictions(store: Store, attempt: Attempt, split: str) -> Predictions:
-    content = store.read(f"{attempt.prefix}/evaluation/{split}.parquet")
+    content = store.read(attempt.place.key(EVALUATION, f"{split}.parquet"))
     return Predictions.from_table(pq.read_table(io.BytesIO(content)))
 
 

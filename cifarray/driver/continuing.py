@@ -8,16 +8,14 @@ from cifarray.errors import KeyMissingError, StoreError
 from cifarray.runs import Attempt, Run, read_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
+from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE, TRIALS
 from cifarray.training.board import carry_histograms
-from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint_store import (
-    CHECKPOINTS,
     StoredCheckpoint,
     best_good,
     newest_good,
     stored_checkpoints,
 )
-from cifarray.training.work import TRIALS
 
 TRIES = 10
 """How often an attempt that still lives may change what is being copied."""
@@ -31,7 +29,7 @@ def carry_over(run: Run, attempt: Attempt) -> None:
     """
     job, newest = run.spec().job, run.newest_attempt()
     for number in sorted((n for n in run.attempt_numbers() if n <= newest), reverse=True):
-        earlier = run.key("attempts", str(number))
+        earlier = run.place.of_attempt(number).prefix
         if job.sweep is not None:
             copied = _copy_sweep(run.store, earlier, attempt.prefix)
         else:

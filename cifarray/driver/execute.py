@@ -23,6 +23,7 @@ from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
 from cifarray.runs.causes import find_cause
 from cifarray.spec.profile import Profile
+from cifarray.store.layout import LOG_FILE
 from cifarray.store.patience import PERSON_S
 from cifarray.submit.processes import this_process
 from cifarray.training.work import Work
@@ -50,7 +51,7 @@ def execute(run: Run) -> int:
         print(f"run {run.id}: {state} before; `cifarray resume` asks for it anew", flush=True)
         return 0 if state == "finished" else 1
     attempt = run.take_charge(f"{socket.gethostname()}:{os.getpid()}", this_process())
-    with kept_log(run.store, f"{attempt.prefix}/driver.log") as log, _stoppable():
+    with kept_log(run.store, attempt.place.key(LOG_FILE)) as log, _stoppable():
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:
             with attempt.keep_alive():
@@ -82,7 +83,7 @@ def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     _connect(spec.profile)
     keep_statistics_here()
     ensure_room(spec, tell)
-    work = Work(run.store.spec, spec, spec.job, attempt.prefix, spec.world_size)
+    work = Work(run.store.spec, spec, spec.job, attempt.place, spec.world_size)
     if spec.job.sweep is None:
         train(work)
         close_with_report(run, attempt, None)

@@ -13,7 +13,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.metrics import is_better
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
-from cifarray.training.work import FAILURES, TRIALS, WAITING_FILE
+from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
 from cifarray.tuning.trials import TrialRecord, best_trial, read_trials
 
 POLL_S = 3.0

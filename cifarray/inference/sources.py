@@ -9,13 +9,8 @@ from cifarray.errors import CheckpointError, KeyMissingError
 from cifarray.models.registry import is_own
 from cifarray.runs import Run
 from cifarray.store import Store, is_key
-from cifarray.training.checkpoint import (
-    PROOF_FILE,
-    Checkpoint,
-    check_folder,
-    load_checkpoint,
-    read_state,
-)
+from cifarray.store.layout import ATTEMPTS, BEST_FILE, PROOF_FILE
+from cifarray.training.checkpoint import Checkpoint, check_folder, load_checkpoint, read_state
 from cifarray.training.checkpoint_store import (
     best_good,
     by_metric,
@@ -95,7 +90,7 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
 
 def _run_folder(key: str) -> str:
     """The folder of the run that a checkpoint lies in; '.' for the folder that is looked into."""
-    before, attempts, _ = f"/{key}".partition("/attempts/")
+    before, attempts, _ = f"/{key}".partition(f"/{ATTEMPTS}/")
     return (before.strip("/") if attempts else "") or "."
 
 
@@ -103,7 +98,7 @@ def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
     """A run's best checkpoint, fetched into `scratch`, and its key. Raises: CheckpointError."""
     key = _chosen(run.store, f"{run.prefix}/", f"run {run.id}")
     if key is None:
-        newest = run.key("attempts", str(run.newest_attempt()))
+        newest = run.place.of_attempt(run.newest_attempt()).prefix
         found = best_good(run.store, newest, UNFINISHED_METRIC, scratch / "candidates")
         if found is None:
             raise CheckpointError(f"run {run.id} has no whole checkpoint yet")
@@ -118,12 +113,12 @@ def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
 def _chosen(store: Store, prefix: str, what: str) -> str | None:
     """The checkpoint that a run chose at its end; None while it goes on."""
     try:
-        best = store.read_json(f"{prefix}best.json")
+        best = store.read_json(prefix + BEST_FILE)
     except KeyMissingError:
         return None
     key = best.get("checkpoint") if isinstance(best, dict) else None
     if not isinstance(key, str) or not is_key(key):
-        raise CheckpointError(f"best.json of {what} names no checkpoint")
+        raise CheckpointError(f"{BEST_FILE} of {what} names no checkpoint")
     return prefix + key
 
 

@@ -13,14 +13,13 @@ from cifarray.errors import InputError, StoreError
 from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial, epoch_s
 from cifarray.reporting.scores import Predictions
 from cifarray.runs import Run, check_index
-from cifarray.runs.folders import INDEX_FILE, read_index
-from cifarray.runs.run import REPORT_FILE
+from cifarray.runs.folders import read_index
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Store
+from cifarray.store.layout import INDEX_FILE, PAGE_FILE, REPORT_FILE
 
 SCHEMA_VERSION = 1
-PAGE_FILE = "report.html"
 
 NUMBER = (int, float)
 REQUIRED: dict[str, type | tuple[type, ...]] = {

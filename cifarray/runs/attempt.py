@@ -10,12 +10,11 @@ from cifarray.errors import LeaseLostError, StoreAwayError, StoreError
 from cifarray.runs.folders import write_index
 from cifarray.runs.lease import Lease
 from cifarray.runs.status import Status, now
+from cifarray.store.layout import LOG_FILE
 
 if TYPE_CHECKING:
     from cifarray.runs.run import Run
 
-LOG_FILE = "driver.log"
-"""Still grows when the index is written, so that the index leaves it out."""
 WRITE_TRIES = 20
 
 
@@ -25,13 +24,18 @@ class Attempt:
     def __init__(self, run: "Run", lease: Lease) -> None:
         self.run = run
         self.number = lease.holder.attempt
-        self.prefix = run.key("attempts", str(self.number))
+        self.place = run.place.of_attempt(self.number)
         self.lost = threading.Event()
         """Set once this attempt is known to be no longer in charge."""
         self._lease = lease
         self._lock = threading.RLock()
         self._status: Status | None = None
         self._status_tag: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """Its folder in the store."""
+        return self.place.prefix
 
     def begin(self) -> None:
         """Show the run as running by this attempt, in whose folder readers look from now on.

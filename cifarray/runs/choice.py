@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
-from cifarray.runs.folders import PROOF_FILE
 from cifarray.runs.run import Run
 from cifarray.spec.metrics import EPOCH_METRICS, is_better
-
-BEST_FILE = "best.json"
+from cifarray.store.layout import ATTEMPTS, BEST_FILE, PROOF_FILE, TRIALS
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ def chosen_checkpoints(run: Run, names: Iterable[str]) -> dict[str, str]:
     """
     proof = f"/{PROOF_FILE}"
     folders = [name.removesuffix(proof) for name in names if name.endswith(proof)]
-    newest = f"attempts/{run.newest_attempt()}/"
+    newest = f"{ATTEMPTS}/{run.newest_attempt()}/"
     folders = [folder for folder in folders if folder.startswith(newest)]
     metric = _metric(run)
     proofs = [found for folder in folders if (found := _proof(run, folder, metric))]
@@ -82,4 +80,4 @@ def _proof(run: Run, folder: str, metric: str) -> _Proof | None:
 
 def _trial(folder: str) -> str | None:
     parts = folder.split("/")
-    return parts[3] if parts[2:3] == ["trials"] else None
+    return parts[3] if parts[2:3] == [TRIALS] else None

@@ -8,12 +8,7 @@ from typing import Any
 from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, is_key
-
-INDEX_FILE = "files.json"
-PROOF_FILE = "checkpoint.json"
-METRICS_FILE = "metrics.jsonl"
-EVENTS = "tensorboard"
-"""Folder of the event files that TensorBoard shows."""
+from cifarray.store.layout import INDEX_FILE, METRICS_FILE, PROOF_FILE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from cifarray.runs.status import now
 from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, to_json
 
-LEASE_FILE = "lease.json"
 NOBODY = "nobody"
 RENEW_TRIES = 5
 HEARTBEAT_S = 15.0

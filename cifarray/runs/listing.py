@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cifarray.runs.ids import is_run_id, submitted_order
-from cifarray.runs.run import RUNS, Run
+from cifarray.runs.run import Run
 from cifarray.runs.status import Status
 from cifarray.store import Store
+from cifarray.store.layout import RUNS
 
 READ_THREADS = 16
 

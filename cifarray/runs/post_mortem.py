@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError, StoreError
-from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.causes import Cause
 from cifarray.runs.run import Run
 from cifarray.store import Store
+from cifarray.store.layout import LOG_FILE, POST_MORTEM_FILE
 
-POST_MORTEM = "post-mortem.json"
 LINES, LINE_CHARS = 80, 500
 """Of the end of each log."""
 MOST_LOGS = 16
@@ -36,13 +35,13 @@ _ASSIGNED = re.compile(
 def write_post_mortem(store: Store, prefix: str, found: Mapping[str, Any]) -> None:
     """Keep what was found of an attempt in its folder, without secrets. Raises: StoreError."""
     known = _values_of_secrets(os.environ)
-    store.write_json(f"{prefix}/{POST_MORTEM}", {"schema_version": 1, **_masked(found, known)})
+    store.write_json(f"{prefix}/{POST_MORTEM_FILE}", {"schema_version": 1, **_masked(found, known)})
 
 
 def read_post_mortem(run: Run, attempt: int) -> dict[str, Any] | None:
     """What an attempt's driver kept; None where it kept nothing that can be read."""
     try:
-        content = run.store.read_json(run.key("attempts", str(attempt), POST_MORTEM))
+        content = run.store.read_json(run.place.of_attempt(attempt).key(POST_MORTEM_FILE))
     except (KeyMissingError, StoreDamagedError):
         return None
     return content if isinstance(content, dict) else None
@@ -61,7 +60,7 @@ def last_lines(text: str, count: int = LINES) -> list[str]:
 def stored_log(run: Run) -> tuple[str, str]:
     """(key, text) of the newest log that an attempt's driver left in the store; else empty."""
     for number in reversed(run.attempt_numbers()):
-        key = run.key("attempts", str(number), LOG_FILE)
+        key = run.place.of_attempt(number).key(LOG_FILE)
         try:
             return key, run.store.read(key).decode("utf-8", "replace")
         except KeyMissingError:

@@ -9,13 +9,20 @@ from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs import lease
 from cifarray.runs.listing import RunSummary, in_parallel, list_runs, summaries
 from cifarray.runs.liveness import NO_EVIDENCE, Examined, examine, refuse_live
-from cifarray.runs.run import SPEC_FILE, Run
-from cifarray.runs.status import ENDED, STATUS_FILE, Status, parse_time
+from cifarray.runs.run import Run
+from cifarray.runs.status import ENDED, Status, parse_time
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Entry, Store
+from cifarray.store.layout import (
+    DATASETS,
+    LATEST_FILE,
+    LEASE_FILE,
+    MANIFEST_FILE,
+    SPEC_FILE,
+    STATUS_FILE,
+    dataset_prefix,
+)
 
-DATASETS = "datasets"
-MANIFEST_FILE, LATEST_FILE = "manifest.json", "LATEST"
 UNFINISHED_AFTER = timedelta(days=1)
 """A dataset without manifest may still be being prepared for so long."""
 
@@ -31,7 +38,7 @@ class UnusedDataset:
     @property
     def prefix(self) -> str:
         """Its folder in the store."""
-        return f"{DATASETS}/{self.name}/{self.digest12}"
+        return dataset_prefix(self.name, self.digest12)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def delete_run(run: Run, dead: Examined | None = None) -> None:
 
 def _end_attempt(run: Run, dead: Examined | None) -> None:
     """Take the lease away, so that whatever is left of an attempt learns of it."""
-    status, key = run.status(), run.key(lease.LEASE_FILE)
+    status, key = run.status(), run.key(LEASE_FILE)
     if status.state in ENDED:
         lease.take_away(run.store, key)
         return

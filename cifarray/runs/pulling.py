@@ -9,23 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
-from cifarray.runs.attempt import LOG_FILE
 from cifarray.runs.choice import chosen_checkpoints
-from cifarray.runs.folders import (
-    EVENTS,
-    INDEX_FILE,
-    METRICS_FILE,
-    PROOF_FILE,
-    Listed,
-    read_index,
-)
-from cifarray.runs.lease import LEASE_FILE
-from cifarray.runs.run import REPORT, SPEC_FILE, Run
+from cifarray.runs.folders import Listed, read_index
+from cifarray.runs.run import Run
 from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.store import index_last, is_index, to_json
+from cifarray.store.layout import (
+    ATTEMPTS,
+    BEST_FILE,
+    CHECKPOINTS,
+    EVENTS,
+    INDEX_FILE,
+    LEASE_FILE,
+    LOG_FILE,
+    METRICS_FILE,
+    PAGE_FILE,
+    PROOF_FILE,
+    REPORT,
+    SPEC_FILE,
+    TRIALS,
+)
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
-ATTEMPTS_REPORT = re.compile(rf"attempts/\d+/({REPORT}/|best\.json$)")
+ATTEMPTS_REPORT = re.compile(rf"{ATTEMPTS}/\d+/({REPORT}/|{re.escape(BEST_FILE)}$)")
 """The attempt's own copies of what has become the run's."""
 CHUNK_BYTES = 1 << 20
 
@@ -81,7 +87,7 @@ def plan_pull(run: Run) -> PullPlan:
         folder = name.rpartition("/")[0]
         if is_index(name) and (name.endswith(f"/{INDEX_FILE}") or folder in folders):
             listed |= _listed(run, folder, name.rpartition("/")[2])
-    proven = (*folders, "report")
+    proven = (*folders, REPORT)
     missing = [n for n in listed if n not in sizes and n.startswith(tuple(f"{f}/" for f in proven))]
     return PullPlan(run, wanted, listed, checkpoints, sorted(missing))
 
@@ -90,14 +96,14 @@ def _is_wanted(name: str, checkpoints: set[str], newest: str) -> bool:
     if name.rpartition("/")[0] in checkpoints:
         return True
     top, *rest = name.split("/")
-    if top != "attempts":
+    if top != ATTEMPTS:
         return name not in (LEASE_FILE, INDEX_FILE)
     inside = rest[1:]
     if rest[:1] != [newest]:
         return inside == [LOG_FILE]
-    if len(inside) > 1 and inside[0] in ("checkpoints", "trials"):
+    if len(inside) > 1 and inside[0] in (CHECKPOINTS, TRIALS):
         is_record = inside[-1] == METRICS_FILE or inside[2:3] == [EVENTS]
-        return inside[0] == "trials" and is_record
+        return inside[0] == TRIALS and is_record
     return inside != [INDEX_FILE]
 
 
@@ -137,8 +143,8 @@ def pull(
     for kind, folder in plan.checkpoints.items():
         if f"{folder}/{PROOF_FILE}" in pulled.files:
             pulled.checkpoints[kind] = target / folder
-    page = target / "report" / "report.html"
-    pulled.report = page if f"report/{INDEX_FILE}" in pulled.files and page.exists() else None
+    page = target / REPORT / PAGE_FILE
+    pulled.report = page if f"{REPORT}/{INDEX_FILE}" in pulled.files and page.exists() else None
     if not pulled.problems:
         _drop_parts(target)
     _write_index(pulled)
@@ -181,7 +187,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 def _indexed_folder(plan: PullPlan, name: str) -> str:
     """The folder whose index speaks of this file."""
-    folders = [f for f in (*plan.checkpoints.values(), "report") if name.startswith(f"{f}/")]
+    folders = [f for f in (*plan.checkpoints.values(), REPORT) if name.startswith(f"{f}/")]
     return max(folders, key=len, default=name)
 
 

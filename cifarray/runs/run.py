@@ -15,17 +15,25 @@ from cifarray.errors import (
 )
 from cifarray.runs import lease
 from cifarray.runs.attempt import Attempt
-from cifarray.runs.folders import INDEX_FILE, check_index, read_metrics
+from cifarray.runs.folders import check_index, read_metrics
 from cifarray.runs.ids import is_run_id, submitted_order
-from cifarray.runs.status import STATUS_FILE, RunState, Status, now, read_status
+from cifarray.runs.status import RunState, Status, now, read_status
 from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.spec.load import nearest, to_yaml
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store, to_json
+from cifarray.store.layout import (
+    ATTEMPTS,
+    INDEX_FILE,
+    LEASE_FILE,
+    REPORT,
+    REPORT_FILE,
+    RUNS,
+    SPEC_FILE,
+    STATUS_FILE,
+    Place,
+)
 
-RUNS = "runs"
-SPEC_FILE = "job.yaml"
-REPORT, REPORT_FILE = "report", "report.json"
 WRITE_TRIES = 20
 
 
@@ -35,7 +43,12 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
-        self.prefix = f"{RUNS}/{run_id}"
+        self.place = Place(run_id)
+
+    @property
+    def prefix(self) -> str:
+        """Its folder in the store."""
+        return self.place.prefix
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self.store!r})"
@@ -60,7 +73,7 @@ class Run:
     @staticmethod
     def open(store: Store, run_id: str) -> "Run":
         """The run of this id, or the only one that begins so. Raises: RunNotFoundError."""
-        if is_run_id(run_id) and store.exists(f"{RUNS}/{run_id}/{SPEC_FILE}"):
+        if is_run_id(run_id) and store.exists(Place(run_id).key(SPEC_FILE)):
             return Run(store, run_id)
         known = [name for name in store.folders(RUNS) if is_run_id(name)]
         matches = [run_id] if run_id in known else [n for n in known if n.startswith(run_id)]
@@ -70,7 +83,7 @@ class Run:
 
     def key(self, *parts: str) -> str:
         """The store's key of a file of this run."""
-        return "/".join((self.prefix, *parts))
+        return self.place.key(*parts)
 
     def spec(self) -> RunSpec:
         """The recorded job.yaml. Raises: KeyMissingError, StoreDamagedError."""
@@ -146,7 +159,7 @@ class Run:
     def _mark(self, state: RunState, error: str) -> bool:
         """False if an attempt has begun meanwhile, which is left alone as a finished run is."""
         seen = self.status().attempts
-        ended = max(seen, lease.take_away(self.store, self.key(lease.LEASE_FILE)))
+        ended = max(seen, lease.take_away(self.store, self.key(LEASE_FILE)))
 
         def change(status: Status) -> Status:
             if status.state == "finished" or status.attempts > ended:
@@ -173,7 +186,7 @@ class Run:
         """
         numbers = [*self.attempt_numbers(), self.status().attempts]
         holder = lease.Holder(0, owner, heartbeat_s, process)
-        taken = lease.take(self.store, self.key(lease.LEASE_FILE), holder, max(numbers))
+        taken = lease.take(self.store, self.key(LEASE_FILE), holder, max(numbers))
         if taken is None:
             raise LeaseLostError(
                 f"another attempt of run {self.id} began at the same moment and is in charge now"
@@ -182,11 +195,11 @@ class Run:
 
     def read_heartbeat(self) -> tuple[lease.Holder, str | None]:
         """Who is in charge, and the tag that each of its heartbeats changes; None before any."""
-        return lease.read(self.store, self.key(lease.LEASE_FILE))
+        return lease.read(self.store, self.key(LEASE_FILE))
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts that have written anything, ascending."""
-        names = self.store.folders(self.key("attempts"))
+        names = self.store.folders(self.key(ATTEMPTS))
         return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
     def newest_attempt(self) -> int:
@@ -198,7 +211,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """A record per epoch of the run, as the newest attempt has them."""
-        return read_metrics(self.store, self.key("attempts", str(self.newest_attempt())))
+        return read_metrics(self.store, self.place.of_attempt(self.newest_attempt()).prefix)
 
     def has_report(self) -> bool:
         """Whether there is a report whose bytes all agree with its index."""
@@ -209,7 +222,7 @@ class Run:
         published = self.key(REPORT)
         if not self.store.exists(f"{published}/{INDEX_FILE}"):
             status = self.status()
-            own = self.key("attempts", str(status.attempts), REPORT)
+            own = self.place.of_attempt(status.attempts).key(REPORT)
             if status.state == "finished" and self.store.exists(f"{own}/{INDEX_FILE}"):
                 return own
         return published

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from cifarray.spec.bounds import parse_json
+from cifarray.store.layout import STATUS_FILE
 
 RunState = Literal["pending", "running", "finished", "failed", "stopped"]
 ENDED: tuple[RunState, ...] = ("finished", "failed", "stopped")
-STATUS_FILE = "status.json"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifarray.proxies import is_loopback
-from cifarray.store.keys import RESERVED
 
-CONTRACT_FILE = f"{RESERVED}contract.json"
-"""No key of a store: neither listed nor overwritten by what a store holds."""
 SCHEMA_VERSION = 1
 
 

@@ -4,12 +4,7 @@ import json
 from typing import Any
 
 from cifarray.errors import StoreRefusedError
-
-RESERVED = ".cifarray-"
-"""Begins the names of a store's own files on disk: claims and what is being written."""
-
-INDEX_NAMES = frozenset({"checkpoint.json", "files.json", "manifest.json"})
-"""What makes a folder valid: copied last, deleted first, so that a part is never taken for all."""
+from cifarray.store.layout import INDEX_NAMES, RESERVED
 
 
 def is_key(key: str) -> bool:

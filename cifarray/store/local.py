@@ -21,7 +21,8 @@ from cifarray.errors import (
     StoreRefusedError,
 )
 from cifarray.store.base import Entries, Entry, Keys, ObjectChangedError, Store, readable
-from cifarray.store.keys import RESERVED, checked_key, checked_prefix, index_last, is_key, joined
+from cifarray.store.keys import checked_key, checked_prefix, index_last, is_key, joined
+from cifarray.store.layout import RESERVED
 from cifarray.store.swap import ClaimedError, delete, swap
 from cifarray.user_folders import expanded
 

@@ -17,8 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError, PaginationError
 from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRefusedError
 from cifarray.proxies import is_loopback
 from cifarray.spec.bounds import parse_json
-from cifarray.store.contract import CONTRACT_FILE, TRAITS, Answer, Contract, of_record
-from cifarray.store.keys import RESERVED, joined, to_json
+from cifarray.store.contract import TRAITS, Answer, Contract, of_record
+from cifarray.store.keys import joined, to_json
+from cifarray.store.layout import CONTRACT_FILE, RESERVED
 from cifarray.store.s3_connection import PATH, VIRTUAL, Connection
 from cifarray.store.s3_deleting import SINGLY, WAYS, delete_by
 from cifarray.store.s3_errors import (

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cifarray.store.keys import RESERVED
+from cifarray.store.layout import RESERVED
 
 PATIENCE_S = 10.0
 """How long to wait for others that claim the same file."""

@@ -13,13 +13,13 @@ from cifarray.models.registry import build_model, is_own
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.store import Store
+from cifarray.store.layout import WEIGHTS_FILE
 from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.user_folders import expanded
 
 if TYPE_CHECKING:
     from cifarray.models.weights import Weights
 
-WEIGHTS_FILE = "weights.safetensors"
 RUN, S3 = "run:", "s3://"
 
 
@@ -76,7 +76,7 @@ def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
     from cifarray.inference.sources import checkpoint_in_folder, checkpoint_of_run
     from cifarray.models.published import published_weights
     from cifarray.models.weights import read_weights
-    from cifarray.training.checkpoint import STATE_FILE
+    from cifarray.store.layout import STATE_FILE
 
     source = job.model.weights
     if source == "timm":

@@ -15,20 +15,18 @@ from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.models.registry import is_own
 from cifarray.runs import Run, new_run_id
-from cifarray.runs.run import SPEC_FILE
 from cifarray.spec.job import Job
 from cifarray.spec.load import with_fields
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunRequest, RunSpec, WeightsSpec
 from cifarray.store import Store
+from cifarray.store.layout import CODE_FILE, SPEC_FILE, VALIDATION_FILE, WEIGHTS_FILE, Place
 from cifarray.submit import preflight
-from cifarray.submit.beginning import WEIGHTS_FILE, Beginning, find_beginning
+from cifarray.submit.beginning import Beginning, find_beginning
 from cifarray.submit.kubernetes.record import applied_record
 from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.submit.submissions import remember_submission
 from cifarray.training.reads import decides, unread_fields, unset
-
-CODE_FILE, VALIDATION_FILE = "code.zip", "validation.parquet"
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def _spec(
     packed: bytes | None,
     beginning: Beginning | None,
 ) -> RunSpec:
-    prefix, code, weights = f"runs/{asked.run_id}", None, None
+    prefix, code, weights = Place(asked.run_id).prefix, None, None
     if packed:
         code = CodeSpec(key=f"{prefix}/{CODE_FILE}", sha256=code_sha256(packed))
     if beginning:

@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from cifarray.errors import ClusterError, KeyMissingError
 from cifarray.runs import Run
-from cifarray.runs.run import SPEC_FILE, read_spec, spec_bytes
+from cifarray.runs.run import read_spec, spec_bytes
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.run import RunSpec
+from cifarray.store.layout import SPEC_FILE
 from cifarray.submit.node_state import append_private
 from cifarray.user_folders import state_folder
 

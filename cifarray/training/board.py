@@ -19,8 +19,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from cifarray.runs.folders import EVENTS
 from cifarray.store import Store
+from cifarray.store.layout import CURVES_FILE, EVENTS, GRAPH_FILE, HISTOGRAMS_FILE
 from cifarray.training.checkpoint import kept_rng
 from cifarray.training.histograms import look_inside
 from cifarray.training.session import Session
@@ -36,11 +36,6 @@ CURVES = {
     "speed/epoch_s": "epoch_s",
 }
 """Scalar in TensorBoard -> field of an epoch's record; epochs are the steps."""
-
-CURVES_FILE, GRAPH_FILE = "events.out.tfevents.scalars", "events.out.tfevents.graph"
-HISTOGRAMS_FILE = "events.out.tfevents.histograms"
-"""With the epoch's number behind it. TensorBoard takes all files of a folder that have `tfevents`
-in their names for those of one run."""
 
 
 class Board:

@@ -23,11 +23,11 @@ from cifarray.models.torch_files import read_torch_file
 from cifarray.models.weights import misfit_in_words
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.job import Job
+from cifarray.store.layout import PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint_state import check_state
 from cifarray.training.preprocessing import restore_normalize
 
 SCHEMA_VERSION = 1
-STATE_FILE, PROOF_FILE = "state.pt", "checkpoint.json"
 MOST_FILES = 100
 """That a checkpoint.json lists; cifarray writes one."""
 

@@ -15,10 +15,9 @@ from cifarray.errors import (
 from cifarray.runs.folders import check_index
 from cifarray.spec.metrics import is_better
 from cifarray.store import Store
-from cifarray.training.checkpoint import PROOF_FILE, STATE_FILE, check_folder, write_checkpoint
+from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
+from cifarray.training.checkpoint import check_folder, write_checkpoint
 
-CHECKPOINTS = "checkpoints"
-"""Folder of an attempt's or a trial's checkpoints."""
 NO_PROOF = (KeyError, TypeError, ValueError, OverflowError)
 """What reading figures from a record raises that holds none; int() of infinity overflows."""
 

@@ -28,9 +28,9 @@ from cifarray.data.cache import Shard
 from cifarray.errors import KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.store import Store
+from cifarray.store.layout import ABOUT_FILE, features_prefix
 from cifarray.training.evaluation import EVALUATION_BATCH
 
-FOLDER, ABOUT_FILE = "features", "about.json"
 PART_BYTES = 64 << 20
 """Outputs of one part, about."""
 Ids = NDArray[np.int64]
@@ -48,7 +48,7 @@ class FeatureCache:
     def prefix(self) -> str:
         """Its folder in the store."""
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
-        return f"{FOLDER}/{self.about['dataset']}/{self.about['digest'][:12]}/{key[:12]}"
+        return features_prefix(self.about["dataset"], self.about["digest"], key)
 
     def read(self, split: str, row_ids_R: Ids, width: int) -> tuple[Tensor, Tensor]:
         """(features_RD, known_R) of these rows of a stored split; zeros where no part has a row."""

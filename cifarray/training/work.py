@@ -40,6 +40,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import EVALUATION, OUTCOME_FILE, WAITING_FILE, Place
 from cifarray.store.patience import Wait, in_the_log
 from cifarray.training.checkpoint import read_state
 from cifarray.training.checkpoint_store import fetch, newest_good
@@ -50,14 +51,6 @@ from cifarray.training.row_source import RowSource
 from cifarray.training.session import Session
 from cifarray.user_folders import provide_home
 
-OUTCOME_FILE = "outcome.json"
-FAILURES = "failures"
-"""Folder with a record for every time that workers failed."""
-TRIALS = "trials"
-"""Folder of a sweep's attempt with a folder for each trial."""
-WAITING_FILE = "waiting.json"
-"""What the attempt's workers wait for, as far as that can be written."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -67,8 +60,8 @@ class Work:
     run: RunSpec
     job: Job
     """The run's own job, or a trial's."""
-    folder: str
-    """Key prefix for checkpoints, metrics and outcome: an attempt's or a trial's."""
+    place: Place
+    """Where checkpoints, metrics and outcome go: an attempt's folder or a trial's."""
     world_size: int
 
     @property
@@ -76,32 +69,24 @@ class Work:
         """Where the run runs."""
         return self.run.profile
 
+    @property
+    def prefix(self) -> str:
+        """Key prefix of its folder."""
+        return self.place.prefix
+
     def open_store(self) -> Store:
         """The store that it reads from and writes to, which it waits for as the profile says."""
         limit_s = self.profile.store_patience_s
-        return _store_of_a_run(self.store.uri, self.store.endpoint, limit_s, attempt_prefix(self))
-
-
-def attempt_of(work: Work) -> str:
-    """The number of the attempt in whose folder the work writes."""
-    return work.folder.split("/attempts/")[1].split("/")[0]
-
-
-def attempt_prefix(work: Work) -> str:
-    """Key prefix of the attempt to which the work belongs, a trial's work too."""
-    return work.folder.partition(f"/{TRIALS}/")[0]
-
-
-def trial_of(work: Work) -> str:
-    """The id of the trial in whose folder the work writes; empty outside a sweep."""
-    return work.folder.partition(f"/{TRIALS}/")[2]
+        return _store_of_a_run(
+            self.store.uri, self.store.endpoint, limit_s, self.place.without_trial
+        )
 
 
 @cache
-def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, prefix: str) -> Store:
+def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Place) -> Store:
     """One for all that this process does for a run: it waits as one, and connects once."""
     opened = Store.open(uri, endpoint)
-    key = f"{prefix}/{WAITING_FILE}"
+    key = attempt.key(WAITING_FILE)
 
     def tell(wait: Wait | None) -> None:
         in_the_log(wait)
@@ -222,13 +207,13 @@ def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
 
 def write_refusal(work: Work, error: Exception) -> None:
     """Leave in place of an outcome why there is none, though no worker has failed."""
-    work.open_store().write_json(f"{work.folder}/{OUTCOME_FILE}", {"error": str(error)})
+    work.open_store().write_json(work.place.key(OUTCOME_FILE), {"error": str(error)})
 
 
 def raise_refusal(work: Work) -> None:
     """Raise RunFailedError if the workers left a refusal."""
     with suppress(KeyMissingError):
-        outcome = work.open_store().read_json(f"{work.folder}/{OUTCOME_FILE}")
+        outcome = work.open_store().read_json(work.place.key(OUTCOME_FILE))
         if "error" in outcome:
             raise RunFailedError(str(outcome["error"]))
 
@@ -247,7 +232,7 @@ def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Pa
     for split, rows in predictions.items():
         sink = pa.BufferOutputStream()
         pq.write_table(rows.to_table(), sink, compression="zstd")
-        store.write(f"{work.folder}/evaluation/{split}.parquet", sink.getvalue().to_pybytes())
+        store.write(work.place.key(EVALUATION, f"{split}.parquet"), sink.getvalue().to_pybytes())
     outcome = {
         "checkpoint": checkpoint_key,
         "epoch": state["epoch"],
@@ -259,7 +244,7 @@ def write_outcome(work: Work, session: Session, checkpoint_key: str, scratch: Pa
         "input_shape": state["input_shape"],
         "layers": [asdict(layer) for layer in _layers(session, state)],
     }
-    store.write_json(f"{work.folder}/{OUTCOME_FILE}", outcome)
+    store.write_json(work.place.key(OUTCOME_FILE), outcome)
 
 
 def _layers(session: Session, state: dict[str, Any]) -> list[Layer]:

@@ -45,6 +45,7 @@ from cifarray.errors import (
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.causes import find_cause, worker_cause
 from cifarray.runs.folders import write_metrics
+from cifarray.store.layout import FAILURES
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
 from cifarray.training.ranks import from_rank_0, world
@@ -52,9 +53,7 @@ from cifarray.training.rendezvous import listen_on_loopback, use_loopback
 from cifarray.training.repeats import comes_again, epochs_done, refuse_again
 from cifarray.training.session import Session
 from cifarray.training.work import (
-    FAILURES,
     Work,
-    attempt_of,
     cores,
     in_words,
     open_session,
@@ -62,7 +61,6 @@ from cifarray.training.work import (
     refuse_divergence,
     refuse_without_gpus,
     resume,
-    trial_of,
     write_outcome,
     write_refusal,
 )
@@ -88,7 +86,7 @@ def evaluate(work: Work, checkpoint_key: str) -> None:
 
 def _fit(work: Work, function: Any) -> None:
     try:
-        fit_on_workers(work, function, name=f"{work.run.run_id}-{attempt_of(work)}")
+        fit_on_workers(work, function, name=f"{work.run.run_id}-{work.place.attempt}")
     except TrainingFailedError as error:
         raise RunFailedError(f"training failed: {find_cause(error)}") from error
 
@@ -117,7 +115,7 @@ def on_worker(part: Callable[[Work], None], work: Work) -> None:
         if world()[0] == 0:
             write_refusal(work, error)
     except Exception as error:
-        done = epochs_done(work.open_store(), work.folder)
+        done = epochs_done(work.open_store(), work.prefix)
         if not comes_again(error, 1 if done is None else done):
             raise
         if not isinstance(error, CifarrayError):
@@ -246,7 +244,7 @@ class FailureLog(UserCallback):
                 raise error
         now, store = datetime.now(UTC), self._work.open_store()
         rank, cause = worker_cause(worker_exceptions)
-        done = epochs_done(store, self._work.folder)
+        done = epochs_done(store, self._work.prefix)
         if done is not None and cause.repeats != "never":
             refuse_again(cause.sentence, done, self._before)
         said = {str(rank): find_cause(error) for rank, error in worker_exceptions.items()}
@@ -257,7 +255,7 @@ class FailureLog(UserCallback):
             "cause": cause.sentence,
             "workers": {rank: cause.sentence for rank, cause in said.items()},
         }
-        key = f"{self._work.folder}/{FAILURES}/{now.strftime('%Y%m%dT%H%M%S%f')}.json"
+        key = self._work.place.key(FAILURES, f"{now.strftime('%Y%m%dT%H%M%S%f')}.json")
         with suppress(StoreError):  # what the store cannot take now must not end the run
             store.write_json(key, self._before)
 
@@ -272,29 +270,31 @@ def _train_and_evaluate(work: Work) -> None:
     store, best = work.open_store(), None
     with tempfile.TemporaryDirectory() as scratch:
         if world()[0] == 0:
-            best = best_good(store, work.folder, work.job.metric, Path(scratch) / "best")
+            best = best_good(store, work.prefix, work.job.metric, Path(scratch) / "best")
         key = from_rank_0(best.key if best else None)
         if key is None:
-            raise CheckpointError(f"no whole checkpoint of the run is left in {work.folder}")
+            raise CheckpointError(f"no whole checkpoint of the run is left in {work.prefix}")
         write_outcome(work, session, key, Path(scratch) / "chosen")
 
 
 def train_on_worker(work: Work) -> Session:
     """Train on this rank from the folder's newest whole checkpoint; Ray hears of every epoch."""
-    with live_metrics(work.run.run_id, trial_of(work), work.run.job.name, world()[0]) as live:
+    with live_metrics(
+        work.run.run_id, work.place.trial or "", work.run.job.name, world()[0]
+    ) as live:
         return _train(work, live)
 
 
 def _train(work: Work, live: LiveMetrics) -> Session:
     store, session = work.open_store(), _open(work)
     with tempfile.TemporaryDirectory() as scratch:
-        resume(session, store, work.folder, Path(scratch))
-    board = Board(store, work.folder)
+        resume(session, store, work.prefix, Path(scratch))
+    board = Board(store, work.prefix)
     life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
         if world()[0] == 0:
-            write_metrics(store, work.folder, session.history)
+            write_metrics(store, work.prefix, session.history)
             board.show(session)
         refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
         name = checkpoint_name(record["epoch"], life)
@@ -302,10 +302,10 @@ def _train(work: Work, live: LiveMetrics) -> Session:
             state = session.state()
             if world()[0] == 0:
                 print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
-                keep(store, work.folder, name, state, work.job.metric)
+                keep(store, work.prefix, name, state, work.job.metric)
             ray.train.report(record)
     if world()[0] == 0:
-        write_metrics(store, work.folder, session.history)
+        write_metrics(store, work.prefix, session.history)
         board.show(session)
     return session
 

@@ -26,6 +26,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
+from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import (
     StoredCheckpoint,
@@ -36,9 +37,7 @@ from cifarray.training.checkpoint_store import (
 from cifarray.training.repeats import comes_again, epochs_done
 from cifarray.training.row_source import RowSource
 from cifarray.training.work import (
-    TRIALS,
     Work,
-    attempt_of,
     cores,
     in_words,
     open_rows,
@@ -49,8 +48,6 @@ from cifarray.training.work import (
 )
 from cifarray.training.worker import fit_on_workers, train_only
 from cifarray.tuning.trials import (
-    ENDED_FILE,
-    TRIAL_FILE,
     TrialRecord,
     best_trial,
     case_values,
@@ -88,7 +85,7 @@ def sweep(work: Work) -> SweepResult:
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     store = work.open_store()
-    path, filesystem = store.path(f"{work.folder}/{TRIALS}"), store.filesystem()
+    path, filesystem = store.path(work.place.key(TRIALS)), store.filesystem()
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, work=work), trial_resources(work)
     )
@@ -103,7 +100,7 @@ def sweep(work: Work) -> SweepResult:
             tune_config=tune_config(work),
             run_config=tune.RunConfig(
                 name=TRIALS,
-                storage_path=store.path(work.folder),
+                storage_path=store.path(work.prefix),
                 storage_filesystem=filesystem,
                 verbose=0,
                 callbacks=[_Endings(), JsonLoggerCallback()],
@@ -117,7 +114,7 @@ def sweep(work: Work) -> SweepResult:
 
 def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     store, spec = work.open_store(), spec_of(work.job)
-    folder = f"{work.folder}/{TRIALS}"
+    folder = work.place.key(TRIALS)
     errors = {
         trial_id: find_cause(result.error).sentence
         for result in results
@@ -131,7 +128,7 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
         told = (*(trial.error for trial in trials if trial.error), *errors.values(), "none ran")
         raise RunFailedError(f"no trial of {len(trials)} finished an epoch: {told[0]}")
     with tempfile.TemporaryDirectory() as scratch:
-        found = best_good(store, f"{folder}/{best.id}", spec.metric, Path(scratch))
+        found = best_good(store, work.place.of_trial(best.id).prefix, spec.metric, Path(scratch))
     if found is None:
         raise RunFailedError(f"the best trial, {best.id}, has no whole checkpoint left")
     return SweepResult(trials, best, found)
@@ -220,11 +217,14 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     """What each trial's process runs: the job with the trial's values in their fields."""
     trial_id = tune.get_context().get_trial_id()
     params = params.get(CASE, params)
-    folder = f"{work.folder}/{TRIALS}/{trial_id}"
-    trial = replace(work, job=trial_job(work.job, params), folder=folder)
-    trial = replace(trial, world_size=spec_of(work.job).workers_per_trial)
+    trial = replace(
+        work,
+        job=trial_job(work.job, params),
+        place=work.place.of_trial(trial_id),
+        world_size=spec_of(work.job).workers_per_trial,
+    )
     store = work.open_store()
-    store.write_json(f"{folder}/{TRIAL_FILE}", {"id": trial_id, "params": params})
+    store.write_json(trial.place.key(TRIAL_FILE), {"id": trial_id, "params": params})
     metric = spec_of(work.job).metric
     ended: dict[str, Any] = {"state": "finished"}
     try:
@@ -232,17 +232,17 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
             with live_metrics(work.run.run_id, trial_id, work.job.name, rank=0) as live:
                 _train_here(trial, metric, trial_threads(work), live)
         else:
-            name = f"{work.run.run_id}-{attempt_of(work)}-{trial_id}"
+            name = f"{work.run.run_id}-{work.place.attempt}-{trial_id}"
             callbacks = [TuneReportCallback()]
             fit_on_workers(trial, partial(train_only, trial), name, callbacks)
     except Exception as error:
-        done = epochs_done(store, folder)
+        done = epochs_done(store, trial.prefix)
         if not comes_again(error, 1 if done is None else done):
             raise  # Tune tries it again; else it is a result, as of a learning rate too high
         if not isinstance(error, CifarrayError):
             traceback.print_exc()
         ended = {"state": "failed", "error": str(find_cause(error))}
-    store.write_json(f"{folder}/{ENDED_FILE}", ended)
+    store.write_json(trial.place.key(ENDED_FILE), ended)
 
 
 def trial_threads(work: Work) -> int:
@@ -274,20 +274,20 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     session = open_session(trial, device, threads, _ROWS[read])
     store = trial.open_store()
     with tempfile.TemporaryDirectory() as scratch:
-        resume(session, store, trial.folder, Path(scratch))
-    board, before = Board(store, trial.folder), len(session.history)
+        resume(session, store, trial.prefix, Path(scratch))
+    board, before = Board(store, trial.prefix), len(session.history)
     life = secrets.token_hex(2)
     for record in session.records():
         live.show(session.history, session.gpu_memory_bytes)
-        write_metrics(store, trial.folder, session.history)
+        write_metrics(store, trial.prefix, session.history)
         board.show(session)
         refuse_divergence(session.history)
         with live.keeping_checkpoint():
             name = checkpoint_name(record["epoch"], life)
-            keep(store, trial.folder, name, session.state(), metric)
+            keep(store, trial.prefix, name, session.state(), metric)
         tune.report(record)
     if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
-        write_metrics(store, trial.folder, session.history)
+        write_metrics(store, trial.prefix, session.history)
         board.show(session)
         tune.report(session.history[-1])
 
@@ -304,7 +304,7 @@ class _Endings(tune.Callback):
         print(f"trial {trial.trial_id}  epoch {result['epoch']}  {in_words(result)}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ended = f"{self.work.folder}/{TRIALS}/{trial.trial_id}/{ENDED_FILE}"
+        ended = self.work.place.of_trial(trial.trial_id).key(ENDED_FILE)
         store = self.work.open_store()
         if not store.exists(ended):
             store.write_json(ended, {"state": "stopped early"})

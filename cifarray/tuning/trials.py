@@ -11,9 +11,8 @@ from cifarray.spec.load import read_field, with_fields
 from cifarray.spec.metrics import is_better
 from cifarray.spec.record import Record
 from cifarray.store import Store
+from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
 from cifarray.training.reads import unread_fields, unset
-
-TRIAL_FILE, ENDED_FILE = "trial.json", "ended.json"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from cifarray.errors import RunFailedError
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import Place
 from cifarray.training.work import Work
 from cifarray.training.worker import train
 from tests.digit_sessions import small_job
 
 RUN_ID = "few-digits-1"
-FOLDER = f"runs/{RUN_ID}/attempts/1"
+PLACE = Place(RUN_ID, 1)
 
 
 def main(store: Store, folder: str) -> None:
@@ -35,7 +36,7 @@ def main(store: Store, folder: str) -> None:
         versions={},
     )
     try:
-        train(Work(store.spec, spec, spec.job, FOLDER, spec.world_size))
+        train(Work(store.spec, spec, spec.job, PLACE, spec.world_size))
     except RunFailedError as error:
         print(f"ENDED {error}")
 

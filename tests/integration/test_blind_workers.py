@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cifarray.store import Store
-from cifarray.training.work import FAILURES
-from tests.integration.blind_workers import FOLDER
+from cifarray.store.layout import FAILURES
+from tests.integration.blind_workers import PLACE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,4 +25,4 @@ def test_workers_that_see_no_gpu_say_so_together_and_are_not_tried_again(tmp_pat
     assert len(said) == 1, ended.stdout + ended.stderr
     assert said[0].startswith("ENDED the worker on ")
     assert "was promised a GPU and torch " in said[0]
-    assert store.list(f"{FOLDER}/{FAILURES}") == []
+    assert store.list(PLACE.key(FAILURES)) == []

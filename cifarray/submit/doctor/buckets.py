@@ -6,7 +6,8 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from cifarray.store import Store
-from cifarray.store.contract import CONTRACT_FILE, TRAITS, Contract
+from cifarray.store.contract import TRAITS, Contract
+from cifarray.store.layout import CONTRACT_FILE
 from cifarray.store.probe import probe
 from cifarray.store.s3_connection import Connection
 from cifarray.store.s3_errors import place, translated

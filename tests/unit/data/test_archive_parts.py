@@ -9,11 +9,12 @@ import pytest
 from cifarray.data.archives.cifar import read_cifar
 from cifarray.data.catalog import CIFAR10, DATASETS
 from cifarray.data.ingest import prepare
-from cifarray.data.manifest import ArchivePart, Manifest, load_manifest, manifest_key
+from cifarray.data.manifest import ArchivePart, Manifest, load_manifest
 from cifarray.data.rows import read_columns, read_images
 from cifarray.data.selection import Positions, Selection, select_rows
 from cifarray.errors import DatasetError, JobError
 from cifarray.store import Store
+from cifarray.store.layout import manifest_key
 from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist
 from tests.digit_sessions import small_job
 

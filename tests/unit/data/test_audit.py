@@ -14,11 +14,12 @@ from PIL import Image
 from cifarray.data.audit import SplitAudit, inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import prepare
-from cifarray.data.manifest import dataset_prefix, load_manifest, manifest_key
+from cifarray.data.manifest import load_manifest
 from cifarray.data.sample_grid import sample_grid
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import DatasetError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix, manifest_key
 from tests.archives import dump, write_cifar100
 
 

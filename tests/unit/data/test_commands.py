@@ -10,8 +10,9 @@ import pytest
 
 from cifarray.cli import output
 from cifarray.cli.main import main
-from cifarray.data.manifest import dataset_prefix, load_manifest
+from cifarray.data.manifest import load_manifest
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 from tests.archive_server import ArchiveServer
 from tests.archives import write_cifar10, write_cifar100, write_tar
 from tests.image_archives import bird_files, folder_files, write_folder

@@ -20,13 +20,14 @@ from cifarray.data.archives.digits import read_digits
 from cifarray.data.archives.idx import read_idx
 from cifarray.data.catalog import CIFAR100, DATASETS, DatasetEntry
 from cifarray.data.ingest import dataset_digest, prepare
-from cifarray.data.manifest import Manifest, dataset_prefix, load_manifest, manifest_key
+from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import plan_files
 from cifarray.data.progress import Silent
 from cifarray.data.rows import image_array, read_columns
 from cifarray.data.writing import stored_order
 from cifarray.errors import DatasetError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix, manifest_key
 from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist
 
 REAL = {

@@ -12,10 +12,11 @@ from cifarray.data.audit import inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken, summed
-from cifarray.data.manifest import load_manifest, manifest_key, repair_command
+from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
+from cifarray.store.layout import manifest_key
 from tests.archives import write_cifar100
 from tests.image_archives import encoded, folder_files, picture, write_folder
 

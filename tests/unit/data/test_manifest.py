@@ -6,15 +6,10 @@ from typing import Any
 import pytest
 
 from cifarray.data.ingest import prepare
-from cifarray.data.manifest import (
-    Manifest,
-    dataset_prefix,
-    latest_key,
-    load_manifest,
-    manifest_key,
-)
+from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.errors import DatasetError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix, latest_key, manifest_key
 
 
 def test_a_manifest_is_found_by_latest_digest_or_its_first_digits(digits_store: Store) -> None:

@@ -8,10 +8,11 @@ import pytest
 from cifarray.data.archives.digits import read_digits
 from cifarray.data.catalog import DIGITS
 from cifarray.data.ingest import prepare
-from cifarray.data.manifest import dataset_prefix, load_manifest
+from cifarray.data.manifest import load_manifest
 from cifarray.data.rows import image_array, read_columns, read_images
 from cifarray.errors import DatasetError
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 
 PART = "test/part-00000.parquet"
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifarray.data.image_files import FORMATS
 from cifarray.data.ingest import prepare
-from cifarray.data.manifest import Manifest, dataset_prefix
+from cifarray.data.manifest import Manifest
 from cifarray.data.selection import select_rows
 from cifarray.reporting.report import write_report
 from cifarray.runs import Run, write_index
@@ -22,6 +22,7 @@ from cifarray.runs.folders import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 from cifarray.training.checkpoint import read_state, write_checkpoint
 from tests.image_archives import encoded, picture
 from tests.report_samples import inputs

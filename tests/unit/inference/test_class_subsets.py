@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarray.data.manifest import Manifest, dataset_prefix, latest_key, manifest_key
+from cifarray.data.manifest import Manifest
 from cifarray.data.rows import read_images
 from cifarray.errors import InputError
 from cifarray.inference.evaluate import evaluate
@@ -16,6 +16,7 @@ from cifarray.inference.predict import predict
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix, latest_key, manifest_key
 from cifarray.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from tests.unit.inference.conftest import JOB, Trained, open_session
 

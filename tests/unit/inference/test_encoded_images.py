@@ -10,7 +10,7 @@ import torch
 
 from cifarray.data.decoding import square
 from cifarray.data.ingest import Ingest, prepare
-from cifarray.data.manifest import Manifest, dataset_prefix
+from cifarray.data.manifest import Manifest
 from cifarray.data.rows import read_columns, read_images
 from cifarray.data.selection import select_rows
 from cifarray.data.shards import plan_reads, read_group
@@ -20,6 +20,7 @@ from cifarray.inference.export import TOLERANCE, export
 from cifarray.inference.predict import predict
 from cifarray.spec.job import Job
 from cifarray.store import Store
+from cifarray.store.layout import dataset_prefix
 from cifarray.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from cifarray.training.session import Session
 from tests.digit_sessions import open_rows, small_job

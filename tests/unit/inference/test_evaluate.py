@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from cifarray.data.manifest import Manifest, latest_key, manifest_key
+from cifarray.data.manifest import Manifest
 from cifarray.errors import DatasetError
 from cifarray.inference.evaluate import evaluate
 from cifarray.store import Store
+from cifarray.store.layout import latest_key, manifest_key
 from cifarray.training.checkpoint import Checkpoint
 from tests.unit.inference.conftest import Trained
 

@@ -11,6 +11,7 @@ import pytest
 from cifarray.runs import Run, lease
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
+from cifarray.store.layout import LEASE_FILE
 from tests.unit.runs.conftest import run_spec
 
 AddRun = Callable[..., Run]
@@ -51,7 +52,7 @@ def one_of_each(add_run: AddRun) -> dict[str, Run]:
     diverged = {"unit": "epochs", "done": 1, "total": 3, "last": {"train.running_loss": None}}
     lost = add_run("a-lost", heartbeat_at=ago(500), **live)
     lost.take_charge("a driver")
-    lease.take_away(lost.store, lost.key(lease.LEASE_FILE))
+    lease.take_away(lost.store, lost.key(LEASE_FILE))
     return {
         "pending": add_run("a-pending"),
         "running": add_run("a-running", heartbeat_at=ago(5), best=best, progress=progress, **live),

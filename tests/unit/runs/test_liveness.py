@@ -21,6 +21,7 @@ from cifarray.runs import (
 from cifarray.runs.lease import Holder
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch, lease_evidence, look_s
 from cifarray.store import Store
+from cifarray.store.layout import LEASE_FILE
 from tests.unit.runs.conftest import run_spec
 
 DEAD, ALIVE = Evidence(dead="its job has ended"), Evidence(alive="its job is running")
@@ -75,7 +76,7 @@ def test_a_run_is_dead_by_evidence_or_by_a_heartbeat_that_was_watched(
 def test_a_lease_that_a_stop_took_away_is_the_end_of_a_running_attempt_alone(run: Run) -> None:
     run.start_attempt("a driver")
     assert lease_evidence(run.status(), run.read_heartbeat()[0]) == NO_EVIDENCE
-    lease.take_away(run.store, run.key(lease.LEASE_FILE))
+    lease.take_away(run.store, run.key(LEASE_FILE))
     holder = run.read_heartbeat()[0]
     assert lease_evidence(run.status(), holder).dead
     assert lease_evidence(Status("pending"), holder) == NO_EVIDENCE, "it was asked for anew"
@@ -95,7 +96,7 @@ def test_a_watch_that_was_interrupted_begins_anew() -> None:
 def test_what_a_lease_says_of_its_interval_is_believed_within_reason(run: Run) -> None:
     for said, believed in ((2, 2.0), (0, 15.0), (-1, 15.0), ("x", 15.0), (1e9, 120.0)):
         content = {"attempt": 1, "owner": "a", "heartbeat_s": said}
-        run.store.write_json(run.key(lease.LEASE_FILE), content)
+        run.store.write_json(run.key(LEASE_FILE), content)
         holder, _ = run.read_heartbeat()
         assert holder.heartbeat_s == believed
     assert look_s(Holder()) == 45.0

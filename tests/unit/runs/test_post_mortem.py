@@ -9,7 +9,6 @@ from cifarray.runs import Run
 from cifarray.runs.post_mortem import (
     LINE_CHARS,
     LINES,
-    POST_MORTEM,
     last_lines,
     masked,
     read_post_mortem,
@@ -17,6 +16,7 @@ from cifarray.runs.post_mortem import (
     write_post_mortem,
 )
 from cifarray.store import Store
+from cifarray.store.layout import POST_MORTEM_FILE
 from tests.unit.runs.conftest import run_spec
 
 
@@ -54,7 +54,7 @@ def test_the_values_of_this_processs_secrets_are_masked_wherever_they_stand(
     monkeypatch.setenv("MY_DATABASE_PASSWORD", "correct horse battery")
     found = {"workers": {"worker-1.err": ["it said: correct horse battery"]}, "attempt": 1}
     write_post_mortem(run.store, run.key("attempts", "1"), found)
-    kept = run.store.read(run.key("attempts", "1", POST_MORTEM)).decode()
+    kept = run.store.read(run.key("attempts", "1", POST_MORTEM_FILE)).decode()
     assert "horse" not in kept
     assert json.loads(kept)["workers"] == {"worker-1.err": ["it said: ***"]}
 
@@ -68,7 +68,7 @@ def test_the_end_of_a_log_is_bounded() -> None:
 
 def test_a_damaged_or_missing_one_is_none(run: Run) -> None:
     assert read_post_mortem(run, 1) is None
-    run.store.write(run.key("attempts", "1", POST_MORTEM), b"{ torn")
+    run.store.write(run.key("attempts", "1", POST_MORTEM_FILE), b"{ torn")
     assert read_post_mortem(run, 1) is None
 
 

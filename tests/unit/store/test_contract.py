@@ -12,7 +12,8 @@ import pytest
 
 from cifarray.errors import StoreAwayError, StoreFullError, StoreRefusedError
 from cifarray.store import Store
-from cifarray.store.contract import CONTRACT_FILE, TRAITS
+from cifarray.store.contract import TRAITS
+from cifarray.store.layout import CONTRACT_FILE
 from cifarray.store.probe import TEXT, probe
 from cifarray.store.s3_connection import Connection
 from tests.loopback import black_hole

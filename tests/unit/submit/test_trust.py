@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cifarray.runs import Run
-from cifarray.runs.run import SPEC_FILE
 from cifarray.store import Store
+from cifarray.store.layout import SPEC_FILE
 from cifarray.submit.kubernetes.rayjob import NAME_LENGTH, rayjob_name
 from cifarray.submit.submissions import (
     SUBMITTED_FILE,

@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.board import CURVES, CURVES_FILE, GRAPH_FILE, Board, carry_histograms
+from cifarray.store.layout import CURVES_FILE, GRAPH_FILE
+from cifarray.training.board import CURVES, Board, carry_histograms
 from cifarray.training.session import Session
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 

@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,11 @@ from cifarray.reporting.scores import Predictions
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import Place
 from cifarray.training.checkpoint import read_state, write_checkpoint
 from cifarray.training.session import Session
 from cifarray.training.work import (
     Work,
-    attempt_of,
     fetch_code,
     hardware,
     in_words,
@@ -29,12 +28,12 @@ from cifarray.training.work import (
     open_session,
     refuse_divergence,
     resume,
-    trial_of,
     write_outcome,
 )
 from tests.digit_sessions import CPU, Digits, small_job, without_times
 
-FOLDER = "runs/few-digits-1/attempts/3"
+PLACE = Place("few-digits-1", 3)
+FOLDER = PLACE.prefix
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def work(store: Store, digits: Digits) -> Work:
         submitted_at="2026-11-23T10:00:00+00:00",
         versions={},
     )
-    return Work(store.spec, spec, job, FOLDER, world_size=1)
+    return Work(store.spec, spec, job, PLACE, world_size=1)
 
 
 @pytest.fixture
@@ -71,14 +70,6 @@ def put_checkpoint(store: Store, session: Session, name: str, scratch: Path) -> 
     for path in (scratch / name).iterdir():
         store.upload(path, f"{FOLDER}/checkpoints/ray/{name}/{path.name}")
     return f"{FOLDER}/checkpoints/ray/{name}"
-
-
-def test_an_attempts_number_and_its_trial_are_read_off_its_folder(work: Work):
-    assert attempt_of(work) == "3"
-    assert trial_of(work) == ""
-    trial = replace(work, folder=f"{work.folder}/trials/1a2b_00003")
-    assert attempt_of(trial) == "3"
-    assert trial_of(trial) == "1a2b_00003"
 
 
 def test_an_outcome_says_what_was_evaluated_and_on_what(
@@ -161,7 +152,7 @@ def test_opening_a_session_sets_the_threads(work: Work, digits: Digits):
 
 def test_rows_that_are_not_those_recorded_are_refused(digits: Digits, work: Work):
     spec = work.run.model_copy(update={"validation_sha256": "0" * 64})
-    other = Work(digits.store.spec, spec, work.job, FOLDER, 1)
+    other = Work(digits.store.spec, spec, work.job, PLACE, 1)
     with pytest.raises(CheckpointError, match=r"validation rows differ .*; submit a new run"):
         open_rows(other, CPU)
 

@@ -13,8 +13,9 @@ from cifarray.runs.folders import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import FAILURES, Place
 from cifarray.training.rendezvous import listen_on_loopback
-from cifarray.training.work import FAILURES, Work, raise_refusal, refuse_without_gpus
+from cifarray.training.work import Work, raise_refusal, refuse_without_gpus
 from cifarray.training.worker import FailureLog, Torch, node_id, on_worker, torch_trainer
 from tests.digit_sessions import small_job
 
@@ -33,7 +34,7 @@ def work(tmp_path: Path) -> Work:
         versions={},
     )
     store = Store.open(str(tmp_path / "store"))
-    return Work(store.spec, spec, spec.job, "runs/few-digits-1/attempts/1", world_size=2)
+    return Work(store.spec, spec, spec.job, Place("few-digits-1", 1), world_size=2)
 
 
 def test_a_trainer_has_the_runs_workers_with_what_the_profile_gives_each(
@@ -54,7 +55,7 @@ def test_gpus_are_asked_for_where_the_profile_has_them(work: Work, tmp_path: Pat
         work.store,
         work.run.model_copy(update={"profile": profile}),
         work.job,
-        work.folder,
+        work.place,
         work.world_size,
     )
     scaling = torch_trainer(on_gpus, print, "few-digits-1-1", tmp_path).scaling_config
@@ -73,7 +74,7 @@ def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
 
 def test_an_error_of_the_networks_code_is_raised_as_one_that_comes_again(work: Work):
     def misspell(work: Work) -> None:
-        work.folders  # type: ignore[attr-defined]  # noqa: B018
+        work.prefixs  # type: ignore[attr-defined]  # noqa: B018
 
     with pytest.raises(RepeatingError, match="AttributeError: 'Work' object has no attribute"):
         on_worker(misspell, work)
@@ -99,7 +100,7 @@ def test_the_controller_hears_of_an_error_that_comes_again_and_keeps_no_record_o
     log = FailureLog(work)
     with pytest.raises(RepeatingError, match="no attribute"):
         log.after_exception(None, {0: RuntimeError("a peer"), 1: RepeatingError("no attribute")})
-    assert not work.open_store().list(f"{work.folder}/{FAILURES}")
+    assert not work.open_store().list(work.place.key(FAILURES))
 
 
 def test_the_controllers_traceback_of_such_an_end_stays_out_of_the_log(
@@ -117,7 +118,7 @@ def test_the_controllers_traceback_of_such_an_end_stays_out_of_the_log(
 def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_same(work: Work):
     log = FailureLog(work)
     log.after_exception(None, {1: RuntimeError("step 12 went wrong")})
-    (kept,) = work.open_store().list(f"{work.folder}/{FAILURES}")
+    (kept,) = work.open_store().list(work.place.key(FAILURES))
     record = work.open_store().read_json(kept.key)
     assert record["workers"] == {"1": "RuntimeError: step 12 went wrong"}
     assert (record["rank"], record["epochs"]) == (1, 0)
@@ -128,9 +129,9 @@ def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_s
 def test_an_unknown_error_after_another_epoch_is_another_error(work: Work):
     log, store = FailureLog(work), work.open_store()
     log.after_exception(None, {0: RuntimeError("it went wrong")})
-    write_metrics(store, work.folder, [{"epoch": 1}])
+    write_metrics(store, work.prefix, [{"epoch": 1}])
     log.after_exception(None, {0: RuntimeError("it went wrong")})
-    assert len(store.list(f"{work.folder}/{FAILURES}")) == 2
+    assert len(store.list(work.place.key(FAILURES))) == 2
 
 
 def test_the_death_of_a_worker_is_never_taken_for_an_error_that_comes_again(work: Work):
@@ -141,7 +142,7 @@ def test_the_death_of_a_worker_is_never_taken_for_an_error_that_comes_again(work
     log = FailureLog(work)
     for _ in range(3):
         log.after_exception(None, {0: killed})
-    assert len(work.open_store().list(f"{work.folder}/{FAILURES}")) == 3
+    assert len(work.open_store().list(work.place.key(FAILURES))) == 3
 
 
 class Workers:

@@ -14,6 +14,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
+from cifarray.store.layout import Place
 from cifarray.training.work import Work
 from cifarray.tuning.sweep import (
     CASE,
@@ -60,7 +61,7 @@ def work(store: Store, job: Job, where: Profile) -> Work:
         submitted_at="2026-11-23T10:00:00+00:00",
         versions={},
     )
-    return Work(store.spec, spec, job, "runs/few-digits-1/attempts/1", 1)
+    return Work(store.spec, spec, job, Place("few-digits-1", 1), 1)
 
 
 @pytest.mark.parametrize(
