@@ -1,11 +1,10 @@
 """Writes Grafana's dashboard from the registry of metrics: python scripts/dashboard.py"""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifarray.monitoring.registry import Metric, scraped
+from cifarray.metrics import Metric, scraped
 
 PATH = Path(__file__).resolve().parents[1] / "k8s" / "components" / "monitoring" / "dashboard.json"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -19,53 +18,8 @@ UNITS = {
     "ratio": "percentunit",
     "images_per_second": "short",
 }
+ROWS = ("Runs", "Training", "Speed", "Store")
 WIDTH, HEIGHT, ACROSS = 8, 8, 24
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A graph of one metric over time, or its last values."""
-
-    title: str
-    metric: str
-    kind: str = "timeseries"
-
-
-ROWS: dict[str, tuple[Panel, ...]] = {
-    "Runs": (
-        Panel("Runs by state", "cifarray_runs", "stat"),
-        Panel("Best value of the job's metric", "cifarray_run_best"),
-        Panel("Epochs, over all trials", "cifarray_run_epochs"),
-        Panel("Silence of the driver", "cifarray_run_heartbeat_age_seconds"),
-        Panel("Attempts", "cifarray_run_attempts"),
-        Panel("Loss is not a number", "cifarray_run_loss_is_nan"),
-        Panel("GPU time of a run", "cifarray_run_gpu_seconds"),
-        Panel("GPU time of a job", "cifarray_job_gpu_seconds"),
-        Panel("Since a job's success", "cifarray_job_last_success_timestamp_seconds", "stat"),
-    ),
-    "Training": (
-        Panel("Loss", "ray_cifarray_loss"),
-        Panel("Top-1", "ray_cifarray_top1_ratio"),
-        Panel("Learning rate", "ray_cifarray_learning_rate"),
-        Panel("Epoch", "ray_cifarray_epoch"),
-        Panel("Step", "ray_cifarray_step"),
-        Panel("Epochs whose loss was not a number", "ray_cifarray_nan_epochs"),
-    ),
-    "Speed": (
-        Panel("Images per second", "ray_cifarray_images_per_second"),
-        Panel("Waiting for data", "ray_cifarray_data_wait_ratio"),
-        Panel("GPU memory of the first worker", "ray_cifarray_gpu_memory_bytes"),
-        Panel("Time of an epoch", "ray_cifarray_epoch_seconds"),
-        Panel("Time to keep a checkpoint", "ray_cifarray_checkpoint_seconds"),
-        Panel("Age of the last checkpoint", "ray_cifarray_checkpoint_age_seconds"),
-    ),
-    "Store": (
-        Panel("Store can be read", "cifarray_store_up", "stat"),
-        Panel("Time to read it", "cifarray_store_read_seconds"),
-        Panel("Failed reads in 5 minutes", "cifarray_store_read_errors_total"),
-        Panel("Since the last reading", "cifarray_store_last_read_timestamp_seconds", "stat"),
-    ),
-}
 
 
 def expression(name: str, metric: Metric) -> str:
@@ -79,14 +33,14 @@ def expression(name: str, metric: Metric) -> str:
     return f"time() - {largest}" if metric.unit == "timestamp" else largest
 
 
-def panel_json(number: int, panel: Panel, at: tuple[int, int]) -> dict[str, Any]:
-    """A panel as Grafana takes it. Raises: KeyError for a metric that is not registered."""
-    metric = scraped()[panel.metric]
+def panel_json(number: int, name: str, metric: Metric, at: tuple[int, int]) -> dict[str, Any]:
+    """A metric's panel as Grafana takes it."""
+    panel = metric.panel
     shown = [label for label in metric.labels if label != "job_name" or "run" not in metric.labels]
     target = {
         "refId": "A",
         "datasource": DATASOURCE,
-        "expr": expression(panel.metric, metric),
+        "expr": expression(name, metric),
         "legendFormat": " ".join(f"{{{{{label}}}}}" for label in shown) or panel.title,
     }
     return {
@@ -123,15 +77,18 @@ def dashboard() -> dict[str, Any]:
     """The whole dashboard."""
     panels: list[dict[str, Any]] = []
     below = 0
-    for title, row in ROWS.items():
+    rows: dict[str, list[tuple[str, Metric]]] = {title: [] for title in ROWS}
+    for name, metric in scraped().items():
+        rows[metric.panel.row].append((name, metric))
+    for title, row in rows.items():
         place = {"x": 0, "y": below, "w": ACROSS, "h": 1}
         header = {"id": len(panels) + 1, "type": "row", "title": title, "gridPos": place}
         panels.append({**header, "collapsed": False, "panels": []})
         across = ACROSS // WIDTH
-        for place_in_row, panel in enumerate(row):
+        for place_in_row, (name, metric) in enumerate(row):
             down, right = divmod(place_in_row, across)
             at = (right * WIDTH, below + 1 + down * HEIGHT)
-            panels.append(panel_json(len(panels) + 1, panel, at))
+            panels.append(panel_json(len(panels) + 1, name, metric, at))
         below += 1 + -(-len(row) // across) * HEIGHT
     variables = [variable_json(label, VARIABLES[:at]) for at, label in enumerate(VARIABLES)]
     source = {"name": "datasource", "type": "datasource", "query": "prometheus"}

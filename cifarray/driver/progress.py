@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from cifarray.errors import KeyMissingError, LeaseLostError, StoreDamagedError, StoreError
+from cifarray.metrics import best_epoch
 from cifarray.runs import Attempt, read_metrics
 from cifarray.spec.job import Job
-from cifarray.spec.metrics import is_better
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
@@ -70,7 +70,7 @@ def news_of(store: Store, prefix: str, job: Job) -> News:
         progress = {"unit": "epochs", "done": len(records), "total": job.train.epochs}
         if records:
             progress["last"] = records[-1]
-        return progress | failures_of(store, prefix), best_record(records, metric)
+        return progress | failures_of(store, prefix), best_so_far(records, metric)
     trials = read_trials(store, f"{prefix}/{TRIALS}", {}, job.train.epochs)
     states = [trial.state for trial in trials]
     progress = {
@@ -111,18 +111,16 @@ def trials_of(job: Job) -> int:
     return total
 
 
-def best_record(records: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
-    """The best value of a metric over some records, and its epoch."""
-    best: dict[str, Any] | None = None
-    for record in records:
-        value = record.get(metric)
-        if value is not None and (best is None or is_better(metric, value, best["value"])):
-            best = {"metric": metric, "value": value, "epoch": record["epoch"]}
-    return best
+def best_so_far(records: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    """The best value of a metric over some records, and its epoch, as a status holds them."""
+    record = best_epoch(records, metric)
+    if record is None:
+        return None
+    return {"metric": metric, "value": record[metric], "epoch": record["epoch"]}
 
 
 def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
     if trial is None:
         return None
-    best = best_record(trial.history, metric)
+    best = best_so_far(trial.history, metric)
     return best and {**best, "trial_id": trial.id, "params": trial.params}

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cifarray.errors import CheckpointError, KeyMissingError
+from cifarray.errors import CheckpointError, KeyMissingError, StoreDamagedError
+from cifarray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from cifarray.models.registry import is_own
 from cifarray.runs import Run
+from cifarray.runs.run import read_spec
 from cifarray.store import Store, is_key
-from cifarray.store.layout import ATTEMPTS, BEST_FILE, PROOF_FILE
+from cifarray.store.layout import ATTEMPTS, BEST_FILE, PROOF_FILE, SPEC_FILE
 from cifarray.training.checkpoint import Checkpoint, check_folder, load_checkpoint, read_state
 from cifarray.training.checkpoint_store import (
     best_good,
@@ -18,8 +20,6 @@ from cifarray.training.checkpoint_store import (
     stored_checkpoints,
 )
 
-UNFINISHED_METRIC = "validation.top1"
-"""By what the best checkpoint is chosen of a run that has not yet chosen one itself."""
 SHOWN_RUNS = 5
 
 
@@ -81,11 +81,19 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
         )
     if runs and runs != ["."]:
         return _in_pulled_run(path / runs[0])
-    for found in by_metric(stored, UNFINISHED_METRIC):
+    for found in by_metric(stored, _objective(store)):
         with suppress(CheckpointError):
             check_folder(path / found.key)
             return path / found.key, str(path / found.key)
     raise CheckpointError(f"{path} holds no whole checkpoint; pull the run again")
+
+
+def _objective(pulled: Store) -> str:
+    """What the run of a pulled folder optimises; the usual figure if its job.yaml is unreadable."""
+    with suppress(KeyMissingError, StoreDamagedError):
+        metric = read_spec("pulled", pulled.read(SPEC_FILE)).job.metric
+        return metric if metric in OBJECTIVES else DEFAULT_OBJECTIVE
+    return DEFAULT_OBJECTIVE
 
 
 def _run_folder(key: str) -> str:
@@ -99,7 +107,7 @@ def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
     key = _chosen(run.store, f"{run.prefix}/", f"run {run.id}")
     if key is None:
         newest = run.place.of_attempt(run.newest_attempt()).prefix
-        found = best_good(run.store, newest, UNFINISHED_METRIC, scratch / "candidates")
+        found = best_good(run.store, newest, run.objective(), scratch / "candidates")
         if found is None:
             raise CheckpointError(f"run {run.id} has no whole checkpoint yet")
         key = found.key

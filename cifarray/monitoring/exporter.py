@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cifarray.errors import InputError
-from cifarray.monitoring.registry import STORE
+from cifarray.metrics import STORE
 from cifarray.monitoring.store_watch import StoreWatch
 from cifarray.store import Store
 

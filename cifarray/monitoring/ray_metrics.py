@@ -9,8 +9,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from cifarray.monitoring.figures import epoch_samples
-from cifarray.monitoring.registry import TRAINING, Sample
+from cifarray.metrics import TRAINING, Sample, epoch_samples
 
 REFRESH_S = 5.0
 """Below Ray's own interval of 10 s: it drops a gauge that was not set anew in two of them, and so

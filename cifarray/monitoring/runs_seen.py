@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import get_args
 
-from cifarray.monitoring.figures import LOSS, finite
-from cifarray.monitoring.registry import Sample
+from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, Sample, finite
 from cifarray.runs import ENDED, RunState, Status, heartbeat_age_s
 from cifarray.runs.status import parse_time
-from cifarray.spec.metrics import EPOCH_METRICS
 
 STATES = (*get_args(RunState), "lost")
 
@@ -62,15 +60,15 @@ def run_samples(run_id: str, seen: Seen) -> Iterator[Sample]:
         yield Sample("cifarray_run_heartbeat_age_seconds", age_s, labels)
     best = status.best or {}
     metric, value = best.get("metric"), finite(best.get("value"))
-    if metric in EPOCH_METRICS and value is not None:
+    if metric in OBJECTIVES and value is not None:
         yield Sample("cifarray_run_best", value, {**labels, "metric": str(metric)})
     progress = status.progress or {}
     epochs = finite(progress.get("done" if progress.get("unit") == "epochs" else "epochs"))
     if epochs is not None:
         yield Sample("cifarray_run_epochs", epochs, {**labels, "kind": status.kind})
     last = progress.get("last")
-    if isinstance(last, dict) and LOSS in last:
-        is_nan = finite(last[LOSS]) is None
+    if isinstance(last, dict) and TRAIN_LOSS in last:
+        is_nan = finite(last[TRAIN_LOSS]) is None
         yield Sample("cifarray_run_loss_is_nan", float(is_nan), labels)
 
 

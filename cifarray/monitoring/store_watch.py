@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from cifarray.errors import StoreError
-from cifarray.monitoring.registry import Sample
+from cifarray.metrics import Sample
 from cifarray.monitoring.runs_seen import STATES, Seen, job_samples, run_samples
 from cifarray.runs import ENDED, Run, Status, cause_of_death, list_runs
 from cifarray.runs.liveness import HeartbeatWatch, lease_evidence, look_s

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarray.errors import WorkError
+from cifarray.metrics import DEFAULT_OBJECTIVE, best_epoch, finite
 from cifarray.reporting.layers import Layer, Shape
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.run import RunSpec
@@ -88,7 +89,7 @@ class Trial:
             parameters=dict(trial["params"]),
             epochs=int(trial["epochs"]),
             state=str(trial["state"]),
-            top1=finite(trial.get("validation.top1")),
+            top1=finite(trial.get(DEFAULT_OBJECTIVE)),
             history=tuple(trial.get("history") or ()),
             error=trial.get("error"),
         )
@@ -97,15 +98,13 @@ class Trial:
         """Return (epoch, value) of every epoch that has a finite value of the metric."""
         return series(self.history, metric)
 
-    def best(self, metric: str, mode: str) -> Best | None:
+    def best(self, metric: str) -> Best | None:
         """Return the best value of a metric over the epochs; None where no epoch reported it."""
-        points = self.series(metric)
-        if not points:
-            known = metric == "validation.top1" and self.top1 is not None
-            return Best(self.top1 or 0.0, self.epochs) if known else None
-        values = [value for _, value in points]
-        value = max(values) if mode == "max" else min(values)
-        return Best(value, next(epoch for epoch, other in points if other == value))
+        record = best_epoch(self.history, metric)
+        if record is not None:
+            return Best(float(record[metric]), int(record["epoch"]))
+        known = metric == DEFAULT_OBJECTIVE and self.top1 is not None and not self.history
+        return Best(self.top1 or 0.0, self.epochs) if known else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +145,6 @@ class ReportInputs:
     def sweep_trials(self) -> list[Trial]:
         """The trials in the order given; empty for a run that is no sweep."""
         return [Trial.from_mapping(trial) for trial in self.trials or ()]
-
-
-def finite(value: Any) -> float | None:
-    """Return a number as float, or None where it is missing, nan or infinite."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from cifarray.metrics import ranked
 from cifarray.reporting import formats
 from cifarray.reporting.curves import curves, trial_curves
 from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial
@@ -25,7 +26,6 @@ from cifarray.reporting.svg import COLOURS, draw
 from cifarray.reporting.sweep import SweepView, against_metric, parallel
 from cifarray.reporting.tables import ClassRow, worst_pairs
 from cifarray.spec.load import to_yaml
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.space import SweepSpec
 
 MOST_PAIRS = 20
@@ -136,10 +136,9 @@ def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:
 
 def _ranked(trials: Sequence[Trial], metric: str) -> list[tuple[int, Trial, Any]]:
     """Return (position, trial, best) with the best trial first and those without a value last."""
-    mode = EPOCH_METRICS[metric]
-    rows = [(number, trial, trial.best(metric, mode)) for number, trial in enumerate(trials)]
-    sign = -1 if mode == "max" else 1
-    return sorted(rows, key=lambda row: (row[2] is None, sign * row[2].value if row[2] else 0))
+    rows = [(number, trial, trial.best(metric)) for number, trial in enumerate(trials)]
+    without = [row for row in rows if row[2] is None]
+    return [*ranked(rows, metric, lambda row: row[2] and row[2].value), *without]
 
 
 def _rungs(sweep: SweepSpec, longest: int) -> list[int]:

@@ -15,7 +15,6 @@ from cifarray.reporting.scores import Predictions
 from cifarray.runs import Run, check_index
 from cifarray.runs.folders import read_index
 from cifarray.spec.bounds import parse_json
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Store
 from cifarray.store.layout import INDEX_FILE, PAGE_FILE, REPORT_FILE
 
@@ -196,7 +195,7 @@ def _figures(predictions: Predictions, dataset: ReportDataset) -> dict[str, Any]
 
 
 def _trial(trial: Trial, metric: str) -> dict[str, Any]:
-    best = trial.best(metric, EPOCH_METRICS[metric])
+    best = trial.best(metric)
     return {
         "id": trial.id,
         "parameters": trial.parameters,

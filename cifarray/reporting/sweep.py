@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
+from cifarray.metrics import OBJECTIVES
 from cifarray.reporting import formats
 from cifarray.reporting.curves import WIDTH, trial_text
 from cifarray.reporting.formats import shortened
 from cifarray.reporting.inputs import Trial
 from cifarray.reporting.scales import Scale, choice_scale, domain_scale, metric_scale, ranks
 from cifarray.reporting.svg import COLOURS, draw
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.space import SweepSpec
 
 SEQUENCE_STEPS = 7
@@ -41,8 +41,8 @@ class SweepView:
     @classmethod
     def of(cls, trials: Sequence[Trial], sweep: SweepSpec, best_id: str | None) -> "SweepView":
         """Lay out the trials of a sweep."""
-        mode = EPOCH_METRICS[sweep.metric]
-        found = {i: trial.best(sweep.metric, mode) for i, trial in enumerate(trials)}
+        mode = OBJECTIVES[sweep.metric]
+        found = {i: trial.best(sweep.metric) for i, trial in enumerate(trials)}
         values = {i: best.value for i, best in found.items() if best is not None}
         fields = {field: domain_scale(domain) for field, domain in sweep.space.items()}
         for field in () if fields else sweep.fields:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
+from cifarray.metrics import OBJECTIVES, ranked
 from cifarray.runs import lease
 from cifarray.runs.listing import RunSummary, in_parallel, list_runs, summaries
 from cifarray.runs.liveness import NO_EVIDENCE, Examined, examine, refuse_live
 from cifarray.runs.run import Run
 from cifarray.runs.status import ENDED, Status, parse_time
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.store import Entry, Store
 from cifarray.store.layout import (
     DATASETS,
@@ -149,25 +149,16 @@ def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> lis
 
 
 def _best_of_each_job(runs: Iterable[RunSummary], keep: int) -> set[str]:
-    jobs: dict[str, list[RunSummary]] = defaultdict(list)
+    jobs: dict[tuple[str, str], list[RunSummary]] = defaultdict(list)
     for summary in runs:
-        if _score(summary.status) is not None:
-            jobs[summary.status.job].append(summary)
-    best: set[str] = set()
-    for of_job in jobs.values():
-        of_job.sort(key=lambda summary: _score(summary.status) or 0.0, reverse=True)
-        best.update(summary.run.id for summary in of_job[:keep])
-    return best
-
-
-def _score(status: Status) -> float | None:
-    """The best value with its sign turned so that more is better; None where there is none."""
-    best = status.best or {}
-    value, metric = best.get("value"), best.get("metric")
-    if not isinstance(value, int | float) or value != value:
-        return None
-    is_loss = isinstance(metric, str) and EPOCH_METRICS.get(metric) == "min"
-    return -float(value) if is_loss else float(value)
+        metric = (summary.status.best or {}).get("metric")
+        if metric in OBJECTIVES:
+            jobs[summary.status.job, metric].append(summary)
+    kept: set[str] = set()
+    for (_, metric), of_job in jobs.items():
+        in_order = ranked(of_job, metric, lambda summary: (summary.status.best or {}).get("value"))
+        kept.update(summary.run.id for summary in in_order[:keep])
+    return kept
 
 
 def _age(status: Status) -> timedelta:

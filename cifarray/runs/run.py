@@ -13,6 +13,7 @@ from cifarray.errors import (
     StoreAwayError,
     StoreDamagedError,
 )
+from cifarray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from cifarray.runs import lease
 from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import check_index, read_metrics
@@ -88,6 +89,14 @@ class Run:
     def spec(self) -> RunSpec:
         """The recorded job.yaml. Raises: KeyMissingError, StoreDamagedError."""
         return read_spec(self.id, self.store.read(self.key(SPEC_FILE)))
+
+    def objective(self) -> str:
+        """The figure by which its best epoch is chosen; the usual one if job.yaml is unreadable."""
+        try:
+            metric = self.spec().job.metric
+        except (KeyMissingError, StoreDamagedError):
+            return DEFAULT_OBJECTIVE
+        return metric if metric in OBJECTIVES else DEFAULT_OBJECTIVE
 
     def status(self) -> Status:
         """The recorded status; what is missing or damaged shows as a state with an error."""

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cifarray.metrics import DEFAULT_OBJECTIVE
 from cifarray.spec.images import AugmentSpec, PreprocessSpec, without_preset
 from cifarray.spec.record import Record
 from cifarray.spec.space import SweepSpec
@@ -153,7 +154,7 @@ class EarlyStoppingSpec(Record):
     """Stop when the metric has not improved by `min_delta` for `patience_epochs` epochs."""
 
     patience_epochs: int = Field(default=5, ge=1)
-    metric: str = "validation.top1"
+    metric: str = DEFAULT_OBJECTIVE
     min_delta: float = Field(default=0.0, ge=0.0)
 
 
@@ -241,4 +242,4 @@ class Job(Record):
         if self.sweep is not None:
             return self.sweep.metric
         rule = self.train.early_stopping
-        return "validation.top1" if rule is None else rule.metric
+        return DEFAULT_OBJECTIVE if rule is None else rule.metric

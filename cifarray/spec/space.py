@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cifarray.metrics import DEFAULT_OBJECTIVE
 from cifarray.spec.record import Record
 
 
@@ -64,7 +65,7 @@ class SweepSpec(Record):
     trials: int = Field(default=20, ge=1)
     """Number of samples; with grid search, of each grid point. Cases are tried once each."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    metric: str = "validation.top1"
+    metric: str = DEFAULT_OBJECTIVE
     max_concurrent: int | None = Field(default=None, ge=1)
     """None: as many as the profile's workers hold."""
     workers_per_trial: int = Field(default=1, ge=1)

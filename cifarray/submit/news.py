@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from cifarray.metrics import DEFAULT_OBJECTIVE
 from cifarray.runs import Status
 from cifarray.runs.status import parse_time
 
@@ -82,7 +83,7 @@ def _epochs_line(status: Status, progress: dict[str, Any]) -> str:
         return "starting workers"
     parts = [f"epoch {done:.0f}/{total:.0f}" if total else f"epoch {done:.0f}"]
     best = status.best or {}
-    metric = str(best.get("metric") or "validation.top1")
+    metric = str(best.get("metric") or DEFAULT_OBJECTIVE)
     value, best_value = _number(last.get(metric)), _number(best.get("value"))
     if value is not None and best_value is not None:
         parts.append(f"{metric} {value:.4f} (best {best_value:.4f})")

@@ -14,10 +14,10 @@ from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import Selection, check_part, select_rows
 from cifarray.errors import JobError
+from cifarray.metrics import OBJECTIVES
 from cifarray.models.registry import check_model, is_own
 from cifarray.spec.job import Job
 from cifarray.spec.load import nearest
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.preflight_of_sweeps import candidates
@@ -139,8 +139,8 @@ def _check_metrics(job: Job) -> None:
     if job.sweep:
         named["sweep.metric"] = job.sweep.metric
     for field, metric in named.items():
-        if metric not in EPOCH_METRICS:
-            raise JobError(f"no epoch reports {field} '{metric}'; {nearest(metric, EPOCH_METRICS)}")
+        if metric not in OBJECTIVES:
+            raise JobError(f"no epoch reports {field} '{metric}'; {nearest(metric, OBJECTIVES)}")
 
 
 def _check_workers_share(job: Job, profile: Profile, world_size: int) -> None:

@@ -19,22 +19,14 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
+from cifarray.metrics import EPOCH
 from cifarray.store import Store
 from cifarray.store.layout import CURVES_FILE, EVENTS, GRAPH_FILE, HISTOGRAMS_FILE
 from cifarray.training.checkpoint import kept_rng
 from cifarray.training.histograms import look_inside
 from cifarray.training.session import Session
 
-CURVES = {
-    "loss/train": "train.running_loss",
-    "loss/validation": "validation.loss",
-    "top1/train": "train.running_top1",
-    "top1/validation": "validation.top1",
-    "top5/validation": "validation.top5",
-    "lr": "lr",
-    "speed/images_per_s": "images_per_s",
-    "speed/epoch_s": "epoch_s",
-}
+CURVES = {field.tensorboard: name for name, field in EPOCH.items() if field.tensorboard}
 """Scalar in TensorBoard -> field of an epoch's record; epochs are the steps."""
 
 

@@ -12,8 +12,8 @@ from cifarray.errors import (
     StoreDamagedError,
     StoreRefusedError,
 )
+from cifarray.metrics import epoch_value, ranked
 from cifarray.runs.folders import check_index
-from cifarray.spec.metrics import is_better
 from cifarray.store import Store
 from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint import check_folder, write_checkpoint
@@ -50,7 +50,7 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
 def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: str) -> None:
     """Store a checkpoint of the state's last epoch; of all below the prefix best and last remain.
 
-    The best is the one with the best metric, of equals the latest. Nothing is deleted before the
+    Nothing is deleted before the
     new one is seen to be there. Raises: StoreError.
     """
     record, key = state["history"][-1], f"{prefix}/{CHECKPOINTS}/{name}"
@@ -95,16 +95,14 @@ def newest_good(store: Store, prefix: str, scratch: Path) -> StoredCheckpoint | 
 
 
 def best_good(store: Store, prefix: str, metric: str, scratch: Path) -> StoredCheckpoint | None:
-    """The whole checkpoint with the best metric; of equals the latest."""
+    """The whole checkpoint with the best metric."""
     return next(_good(store, by_metric(stored_checkpoints(store, prefix), metric), scratch), None)
 
 
 def by_metric(found: list[StoredCheckpoint], metric: str) -> list[StoredCheckpoint]:
-    """Best value first, of equals the latest epoch first; checkpoints without one are left out."""
-    sign = 1.0 if is_better(metric, 1.0, 0.0) else -1.0
-    scored = [c for c in found if isinstance(c.metrics.get(metric), int | float)]
-    scored = [c for c in scored if c.metrics[metric] == c.metrics[metric]]
-    return sorted(scored, key=lambda c: (sign * c.metrics[metric], c.epoch), reverse=True)
+    """Best value first, of equals the earliest epoch; checkpoints without one are left out."""
+    by_epoch = sorted(found, key=lambda checkpoint: (checkpoint.epoch, checkpoint.key))
+    return ranked(by_epoch, metric, lambda checkpoint: epoch_value(checkpoint.metrics, metric))
 
 
 def _good(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from cifarray.metrics import epoch_value, is_better
 from cifarray.spec.job import EarlyStoppingSpec, TrainSpec
-from cifarray.spec.metrics import is_better
 from cifarray.training.batches import TrainBatches
 from cifarray.training.losses import summed_loss
 from cifarray.training.ranks import sum_over_ranks, world
@@ -100,11 +100,13 @@ def should_stop(records: Sequence[Record], rule: EarlyStoppingSpec | None) -> bo
     """Whether the metric has gone `patience_epochs` epochs without a better value."""
     if rule is None:
         return False
-    best, best_at = -math.inf, -1
-    sign = 1.0 if is_better(rule.metric, 1.0, 0.0) else -1.0
+    best, best_at = None, -1
     for at, record in enumerate(records):
-        if sign * record[rule.metric] > best + rule.min_delta:
-            best, best_at = sign * record[rule.metric], at
+        value = epoch_value(record, rule.metric)
+        if value is None:
+            continue
+        if best is None or is_better(rule.metric, value, best, by=rule.min_delta):
+            best, best_at = value, at
     return len(records) - 1 - best_at >= rule.patience_epochs
 
 

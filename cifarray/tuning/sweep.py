@@ -19,11 +19,11 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cifarray.errors import CifarrayError, RunFailedError
+from cifarray.metrics import OBJECTIVES
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.causes import find_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
-from cifarray.spec.metrics import EPOCH_METRICS
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
@@ -166,7 +166,7 @@ def search_space(job: Job) -> dict[str, Any]:
 def scheduler(job: Job) -> TrialScheduler | None:
     """What stops weak trials; epochs are its clock."""
     spec = spec_of(job)
-    rule, mode = spec.scheduler, EPOCH_METRICS[spec.metric]
+    rule, mode = spec.scheduler, OBJECTIVES[spec.metric]
     if rule.name == "asha":
         return ASHAScheduler(
             time_attr="epoch",
@@ -186,7 +186,7 @@ def scheduler(job: Job) -> TrialScheduler | None:
 def tune_config(work: Work) -> tune.TuneConfig:
     """How Tune searches: the sampler, its seed, the stopping rule and the limits."""
     spec, rule = spec_of(work.job), scheduler(work.job)
-    mode, at_once = EPOCH_METRICS[spec.metric], concurrency(work.job, work.profile)
+    mode, at_once = OBJECTIVES[spec.metric], concurrency(work.job, work.profile)
     search: Searcher | BasicVariantGenerator
     if spec.search == "optuna":
         search = OptunaSearch(search_space(work.job), metric=spec.metric, mode=mode, seed=spec.seed)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
+from cifarray.metrics import DEFAULT_OBJECTIVE, best, best_epoch
 from cifarray.runs import read_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.load import read_field, with_fields
-from cifarray.spec.metrics import is_better
 from cifarray.spec.record import Record
 from cifarray.store import Store
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
@@ -28,14 +28,9 @@ class TrialRecord:
     error: str | None = None
 
     def best(self, metric: str) -> float | None:
-        """The best value of a metric over the epochs; one that diverged has no checkpoint."""
-        best = None
-        for record in self.history:
-            diverged = record.get("train.running_loss", 0.0) is None
-            value = None if diverged else record.get(metric)
-            if value is not None and (best is None or is_better(metric, value, best)):
-                best = value
-        return best
+        """The best value of a metric over the epochs."""
+        record = best_epoch(self.history, metric)
+        return None if record is None else float(record[metric])
 
     def as_dict(self) -> dict[str, Any]:
         """The trial as the report takes it."""
@@ -44,7 +39,7 @@ class TrialRecord:
             "params": self.params,
             "epochs": len(self.history),
             "state": self.state,
-            "validation.top1": self.best("validation.top1"),
+            DEFAULT_OBJECTIVE: self.best(DEFAULT_OBJECTIVE),
             "history": self.history,
             "error": self.error,
         }
@@ -81,15 +76,7 @@ def read_trials(
 
 def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None:
     """The trial that reached the best value of the metric; of equals the first."""
-    best: TrialRecord | None = None
-    for trial in trials:
-        value = trial.best(metric)
-        if value is None:
-            continue
-        before = best.best(metric) if best else None
-        if before is None or is_better(metric, value, before):
-            best = trial
-    return best
+    return best(trials, metric, lambda trial: trial.best(metric))
 
 
 def case_values(job: Job) -> list[dict[str, Any]]:

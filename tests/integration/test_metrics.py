@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from cifarray.monitoring.registry import RAY_PREFIX, STORE, TRAINING
+from cifarray.metrics import RAY_PREFIX, STORE, TRAINING
 from cifarray.runs import Run
 from cifarray.submit.local_node import RAYS_FOLDER
 from cifarray.submit.node_state import Node

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import POLL_S, best_record, news_of, trials_of, watched
+from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
@@ -113,10 +113,10 @@ def test_a_grid_makes_a_trial_per_point_and_sample():
 
 
 def test_records_without_the_metric_are_never_the_best():
-    assert best_record([], "validation.top1") is None
-    found = best_record([{"epoch": 1}, {"epoch": 2, "validation.top1": None}], "validation.top1")
+    assert best_so_far([], "validation.top1") is None
+    found = best_so_far([{"epoch": 1}, {"epoch": 2, "validation.top1": None}], "validation.top1")
     assert found is None
-    assert best_record([{"epoch": 1}, *records(0.1)[:1]], "validation.top1") == {
+    assert best_so_far([{"epoch": 1}, *records(0.1)[:1]], "validation.top1") == {
         "metric": "validation.top1",
         "value": 0.1,
         "epoch": 1,

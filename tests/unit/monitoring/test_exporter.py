@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cifarray.metrics import STORE
 from cifarray.monitoring.exporter import export
-from cifarray.monitoring.registry import STORE
 from cifarray.runs import Run
 from cifarray.store import Store
 from tests.loopback import black_hole

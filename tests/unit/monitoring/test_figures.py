@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.monitoring.figures import epoch_samples
-from cifarray.monitoring.registry import TRAINING, Sample
+from cifarray.metrics import TRAINING, Sample, epoch_samples
 from cifarray.training.session import Session
 from tests.digit_sessions import Digits
 

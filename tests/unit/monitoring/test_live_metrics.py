@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from cifarray.metrics import TRAINING
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
-from cifarray.monitoring.registry import TRAINING
 from tests.unit.test_imports import PACKAGE, imported_names
 
 RECORD = {"epoch": 3, "step": 30, "train.running_loss": 0.5, "lr": 0.1, "data_wait": 0.2}

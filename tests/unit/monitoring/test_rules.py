@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cifarray.cli.main import COMMANDS, GROUPS
-from cifarray.monitoring.registry import FOREIGN, scraped
+from cifarray.metrics import FOREIGN, scraped
 from tests.unit.monitoring.promql import grouping_labels, selectors
 
 FILE = Path(__file__).parents[3] / "k8s" / "components" / "monitoring" / "rules.yaml"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.monitoring.registry import STORE
+from cifarray.metrics import STORE
 from cifarray.monitoring.runs_seen import Seen, job_samples, run_samples
 from cifarray.runs import Status
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.errors import StoreError
-from cifarray.monitoring.registry import STORE
+from cifarray.metrics import STORE
 from cifarray.monitoring.store_watch import StoreWatch
 from cifarray.runs import Run
 from cifarray.store import Store

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cifarray.metrics import OBJECTIVES, is_better
 from cifarray.spec.job import Job, ModelSpec, ScheduleSpec, TrainSpec
-from cifarray.spec.metrics import EPOCH_METRICS, is_better
 from cifarray.spec.profile import Profile
 from tests.digit_sessions import small_job
 
@@ -65,7 +65,7 @@ def test_a_training_has_an_end():
 
 
 def test_every_metric_knows_which_way_is_better():
-    for metric, way in EPOCH_METRICS.items():
+    for metric, way in OBJECTIVES.items():
         assert is_better(metric, 2.0, 1.0) is (way == "max")
         assert is_better(metric, 1.0, 2.0) is (way == "min")
         assert not is_better(metric, 1.0, 1.0)

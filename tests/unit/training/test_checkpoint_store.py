@@ -112,12 +112,12 @@ def test_damaged_checkpoints_are_passed_over(
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_of_equals_the_latest_is_the_best(store: Store, put: Put, tmp_path: Path):
+def test_of_equals_the_first_is_the_best(store: Store, put: Put, tmp_path: Path):
     for epoch in (1, 2, 3):
         put(epoch, **{"validation.top1": 0.8})
     best = best_good(store, FOLDER, "validation.top1", tmp_path)
     assert best is not None
-    assert best.epoch == 3
+    assert best.epoch == 1
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
@@ -176,7 +176,7 @@ def test_of_kept_checkpoints_the_best_and_the_last_remain(
         history.append({"epoch": epoch, "step": 10 * epoch, "validation.top1": top1})
         _keep(store, state, history)
         remaining.append([checkpoint.epoch for checkpoint in stored_checkpoints(store, FOLDER)])
-    assert remaining == [[1], [2], [3, 2], [4], [5, 4]]
+    assert remaining == [[1], [2], [3, 2], [4, 2], [5, 2]]
     for found in stored_checkpoints(store, FOLDER):
         fetch(store, found.key, tmp_path / str(found.epoch))
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cifarray.monitoring.registry import RAY_PREFIX, STORE, TRAINING, Metric, scraped
+from cifarray.metrics import RAY_PREFIX, STORE, TRAINING, Metric, scraped
 
 ALL = list((TRAINING | STORE).items())
 ENDINGS = {
