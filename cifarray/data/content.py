@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.data.archives.files import open_files
-from cifarray.data.archives.images import ImageArchive, ListedImages, Reading, refuse_losses
-from cifarray.data.archives.limits import keep
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.decoding import decode, decode_file, with_channels
 from cifarray.data.formats import STORED_FORMATS
-from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
+from cifarray.data.readers.files import open_files
+from cifarray.data.readers.images import ImageArchive, ListedImages, Reading, refuse_losses
+from cifarray.data.readers.limits import keep
+from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.data.source import Source
 from cifarray.data.statistics import count_picture
 from cifarray.errors import ArchiveError

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cifarray.data.archives.arrays import SplitArrays, check_splits
-from cifarray.data.archives.digits import read_digits
-from cifarray.data.archives.files import open_files
-from cifarray.data.archives.images import TEST_SPLITS, Reading
 from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
 from cifarray.data.content import UNREADABLE, Content, open_images
-from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.manifest import Manifest, find_manifest, latest_digest, prepare_command
 from cifarray.data.progress import Progress, Silent
+from cifarray.data.readers.base import SplitArrays, check_splits
+from cifarray.data.readers.digits import read_digits
+from cifarray.data.readers.files import open_files
+from cifarray.data.readers.images import TEST_SPLITS, Reading
+from cifarray.data.readers.registry import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels
 from cifarray.data.writing import ingest_version, write_dataset

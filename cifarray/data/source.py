@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cifarray.data.archives.folders import FolderFiles
-from cifarray.data.archives.members import place_in_folder
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.download import Download, download, is_address, shown
-from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.progress import Progress
+from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.members import place_in_folder
+from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.errors import ArchiveError
 from cifarray.user_folders import cache_folder, expanded
 

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.archives.images import Reading
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.content import Content
-from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.manifest import (
     ArchivePart,
     FileManifest,
@@ -20,6 +18,8 @@ from cifarray.data.manifest import (
 )
 from cifarray.data.parquet import SplitRows, dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress
+from cifarray.data.readers.images import Reading
+from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.data.source import Source
 from cifarray.data.statistics import moments
 from cifarray.store import Store

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarray.data.archives.arrays import SplitArrays, check_splits
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.idx import read_idx
 from cifarray.data.catalog import CIFAR10, CIFAR100, FASHION_MNIST, DatasetEntry
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.base import SplitArrays, check_splits
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.idx import read_idx
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist

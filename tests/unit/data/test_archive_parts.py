@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifarray.data.archives.cifar import read_cifar
 from cifarray.data.catalog import CIFAR10, DATASETS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import ArchivePart, Manifest, load_manifest
+from cifarray.data.readers.cifar import read_cifar
 from cifarray.data.rows import read_columns, read_images
 from cifarray.data.selection import Positions, Selection, select_rows
 from cifarray.errors import DatasetError, JobError

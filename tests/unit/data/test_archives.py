@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarray.data.archives.arrays import check_splits
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.digits import read_digits
 from cifarray.data.catalog import CIFAR10, CIFAR100, DIGITS
+from cifarray.data.readers.base import check_splits
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.digits import read_digits
 from cifarray.errors import ArchiveError
 from tests.archives import (
     Style,

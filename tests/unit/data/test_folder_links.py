@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.data.archives.folders import FolderFiles
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.folders import FolderFiles
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from tests.image_archives import folder_files, hub_tables, write_folder

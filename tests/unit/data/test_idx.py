@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarray.data.archives.arrays import check_splits
-from cifarray.data.archives.idx import parse_idx, read_idx
 from cifarray.data.catalog import FASHION_MNIST
+from cifarray.data.readers.base import check_splits
+from cifarray.data.readers.idx import parse_idx, read_idx
 from cifarray.errors import ArchiveError
 from tests.archives import idx, write_fashion_mnist
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cifarray.data.archives.images import is_image
 from cifarray.data.decoding import decode, decode_file
 from cifarray.data.formats import FORMATS, SUFFIXES_OF
 from cifarray.data.ingest import Ingest, prepare
+from cifarray.data.readers.images import is_image
 from cifarray.data.rows import read_columns, read_images
 from cifarray.data.verify import verify_dataset
 from cifarray.store import Store

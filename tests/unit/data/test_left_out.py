@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.litter import litter
 from cifarray.data.audit import inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken, summed
 from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.litter import litter
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from cifarray.store.layout import manifest_key

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifarray.data.archives.pickled_arrays import PickledArray, as_text
-from cifarray.data.archives.pickles import read_pickle
+from cifarray.data.readers.cifar_pickle import read_pickle
+from cifarray.data.readers.pickled_arrays import PickledArray, as_text
 from cifarray.errors import ArchiveError
 from tests.archives import Style, dump
 

@@ -9,16 +9,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from cifarray.data.archives.limits import refuse_escape
-from cifarray.data.archives.litter import litter
-from cifarray.data.archives.packing import (
-    HEAD_BYTES,
-    refuse_other_packing,
-    refuse_pointer,
-    unpacked,
-)
-from cifarray.data.archives.zips import name_in_zip, open_zip, read_in_zip
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.limits import refuse_escape
+from cifarray.data.readers.litter import litter
+from cifarray.data.readers.packing import HEAD_BYTES, refuse_other_packing, refuse_pointer, unpacked
+from cifarray.data.readers.zips import name_in_zip, open_zip, read_in_zip
 from cifarray.errors import ArchiveError
 
 TAR_OVERHEAD_BYTES = 4 << 20

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarray.data.archives import cub200, huggingface, imagefolder
-from cifarray.data.archives.arrays import SplitArrays
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.files import ArchiveFiles
-from cifarray.data.archives.idx import read_idx
-from cifarray.data.archives.images import ImageArchive, Reading
-from cifarray.data.archives.limits import Wanted
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers import cub200, huggingface, imagefolder
+from cifarray.data.readers.base import SplitArrays
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.files import ArchiveFiles
+from cifarray.data.readers.idx import read_idx
+from cifarray.data.readers.images import ImageArchive, Reading
+from cifarray.data.readers.limits import Wanted
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cifarray.data.archives.limits import MOST_FILE_BYTES, Wanted, checked, is_plain, limited
-from cifarray.data.archives.litter import SYSTEM, is_litter_folder, litter
-from cifarray.data.archives.packing import refuse_pointer
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.limits import MOST_FILE_BYTES, Wanted, checked, is_plain, limited
+from cifarray.data.readers.litter import SYSTEM, is_litter_folder, litter
+from cifarray.data.readers.packing import refuse_pointer
 from cifarray.errors import ArchiveError
 
 HUB_REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.archives.arrays import SplitArrays
-from cifarray.data.archives.members import read_members, refuse_missing
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.base import SplitArrays
+from cifarray.data.readers.members import read_members, refuse_missing
 from cifarray.errors import ArchiveError
 
 UNSIGNED_BYTES = 0x08

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cifarray.data.archives.arrays import SplitArrays
 from cifarray.data.catalog import DatasetEntry
+from cifarray.data.readers.base import SplitArrays
 
 GRAY_LEVELS = 16
 """The files hold 0 to 16; cifarray stores 0 to 255."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from cifarray.data.archives.pickled_arrays import (
+from cifarray.data.readers.pickled_arrays import (
     GLOBALS,
     MAKERS,
     Global,

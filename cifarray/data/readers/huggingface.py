@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.archives.files import ArchiveFiles
-from cifarray.data.archives.folders import FolderFiles
-from cifarray.data.archives.hub_columns import (
+from cifarray.data.catalog import DatasetEntry
+from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.files import ArchiveFiles
+from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.huggingface_columns import (
     Columns,
     find_columns,
     is_empty,
     open_shard,
     read_labels,
 )
-from cifarray.data.archives.images import (
+from cifarray.data.readers.images import (
     NOT_USED,
     VALIDATION_NAMES,
     ImageArchive,
@@ -32,9 +34,7 @@ from cifarray.data.archives.images import (
     check_classes,
     refuse_losses,
 )
-from cifarray.data.archives.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES, MOST_RATIO
-from cifarray.data.catalog import DatasetEntry
-from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES, MOST_RATIO
 from cifarray.errors import ArchiveError
 
 SHARD = re.compile(r"(train|test|validation|valid|val|dev)(-[^/]*)?\.parquet")

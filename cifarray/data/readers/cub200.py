@@ -6,10 +6,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from cifarray.data.archives.files import ArchiveFiles
-from cifarray.data.archives.images import ImageArchive, ListedImages, Reading, is_image
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.files import ArchiveFiles
+from cifarray.data.readers.images import ImageArchive, ListedImages, Reading, is_image
 from cifarray.errors import ArchiveError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")

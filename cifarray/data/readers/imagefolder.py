@@ -7,8 +7,11 @@ from unicodedata import normalize
 
 import numpy as np
 
-from cifarray.data.archives.files import ArchiveFiles
-from cifarray.data.archives.images import (
+from cifarray.data.catalog import DatasetEntry
+from cifarray.data.formats import SPOKEN
+from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.files import ArchiveFiles
+from cifarray.data.readers.images import (
     NOT_USED,
     TEST_SPLITS,
     ImageArchive,
@@ -18,11 +21,8 @@ from cifarray.data.archives.images import (
     is_image,
     refuse_losses,
 )
-from cifarray.data.archives.limits import Wanted
-from cifarray.data.archives.litter import is_litter_folder
-from cifarray.data.catalog import DatasetEntry
-from cifarray.data.formats import SPOKEN
-from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.limits import Wanted
+from cifarray.data.readers.litter import is_litter_folder
 from cifarray.errors import ArchiveError
 
 NOTE_SUFFIXES = (

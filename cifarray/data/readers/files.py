@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from cifarray.data.archives.folders import FolderFiles
-from cifarray.data.archives.limits import (
+from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.limits import (
     MOST_FILE_BYTES,
     TOO_LARGE,
     Wanted,
@@ -26,17 +27,11 @@ from cifarray.data.archives.limits import (
     refuse_escape,
     refuse_twice,
 )
-from cifarray.data.archives.litter import is_litter_folder, litter
-from cifarray.data.archives.members import BROKEN_TAR, CHUNK_BYTES, Bounded, refuse_kind
-from cifarray.data.archives.members import plain as plain_name
-from cifarray.data.archives.packing import (
-    HEAD_BYTES,
-    refuse_other_packing,
-    refuse_pointer,
-    unpacked,
-)
-from cifarray.data.archives.zips import name_in_zip, open_zip, read_in_zip
-from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.litter import is_litter_folder, litter
+from cifarray.data.readers.members import BROKEN_TAR, CHUNK_BYTES, Bounded, refuse_kind
+from cifarray.data.readers.members import plain as plain_name
+from cifarray.data.readers.packing import HEAD_BYTES, refuse_other_packing, refuse_pointer, unpacked
+from cifarray.data.readers.zips import name_in_zip, open_zip, read_in_zip
 from cifarray.errors import ArchiveError
 
 
