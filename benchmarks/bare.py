@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from cifarray.data.manifest import load_manifest
-from cifarray.data.selection import Positions, select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import Positions, select_rows
 from cifarray.spec.load import load_job
 from cifarray.store import Store
 from cifarray.training.row_source import RowSource

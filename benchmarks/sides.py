@@ -34,8 +34,8 @@ Figures = dict[str, float]
 def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     """Our session, as a Train worker or a trial runs it, with the reading that Ray's tasks do."""
     from cifarray.data.ingest import prepare
-    from cifarray.data.selection import select_rows
-    from cifarray.data.shards import plan_reads, read_group
+    from cifarray.data.ray_dataset import plan_reads, read_group
+    from cifarray.data.split import select_rows
     from cifarray.spec.job import Job
     from cifarray.store import Store
     from cifarray.training.row_source import RowSource

@@ -11,8 +11,8 @@ import torch
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Positions, Selection, select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import Positions, Selection, select_rows
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.training.row_source import RowSource, ShardReader

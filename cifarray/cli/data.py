@@ -156,7 +156,7 @@ def inspect(
 
     Example: cifarray data inspect digits --grid digits.png
     """
-    from cifarray.data.audit import inspect_dataset
+    from cifarray.data.inspect import inspect_dataset
     from cifarray.data.sample_grid import sample_grid
 
     if grid is not None:

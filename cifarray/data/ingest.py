@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
-from cifarray.data.content import UNREADABLE, Content, open_images
+from cifarray.data.decoded_archive import UNREADABLE, Content, open_images
 from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.manifest import Manifest, find_manifest, latest_digest, prepare_command
 from cifarray.data.progress import Progress, Silent

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cifarray.data.decoding import with_squares
+from cifarray.data.decode import with_squares
 from cifarray.data.manifest import FileManifest, Manifest, repair_command
 from cifarray.data.parquet import dataset_schema
 from cifarray.errors import DatasetError, KeyMissingError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.content import Content
+from cifarray.data.decoded_archive import Content
 from cifarray.data.manifest import (
     ArchivePart,
     FileManifest,

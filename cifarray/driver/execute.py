@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import ray
 
-from cifarray.data.shards import keep_statistics_here
+from cifarray.data.ray_dataset import keep_statistics_here
 from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over

@@ -10,7 +10,7 @@ from typing import Any
 
 from cifarray.data.image_checks import held_shape
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.selection import Selection
+from cifarray.data.split import Selection
 from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.models.registry import is_own

@@ -12,7 +12,7 @@ from cifarray.data.image_checks import check_images, held_shape
 from cifarray.data.known import KnownDataset, known_dataset
 from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Selection, check_part, select_rows
+from cifarray.data.split import Selection, check_part, select_rows
 from cifarray.errors import JobError
 from cifarray.metrics import OBJECTIVES
 from cifarray.models.registry import check_model, is_own

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import Shard, seed_of
-from cifarray.data.mixing import Mix
+from cifarray.data.augment.mix import Mix
+from cifarray.data.shard import Shard, seed_of
 from cifarray.training.data_wait import DataWait
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from cifarray.data.augment import Normalize
-from cifarray.data.cache import Shard
+from cifarray.data.shard import Shard
 from cifarray.reporting.scores import Predictions
 from cifarray.training.ranks import sum_over_ranks
 

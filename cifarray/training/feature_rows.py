@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from cifarray.data.augment import Normalize
-from cifarray.data.cache import ResidentShard, Rows, Shard
-from cifarray.data.selection import STORED_SPLIT
+from cifarray.data.shard import ResidentShard, Rows, Shard
+from cifarray.data.split import STORED_SPLIT
 from cifarray.errors import JobError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.models.weights import file_sha256

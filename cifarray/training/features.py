@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cifarray.data.cache import Shard
+from cifarray.data.shard import Shard
 from cifarray.errors import KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.store import Store

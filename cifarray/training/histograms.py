@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cifarray.data.augment import Normalize
-from cifarray.data.cache import Shard
+from cifarray.data.shard import Shard
 
 PROBED_IMAGES = 64
 BINS = 64

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cifarray.data.augment import Normalize
-from cifarray.data.cache import Shard
+from cifarray.data.augment.normalize import ROWS_AT_ONCE, Moments, Spectrum, moments, spectrum
 from cifarray.data.manifest import Manifest
-from cifarray.data.whitening import ROWS_AT_ONCE, Moments, Spectrum, moments, spectrum
+from cifarray.data.shard import Shard
 from cifarray.errors import CheckpointError
 from cifarray.models.imagenet import imagenet_numbers
 from cifarray.spec.job import Job

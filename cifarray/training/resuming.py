@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Selection, differences
+from cifarray.data.split import Selection, differences
 from cifarray.errors import CheckpointError
 from cifarray.spec.job import Job
 

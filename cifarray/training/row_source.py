@@ -8,11 +8,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cifarray.data.cache import Shard, hold
+from cifarray.data.augment.normalize import Spectrum
 from cifarray.data.manifest import Manifest
 from cifarray.data.rows import decoded_shape, read_columns
-from cifarray.data.selection import STORED_SPLIT, Positions, Selection
-from cifarray.data.whitening import Spectrum
+from cifarray.data.shard import Shard, hold
+from cifarray.data.split import STORED_SPLIT, Positions, Selection
 from cifarray.store import Store
 from cifarray.training.preprocessing import fit_spectrum
 from cifarray.training.ranks import world

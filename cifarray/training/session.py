@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import Shard, seed_of
 from cifarray.data.image_checks import check_whitening
+from cifarray.data.shard import Shard, seed_of
 from cifarray.errors import JobError
 from cifarray.models.own import check_unused
 from cifarray.models.registry import is_own

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from cifarray.data.manifest import load_manifest
-from cifarray.data.selection import select_rows
-from cifarray.data.shards import read_shard
+from cifarray.data.ray_dataset import read_shard
+from cifarray.data.split import select_rows
 from cifarray.errors import (
     CheckpointError,
     DivergedError,

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cifarray"
 ONLY_IMPORTER = {
-    "ray.data": "data/shards.py",
+    "ray.data": "data/ray_dataset.py",
     "ray.train": "training/worker.py",
     "ray.tune": "tuning/sweep.py",
     "ray.util.metrics": "monitoring/ray_metrics.py",

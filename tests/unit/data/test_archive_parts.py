@@ -11,7 +11,7 @@ from cifarray.data.ingest import prepare
 from cifarray.data.manifest import ArchivePart, Manifest, load_manifest
 from cifarray.data.readers.cifar import read_cifar
 from cifarray.data.rows import read_columns, read_images
-from cifarray.data.selection import Positions, Selection, select_rows
+from cifarray.data.split import Positions, Selection, select_rows
 from cifarray.errors import DatasetError, JobError
 from cifarray.store import Store
 from cifarray.store.layout import manifest_key

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cifarray.data.augment import AUGMENTATIONS, Augment, Normalize, horizontal_flip, padded_crop
-from cifarray.data.mixing import MIXINGS
+from cifarray.data.augment.mix import MIXINGS
 from cifarray.errors import DatasetError
 from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 

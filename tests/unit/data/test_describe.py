@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cifarray.data.audit import inspect_dataset
 from cifarray.data.describe import FIGURES, describe_pixels, without_nulls
 from cifarray.data.ingest import prepare
+from cifarray.data.inspect import inspect_dataset
 from cifarray.data.manifest import load_manifest
 from cifarray.data.rows import read_images
 from cifarray.data.statistics import count_pixels

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import cifarray
-from cifarray.data.decoding import decode, decode_file
+from cifarray.data.decode import decode, decode_file
 from cifarray.data.formats import FORMATS
 from cifarray.data.image_files import MOST_BYTES, MOST_PIXELS
 from cifarray.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cifarray.data.decoding import decode, decode_file
+from cifarray.data.decode import decode, decode_file
 from cifarray.data.formats import FORMATS, SUFFIXES_OF
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.readers.images import is_image

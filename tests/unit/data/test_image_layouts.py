@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cifarray.data.audit import inspect_dataset
 from cifarray.data.catalog import DATASETS
-from cifarray.data.decoding import decode
+from cifarray.data.decode import decode
 from cifarray.data.ingest import Ingest, prepare
+from cifarray.data.inspect import inspect_dataset
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import image_array, read_columns
 from cifarray.data.verify import verify_dataset

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cifarray.data.audit import inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
+from cifarray.data.inspect import inspect_dataset
 from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken, summed
 from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent

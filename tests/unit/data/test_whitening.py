@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment import Normalize
-from cifarray.data.whitening import Moments, moments, spectrum
+from cifarray.data.augment.normalize import Moments, moments, spectrum
 from cifarray.models.imagenet import imagenet_numbers
 from cifarray.spec.images import PreprocessSpec
 from tests.digit_sessions import CPU

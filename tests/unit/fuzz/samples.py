@@ -15,7 +15,7 @@ from PIL import Image
 from cifarray.data.image_files import FORMATS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import select_rows
+from cifarray.data.split import select_rows
 from cifarray.reporting.report import write_report
 from cifarray.runs import Run, write_index
 from cifarray.runs.folders import write_metrics

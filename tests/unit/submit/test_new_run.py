@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cifarray.data.selection import select_rows
+from cifarray.data.split import select_rows
 from cifarray.errors import InputError, JobError, StoreError
 from cifarray.models.code import code_sha256
 from cifarray.runs import Run, write_index

@@ -10,7 +10,7 @@ import pytest
 
 from cifarray.data.catalog import DATASETS
 from cifarray.data.labels import learnt_labels
-from cifarray.data.selection import Selection
+from cifarray.data.split import Selection
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job, load_profile

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
-from cifarray.data.selection import shard_range
+from cifarray.data.shard import ResidentShard, Rows
+from cifarray.data.split import shard_range
 from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 from cifarray.training.batches import Batch, StepPlan, TrainBatches
 from tests.digit_sessions import CPU

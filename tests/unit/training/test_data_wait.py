@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cifarray.data.selection import Positions
+from cifarray.data.split import Positions
 from cifarray.training.data_wait import DataWait
 from tests.digit_sessions import CPU, Digits, shard_reader, small_job
 

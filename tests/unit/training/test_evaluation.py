@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
 from cifarray.data.augment import Normalize
-from cifarray.data.cache import ResidentShard, Rows
+from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import PreprocessSpec
 from cifarray.training.evaluation import EVALUATION_BATCH, predict_shard, validation_figures
 from cifarray.training.session import Session

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.data.selection import shard_range
+from cifarray.data.split import shard_range
 from cifarray.errors import JobError
 from cifarray.training.batches import StepPlan
 from cifarray.training.lone_rows import check_lone_rows, fewest_rows

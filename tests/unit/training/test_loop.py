@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import cifarray.training.loop
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
+from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import TrainSpec
 from cifarray.training.batches import StepPlan, TrainBatches

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
+from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import AugmentSpec, PreprocessSpec
 from cifarray.training.batches import Batch, Second, StepPlan, TrainBatches
 from cifarray.training.losses import summed_loss

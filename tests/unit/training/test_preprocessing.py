@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifarray.data.cache import rows_from_table
+from cifarray.data.shard import rows_from_table
 from cifarray.errors import CheckpointError, JobError
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cifarray.data.catalog import DATASETS
-from cifarray.data.selection import select_rows
+from cifarray.data.split import select_rows
 from cifarray.errors import CheckpointError, JobError
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import read_state, write_checkpoint

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
 from cifarray.data.manifest import load_manifest
+from cifarray.data.shard import ResidentShard, Rows
 from cifarray.errors import NoGpuError
 from cifarray.models.registry import build_model
 from cifarray.spec.images import AugmentSpec, PreprocessSpec

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cifarray.data.ray_dataset import RowGroups, plan_reads, read_group
 from cifarray.data.rows import read_columns, read_images
-from cifarray.data.selection import STORED_SPLIT, Positions, Selection, select_rows
-from cifarray.data.shards import RowGroups, plan_reads, read_group
+from cifarray.data.split import STORED_SPLIT, Positions, Selection, select_rows
 from cifarray.errors import StoreError
 from cifarray.store import Store
 from tests.digit_sessions import Digits, shard_reader, small_job

@@ -18,9 +18,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate
 
-from cifarray.data.boxes import cutout
-from cifarray.data.mixing import MIXINGS, Mix
-from cifarray.data.resample import Resampling, like_stored
+from cifarray.data.augment.geometric import Resampling, like_stored
+from cifarray.data.augment.mix import MIXINGS, Mix
+from cifarray.data.augment.pixel import cutout
 from cifarray.errors import DatasetError
 from cifarray.spec.images import AugmentSpec, PreprocessSpec
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cifarray.data.decoding import decode
+from cifarray.data.decode import decode
 from cifarray.data.describe import describe_pixels, without_nulls
 from cifarray.data.left_out import as_json
 from cifarray.data.manifest import Manifest, load_manifest

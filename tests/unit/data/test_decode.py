@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from cifarray.data.decoding import STRIP_PIXELS, decode, square, with_channels, with_squares
+from cifarray.data.decode import STRIP_PIXELS, decode, square, with_channels, with_squares
 from cifarray.errors import DatasetError
 from cifarray.inference.images import read_image
 from tests.image_archives import encoded, picture

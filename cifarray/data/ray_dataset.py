@@ -13,10 +13,10 @@ from ray.data._internal.stats import get_or_create_stats_actor
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from cifarray.data.decoding import with_squares
+from cifarray.data.decode import with_squares
 from cifarray.data.manifest import Manifest
 from cifarray.data.rows import decoded_shape
-from cifarray.data.selection import STORED_SPLIT, Positions
+from cifarray.data.split import STORED_SPLIT, Positions
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.decoding import decode, decode_file, with_channels
+from cifarray.data.decode import decode, decode_file, with_channels
 from cifarray.data.formats import STORED_FORMATS
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress

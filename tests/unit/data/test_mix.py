@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment import Augment, brightness
-from cifarray.data.boxes import cutout
-from cifarray.data.mixing import cutmix, mixup, symmetric_beta
+from cifarray.data.augment.mix import cutmix, mixup, symmetric_beta
+from cifarray.data.augment.pixel import cutout
 from cifarray.spec.images import AugmentSpec
 
 

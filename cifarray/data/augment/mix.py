@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cifarray.data.boxes import draw_boxes
-from cifarray.data.resample import like_stored
+from cifarray.data.augment.geometric import like_stored
+from cifarray.data.augment.pixel import draw_boxes
 
 
 @dataclass(frozen=True)

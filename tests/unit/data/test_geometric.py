@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment import Augment
-from cifarray.data.resample import draw_transforms, resample, rotation, scaling, shift
+from cifarray.data.augment.geometric import draw_transforms, resample, rotation, scaling, shift
 from cifarray.spec.images import AugmentSpec
 
 ALL = {

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cifarray.data.cache import (
+from cifarray.data.parquet import dataset_schema
+from cifarray.data.rows import read_columns, read_images
+from cifarray.data.shard import (
     ResidentShard,
     Rows,
     Shard,
@@ -17,9 +19,7 @@ from cifarray.data.cache import (
     rows_from_table,
     seed_of,
 )
-from cifarray.data.parquet import dataset_schema
-from cifarray.data.rows import read_columns, read_images
-from cifarray.data.selection import Selection, select_rows
+from cifarray.data.split import Selection, select_rows
 from cifarray.training.batches import StepPlan
 from tests.digit_sessions import CPU, Digits, shard_reader, small_job
 
@@ -209,7 +209,7 @@ def test_a_stream_gives_every_row_once_when_it_is_larger_than_its_buffer():
 
 
 def test_a_stream_of_large_images_waits_for_fewer_of_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cifarray.data.cache.STREAM_BUFFER_BYTES", 1000 * 4 * 5 * 3)
+    monkeypatch.setattr("cifarray.data.shard.STREAM_BUFFER_BYTES", 1000 * 4 * 5 * 3)
     parts, rows = random_tables(20000, 40)
     begun = []
     shard = StreamedShard(lambda seed: (begun.append(p) or p for p in parts), 20000, (4, 5, 3), CPU)

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cifarray.data.audit import SplitAudit, inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import prepare
+from cifarray.data.inspect import SplitAudit, inspect_dataset
 from cifarray.data.manifest import load_manifest
 from cifarray.data.sample_grid import sample_grid
 from cifarray.data.verify import verify_dataset
