@@ -10,8 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
 from cifarray.data.augment.mix import Mix
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import Shard, seed_of
 from cifarray.training.data_wait import DataWait
 

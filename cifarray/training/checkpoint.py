@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.errors import CheckpointError, CifarrayError
 from cifarray.models.registry import build_model, is_own
 from cifarray.models.torch_files import read_torch_file

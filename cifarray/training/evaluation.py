@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import Shard
 from cifarray.reporting.scores import Predictions
 from cifarray.training.ranks import sum_over_ranks

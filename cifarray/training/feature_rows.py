@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows, Shard
 from cifarray.data.split import STORED_SPLIT
 from cifarray.errors import JobError

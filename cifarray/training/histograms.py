@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import Shard
 
 PROBED_IMAGES = 64

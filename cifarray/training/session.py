@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.image_checks import check_whitening
 from cifarray.data.shard import Shard, seed_of
 from cifarray.errors import JobError

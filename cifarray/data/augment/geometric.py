@@ -1,8 +1,11 @@
-"""Rotation, shift, zoom and flips of whole batches, composed so that pixels are read once.
+"""Augmentations that move pixels: flips, padded crop, rotation, shift and zoom.
 
-Draws and their order are those of Keras' ImageDataGenerator, https://keras.io/api/data_loading/image:
-an output pixel's place is flipped, zoomed, shifted and turned about the image's centre, and what
-lies there is read by bilinear interpolation; here for a whole batch at once.
+Flip and padded crop are those of "Deep Residual Learning for Image Recognition", section 4.2,
+https://arxiv.org/abs/1512.03385. They move whole pixels; where a job rotates, shifts or zooms as
+well, its flips become part of one resampling, so that pixels are read once. Its draws and their
+order are those of Keras' ImageDataGenerator, https://keras.io/api/data_loading/image: an output
+pixel's place is flipped, zoomed, shifted and turned about the image's centre, and what lies there
+is read by bilinear interpolation; here for a whole batch at once.
 
 Shapes: N images, C channels, H height, W width; a transform maps (x, y, 1) of the output to the
 input, in pixels from the centre, x to the right and y down.
@@ -11,13 +14,52 @@ input, in pixels from the centre, x to the right and y down.
 import math
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from cifarray.data.augment.pixel import like_stored
 from cifarray.spec.images import AugmentSpec
 
 PADDING = {"nearest": "border", "zeros": "zeros"}
 """`augment.fill` -> what torch calls it."""
+
+
+def horizontal_flip(images_NCHW: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
+    """Mirror each image with probability `p`."""
+    return _flip(images_NCHW, generator, p, dim=3)
+
+
+def vertical_flip(images_NCHW: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
+    """Turn each image upside down with probability `p`."""
+    return _flip(images_NCHW, generator, p, dim=2)
+
+
+def _flip(images_NCHW: Tensor, generator: Generator, p: float, dim: int) -> Tensor:
+    draws_N = torch.rand(len(images_NCHW), generator=generator, device=generator.device)
+    flipped_N = (draws_N < p).to(images_NCHW.device, non_blocking=True)
+    return torch.where(flipped_N[:, None, None, None], images_NCHW.flip(dim), images_NCHW)
+
+
+def padded_crop(images_NCHW: Tensor, generator: Generator, padding: int = 4) -> Tensor:
+    """Pad by `padding` zero pixels on each side, then cut the old size at each image's own place.
+
+    A crop's row of W pixels lies in one piece in the padded batch, so that the whole batch is one
+    selection of N * C * H such pieces.
+    """
+    n, c, h, w = images_NCHW.shape
+    if n == 0:
+        return images_NCHW
+    device = images_NCHW.device
+    places = 2 * padding + 1
+    draws_2N = torch.randint(places, (2, n), generator=generator, device=generator.device)
+    top_N, left_N = draws_2N.to(device, non_blocking=True)
+    padded = nn.functional.pad(images_NCHW, (padding, padding, padding, padding)).contiguous()
+    tall, wide = h + 2 * padding, w + 2 * padding
+    planes_NC = torch.arange(n * c, device=device).view(n, c) * tall
+    rows_NCH = (planes_NC + top_N[:, None])[:, :, None] + torch.arange(h, device=device)
+    starts_NCH = rows_NCH * wide + left_N[:, None, None]
+    pieces = padded.as_strided((padded.numel() - w + 1, w), (1, 1))
+    return pieces.index_select(0, starts_NCH.flatten()).view(n, c, h, w)
 
 
 class Resampling:
@@ -103,10 +145,3 @@ def resample(images_NCHW: Tensor, transforms_N33: Tensor, fill: str) -> Tensor:
         floats_NCHW, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False
     )
     return like_stored(moved_NCHW, images_NCHW)
-
-
-def like_stored(changed_NCHW: Tensor, images_NCHW: Tensor) -> Tensor:
-    """Floats as the images were stored: as they are, or as the nearest numbers from 0 to 255."""
-    if images_NCHW.is_floating_point():
-        return changed_NCHW
-    return changed_NCHW.round_().clamp_(0, 255).to(images_NCHW.dtype)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cifarray.data.augment.geometric import like_stored
-from cifarray.data.augment.pixel import draw_boxes
+from cifarray.data.augment.pixel import draw_boxes, like_stored
 
 
 @dataclass(frozen=True)

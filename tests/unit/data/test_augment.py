@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cifarray.data.augment import AUGMENTATIONS, Augment, Normalize, horizontal_flip, padded_crop
+from cifarray.data.augment import AUGMENTATIONS, Augment
+from cifarray.data.augment.geometric import horizontal_flip, padded_crop
 from cifarray.data.augment.mix import MIXINGS
+from cifarray.data.augment.normalize import Normalize
 from cifarray.errors import DatasetError
 from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 

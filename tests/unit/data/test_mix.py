@@ -7,9 +7,9 @@ from scipy.stats import beta, kstest
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-from cifarray.data.augment import Augment, brightness
+from cifarray.data.augment import Augment
 from cifarray.data.augment.mix import cutmix, mixup, symmetric_beta
-from cifarray.data.augment.pixel import cutout
+from cifarray.data.augment.pixel import brightness, cutout
 from cifarray.spec.images import AugmentSpec
 
 

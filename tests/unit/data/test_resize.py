@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.spec.images import PreprocessSpec
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]

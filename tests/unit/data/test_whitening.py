@@ -7,8 +7,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-from cifarray.data.augment import Normalize
-from cifarray.data.augment.normalize import Moments, moments, spectrum
+from cifarray.data.augment.normalize import Normalize, PixelSums, pixel_sums, spectrum
 from cifarray.models.imagenet import imagenet_numbers
 from cifarray.spec.images import PreprocessSpec
 from tests.digit_sessions import CPU
@@ -22,12 +21,12 @@ def crops(photos: Tensor) -> Tensor:
     return photos[:2000, :, 12:20, 12:20].contiguous()
 
 
-def moments_of(images: Tensor, parts: int = 1) -> Moments:
-    return moments(images.tensor_split(parts), images[0].numel(), CPU)
+def pixel_sums_of(images: Tensor, parts: int = 1) -> PixelSums:
+    return pixel_sums(images.tensor_split(parts), images[0].numel(), CPU)
 
 
 def whitening(images: Tensor, epsilon: float) -> Normalize:
-    found = spectrum(moments_of(images, 5))
+    found = spectrum(pixel_sums_of(images, 5))
     fitted = {"mean": found.mean_P.float(), "matrix": found.matrix(epsilon).float()}
     spec = PreprocessSpec(normalize="whitening", epsilon=epsilon)
     return Normalize(spec, [0.5] * 3, [0.2] * 3, fitted)
@@ -47,19 +46,19 @@ def test_the_matrix_is_that_of_scikit_learns_principal_components(crops: Tensor)
     pca = PCA(svd_solver="full").fit(flat)
     variances = pca.explained_variance_ * (len(flat) - 1) / len(flat)  # it divides by n - 1
     expected = (pca.components_.T / np.sqrt(variances + EPSILON)) @ pca.components_
-    found = spectrum(moments_of(crops))
+    found = spectrum(pixel_sums_of(crops))
     np.testing.assert_allclose(found.matrix(EPSILON).numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(found.mean_P.numpy(), pca.mean_, atol=1e-12)
 
 
 def test_whitened_pixels_are_uncorrelated_and_stay_near_their_place(crops: Tensor):
     flat = whitening(crops, 1e-9)(crops).flatten(1).double()
-    variances = spectrum(moments_of(crops)).variances_P
+    variances = spectrum(pixel_sums_of(crops)).variances_P
     covariance = flat.T @ flat / len(flat)
     assert flat.mean(0).abs().max() < 1e-3
     if variances.min() > 1e-6:  # real images vary in every direction
         assert (covariance - torch.eye(192)).abs().max() < 0.02
-    matrix = spectrum(moments_of(crops)).matrix(1e-9)
+    matrix = spectrum(pixel_sums_of(crops)).matrix(1e-9)
     assert torch.allclose(matrix, matrix.T)
     assert (torch.linalg.eigvalsh(matrix) > 0).all()
 
@@ -67,7 +66,7 @@ def test_whitened_pixels_are_uncorrelated_and_stay_near_their_place(crops: Tenso
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_sums_are_the_same_bits_however_the_rows_are_divided(photos: Tensor, parts: int):
     images = photos[:1000, :, ::4, ::4]
-    whole, divided = moments_of(images), moments_of(images, parts)
+    whole, divided = pixel_sums_of(images), pixel_sums_of(images, parts)
     assert torch.equal(whole.sums_P, divided.sums_P)
     assert torch.equal(whole.products_PP, divided.products_PP)
     pixels = images.flatten(1).numpy().astype(np.int64) - 128
@@ -76,14 +75,14 @@ def test_sums_are_the_same_bits_however_the_rows_are_divided(photos: Tensor, par
 
 def test_the_largest_sums_of_a_batch_are_exact():
     images = torch.zeros(1024, 1, 1, 2, dtype=torch.uint8)
-    found = moments_of(images)
+    found = pixel_sums_of(images)
     assert found.products_PP.tolist() == [[1024 * 128.0**2] * 2] * 2
 
 
 def test_a_pixel_that_never_changes_is_divided_by_the_root_of_epsilon_alone():
     images = torch.randint(0, 256, (500, 1, 2, 2), dtype=torch.uint8)
     images[:, 0, 0, 0] = 51
-    matrix = spectrum(moments_of(images)).matrix(0.01)
+    matrix = spectrum(pixel_sums_of(images)).matrix(0.01)
     assert matrix[0].tolist() == pytest.approx([10.0, 0.0, 0.0, 0.0], abs=1e-6)
 
 

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.data.split import shard_range
 from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec

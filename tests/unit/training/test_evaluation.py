@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
-from cifarray.data.augment import Normalize
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import PreprocessSpec
 from cifarray.training.evaluation import EVALUATION_BATCH, predict_shard, validation_figures

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import cifarray.training.loop
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import TrainSpec

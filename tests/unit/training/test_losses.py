@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.images import AugmentSpec, PreprocessSpec
 from cifarray.training.batches import Batch, Second, StepPlan, TrainBatches

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cifarray.data.augment import Augment, Normalize
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.manifest import load_manifest
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.errors import NoGpuError
