@@ -194,7 +194,7 @@ def normalize(images_NCHW: Tensor) -> Tensor:
 def load_split(archive: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images as uint8 NCHW and coarse labels, through cifarray's own safe reader."""
     from cifarray.data.ingest import prepare
-    from cifarray.data.rows import decoded_shape, image_array, read_columns
+    from cifarray.data.parquet import decoded_shape, image_array, read_columns
     from cifarray.store import Store
 
     with tempfile.TemporaryDirectory() as folder:

@@ -156,8 +156,7 @@ def inspect(
 
     Example: cifarray data inspect digits --grid digits.png
     """
-    from cifarray.data.inspect import inspect_dataset
-    from cifarray.data.sample_grid import sample_grid
+    from cifarray.data.inspect import inspect_dataset, sample_grid
 
     if grid is not None:
         with _writing(grid):
@@ -262,8 +261,8 @@ def _folder(store: "Store", manifest: "Manifest") -> str:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
-    from cifarray.data.describe import FIGURES, rows_of_table
     from cifarray.data.left_out import LeftOut
+    from cifarray.data.statistics import FIGURES, rows_of_table
 
     output.print_line(
         f"{findings['title']}  {images_of(findings['shape'])}  {findings['digest'][:12]}"

@@ -17,12 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.decode import decode, decode_file, with_channels
-from cifarray.data.formats import STORED_FORMATS
+from cifarray.data.decode import STORED_FORMATS, decode, decode_file, with_channels
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
+from cifarray.data.readers.base import ImageArchive, ListedImages, Reading, refuse_losses
 from cifarray.data.readers.files import open_files
-from cifarray.data.readers.images import ImageArchive, ListedImages, Reading, refuse_losses
 from cifarray.data.readers.limits import keep
 from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.data.source import Source

@@ -1,22 +1,27 @@
-"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked."""
+"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked.
+
+The server's own tags of a file are kept beside it, so that a later call can tell whether the file
+on this machine is still the one at the address.
+"""
 
 import fcntl
 import hashlib
 import http.client
+import json
 import os
 import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarray.data.http_versions import note, notes_of, read_notes
 from cifarray.data.progress import Progress
 from cifarray.errors import ArchiveError
+from cifarray.spec.bounds import parse_json
 
 TIMEOUT_S = 30.0
 """For each connection, and each wait for more bytes."""
@@ -34,6 +39,7 @@ CUT = (
 """What a connection raises that fails or ends early; the file may be taken up again."""
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
+TAGS = ("ETag", "Last-Modified")
 
 
 @dataclass(frozen=True)
@@ -259,3 +265,26 @@ def _alone(target: Path, progress: Progress) -> Iterator[None]:
             progress.start(f"waiting for another download of {target.name}", None, "bytes")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def notes_of(path: Path) -> Path:
+    """Where the tags of a downloaded file, or of a part of one, are kept."""
+    return path.with_name(f"{path.name}.json")
+
+
+def note(path: Path, headers: Mapping[str, str | None]) -> None:
+    """Keep the tags of an answer; weak ones are left out, since no transfer resumes from them."""
+    tags = {name: headers.get(name) or "" for name in TAGS}
+    strong = {name: tag for name, tag in tags.items() if tag and not tag.startswith("W/")}
+    notes_of(path).write_text(json.dumps(strong), encoding="utf-8")
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The kept tags; none where nothing sound is kept."""
+    try:
+        kept = parse_json(notes_of(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    tags = kept if isinstance(kept, dict) else {}
+    found = {name: tags.get(name) for name in TAGS}
+    return {name: tag for name, tag in found.items() if isinstance(tag, str) and tag.isprintable()}

@@ -1,21 +1,29 @@
-"""Look into a prepared dataset: what its rows hold, and what to know of before training."""
+"""Look into a prepared dataset: what its rows hold, what to know of before training, a picture."""
 
 import hashlib
+import io
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from cifarray.data.decode import decode
-from cifarray.data.describe import describe_pixels, without_nulls
 from cifarray.data.left_out import as_json
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import image_array, opened
-from cifarray.data.statistics import count_picture, count_pixels, moments
+from cifarray.data.parquet import image_array, opened, read_columns, read_images
+from cifarray.data.statistics import (
+    count_picture,
+    count_pixels,
+    describe_pixels,
+    moments,
+)
 from cifarray.errors import DatasetError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
@@ -25,6 +33,17 @@ LISTED_GROUPS = 20
 
 Copies = dict[bytes, list[tuple[str, int, int]]]
 """Per image, by the digest of its bytes: split, row_id and label of each row that holds it."""
+CELL = 56
+"""About the side of an image in the picture; its pixels become squares of one size."""
+PHOTO = 96
+"""The side of an encoded image in the picture."""
+GAP = 4
+MARGIN = 16
+FONT_SIZE = 15
+CLASSES_PER_COLUMN = 25
+WIDE, NARROW = 10, 4
+"""Images a class: where all classes stand below each other, and where they take several columns."""
+INK, PAPER = (32, 32, 32), (255, 255, 255)
 
 
 class SplitAudit:
@@ -173,6 +192,15 @@ def _audit_table(audit: SplitAudit, split: str, table: pa.Table, copies: Copies)
         copies[digest].append((split, row_id, label))
 
 
+def without_nulls(table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+    """The rows that have both an image and a label, and how often either is missing."""
+    missing = {name: table[name].null_count for name in ("image", "label")}
+    if any(missing.values()):
+        there = pc.and_(pc.is_valid(table["image"]), pc.is_valid(table["label"]))
+        table = table.filter(there)
+    return table, missing
+
+
 def _duplicates(manifest: Manifest, copies: Copies) -> dict[str, Any]:
     """Exact copies: rows beyond the first within a split, test rows whose image is in train too."""
     groups = [sorted(rows) for rows in copies.values() if len(rows) > 1]
@@ -200,3 +228,60 @@ def _duplicates(manifest: Manifest, copies: Copies) -> dict[str, Any]:
         "groups_with_different_labels": sum(len({row[2] for row in rows}) > 1 for rows in groups),
         "listed_groups": listed,
     }
+
+
+def sample_grid(store: Store, name: str, digest: str | None = None) -> bytes:
+    """A PNG with the first images of each class of train, in the archive's order.
+
+    Raises: DatasetError where the dataset is missing.
+    """
+    manifest = load_manifest(store, name, digest)
+    present = sum(count > 0 for count in manifest.splits["train"].class_counts)
+    columns = math.ceil(present / CLASSES_PER_COLUMN)
+    row_ids = _first_of_each_class(store, manifest, WIDE if columns == 1 else NARROW)
+    flat = [row_id for ids in row_ids.values() for row_id in ids]
+    images = read_images(store, manifest, "train", flat, PHOTO)
+    pictures = iter([_picture(image) for image in images])
+    return _draw(
+        manifest, {name: [next(pictures) for _ in ids] for name, ids in row_ids.items()}, columns
+    )
+
+
+def _first_of_each_class(store: Store, manifest: Manifest, count: int) -> dict[str, list[int]]:
+    """By name; an archive that is a part may hold none of some classes."""
+    table = read_columns(store, manifest, "train", ["row_id", "label"])
+    row_ids, labels = table["row_id"].to_numpy(), table["label"].to_numpy()
+    return {
+        name: np.sort(row_ids[labels == label])[:count].tolist()
+        for label, name in enumerate(manifest.classes)
+        if np.any(labels == label)
+    }
+
+
+def _picture(image: NDArray[np.uint8]) -> Image.Image:
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    scale = max(1, round(CELL / max(image.shape[:2])))
+    return Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).convert("RGB")
+
+
+def _draw(manifest: Manifest, pictures: dict[str, list[Image.Image]], columns: int) -> bytes:
+    font: Any = ImageFont.load_default(FONT_SIZE)
+    width, height = (side + GAP for side in next(iter(pictures.values()))[0].size)
+    name_width = math.ceil(max(map(font.getlength, pictures))) + 3 * GAP
+    column_width = name_width + max(map(len, pictures.values())) * width + MARGIN
+    per_column = math.ceil(len(pictures) / columns)
+    top = 2 * MARGIN + FONT_SIZE
+    size = (MARGIN + columns * column_width, top + per_column * height + MARGIN)
+    canvas = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(canvas)
+    rows = manifest.splits["train"].rows
+    pen.text((MARGIN, MARGIN), f"{manifest.title}: {rows:,} training rows", INK, font)
+    for index, (name, row) in enumerate(pictures.items()):
+        left = MARGIN + index // per_column * column_width
+        upper = top + index % per_column * height
+        pen.text((left, upper + height // 2), name, INK, font, anchor="lm")
+        for place, picture in enumerate(row):
+            canvas.paste(picture, (left + name_width + place * width, upper))
+    content = io.BytesIO()
+    canvas.save(content, format="PNG")
+    return content.getvalue()

@@ -15,7 +15,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from cifarray.data.decode import with_squares
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import decoded_shape
+from cifarray.data.parquet import decoded_shape
 from cifarray.data.split import STORED_SPLIT, Positions
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix

@@ -5,9 +5,8 @@ import hashlib
 import numpy as np
 
 from cifarray.data.manifest import FileManifest, Manifest, load_manifest
-from cifarray.data.parquet import dataset_schema
+from cifarray.data.parquet import dataset_schema, opened, read_columns
 from cifarray.data.progress import Progress, Silent
-from cifarray.data.rows import opened, read_columns
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix

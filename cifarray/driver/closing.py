@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cifarray.data.labels import learnt_labels
 from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
+from cifarray.data.split import learnt_labels
 from cifarray.reporting.inputs import SPLITS, images_per_s
 from cifarray.reporting.layers import Layer
 from cifarray.reporting.pictures import LARGEST_SIDE

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import decoded_shape, read_rows
+from cifarray.data.parquet import decoded_shape, read_rows
 from cifarray.data.shard import Shard, hold
-from cifarray.data.split import STORED_SPLIT, rows_of_test, select_rows
+from cifarray.data.split import STORED_SPLIT, Labels, learnt_labels, rows_of_test, select_rows
 from cifarray.errors import DatasetError
 from cifarray.reporting.scores import Predictions
 from cifarray.store import Store

@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarray.data.decode import resized, with_channels
-from cifarray.data.formats import SPOKEN
-from cifarray.data.image_files import read_image_file, upright_image
+from cifarray.data.decode import SPOKEN, read_image_file, resized, upright_image, with_channels
 from cifarray.errors import InputError
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
 from cifarray.data.image_checks import check_images, held_shape
-from cifarray.data.known import KnownDataset, known_dataset
-from cifarray.data.labels import learnt_labels
 from cifarray.data.manifest import Manifest
-from cifarray.data.split import Selection, check_part, select_rows
+from cifarray.data.split import (
+    KnownDataset,
+    Selection,
+    check_part,
+    known_dataset,
+    learnt_labels,
+    select_rows,
+)
 from cifarray.errors import JobError
 from cifarray.metrics import OBJECTIVES
 from cifarray.models.registry import check_model, is_own

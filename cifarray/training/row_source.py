@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarray.data.augment.normalize import Spectrum
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import decoded_shape, read_columns
+from cifarray.data.parquet import decoded_shape, read_columns
 from cifarray.data.shard import Shard, hold
 from cifarray.data.split import STORED_SPLIT, Positions, Selection
 from cifarray.store import Store

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.readers.base import SplitArrays
-from cifarray.data.readers.cifar_pickle import read_pickle
+from cifarray.data.readers.cifar_pickle import PickledArray, as_text, read_pickle
 from cifarray.data.readers.members import read_members, refuse_missing
-from cifarray.data.readers.pickled_arrays import PickledArray, as_text
 from cifarray.errors import ArchiveError
 
 OPCODES_PER_ROW = 20

@@ -8,8 +8,8 @@ import numpy as np
 
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.base import ImageArchive, ListedImages, Reading, is_image
 from cifarray.data.readers.files import ArchiveFiles
-from cifarray.data.readers.images import ImageArchive, ListedImages, Reading, is_image
 from cifarray.errors import ArchiveError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")

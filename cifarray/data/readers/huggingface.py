@@ -16,6 +16,15 @@ from numpy.typing import NDArray
 
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.left_out import LeftOutCounter
+from cifarray.data.readers.base import (
+    NOT_USED,
+    VALIDATION_NAMES,
+    ImageArchive,
+    ListedImages,
+    Reading,
+    check_classes,
+    refuse_losses,
+)
 from cifarray.data.readers.files import ArchiveFiles
 from cifarray.data.readers.folders import FolderFiles
 from cifarray.data.readers.huggingface_columns import (
@@ -24,15 +33,6 @@ from cifarray.data.readers.huggingface_columns import (
     is_empty,
     open_shard,
     read_labels,
-)
-from cifarray.data.readers.images import (
-    NOT_USED,
-    VALIDATION_NAMES,
-    ImageArchive,
-    ListedImages,
-    Reading,
-    check_classes,
-    refuse_losses,
 )
 from cifarray.data.readers.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES, MOST_RATIO
 from cifarray.errors import ArchiveError

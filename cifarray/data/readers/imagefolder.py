@@ -8,10 +8,9 @@ from unicodedata import normalize
 import numpy as np
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.formats import SPOKEN
+from cifarray.data.decode import SPOKEN
 from cifarray.data.left_out import LeftOutCounter
-from cifarray.data.readers.files import ArchiveFiles
-from cifarray.data.readers.images import (
+from cifarray.data.readers.base import (
     NOT_USED,
     TEST_SPLITS,
     ImageArchive,
@@ -21,6 +20,7 @@ from cifarray.data.readers.images import (
     is_image,
     refuse_losses,
 )
+from cifarray.data.readers.files import ArchiveFiles
 from cifarray.data.readers.limits import Wanted
 from cifarray.data.readers.litter import is_litter_folder
 from cifarray.errors import ArchiveError

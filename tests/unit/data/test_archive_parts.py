@@ -9,8 +9,8 @@ import pytest
 from cifarray.data.catalog import CIFAR10, DATASETS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import ArchivePart, Manifest, load_manifest
+from cifarray.data.parquet import read_columns, read_images
 from cifarray.data.readers.cifar import read_cifar
-from cifarray.data.rows import read_columns, read_images
 from cifarray.data.split import Positions, Selection, select_rows
 from cifarray.errors import DatasetError, JobError
 from cifarray.store import Store

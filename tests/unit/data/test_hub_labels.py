@@ -10,7 +10,7 @@ import pytest
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns
+from cifarray.data.parquet import read_columns
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import ArchiveError
 from cifarray.store import Store

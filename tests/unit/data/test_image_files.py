@@ -14,9 +14,7 @@ import pytest
 from PIL import Image
 
 import cifarray
-from cifarray.data.decode import decode, decode_file
-from cifarray.data.formats import FORMATS
-from cifarray.data.image_files import MOST_BYTES, MOST_PIXELS
+from cifarray.data.decode import FORMATS, MOST_BYTES, MOST_PIXELS, decode, decode_file
 from cifarray.errors import InputError
 from cifarray.inference.images import read_image
 from tests.image_archives import encoded, picture
@@ -135,4 +133,4 @@ def test_no_other_module_opens_image_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
     }
-    assert openers == {"data/image_files.py"}
+    assert openers == {"data/decode.py"}

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cifarray.data.decode import decode, decode_file
-from cifarray.data.formats import FORMATS, SUFFIXES_OF
+from cifarray.data.decode import FORMATS, SUFFIXES_OF, decode, decode_file
 from cifarray.data.ingest import Ingest, prepare
-from cifarray.data.readers.images import is_image
-from cifarray.data.rows import read_columns, read_images
+from cifarray.data.parquet import read_columns, read_images
+from cifarray.data.readers.base import is_image
 from cifarray.data.verify import verify_dataset
 from cifarray.store import Store
 from tests.image_archives import SIZES, encoded, picture, write_folder

@@ -13,7 +13,7 @@ from cifarray.data.decode import decode
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.inspect import inspect_dataset
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import image_array, read_columns
+from cifarray.data.parquet import image_array, read_columns
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import ArchiveError
 from cifarray.store import Store

@@ -15,16 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cifarray.data.catalog import CIFAR100, DATASETS, DatasetEntry
-from cifarray.data.ingest import dataset_digest, prepare
+from cifarray.data.ingest import dataset_digest, prepare, stored_order
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.parquet import plan_files
+from cifarray.data.parquet import image_array, plan_files, read_columns
 from cifarray.data.progress import Silent
 from cifarray.data.readers.base import SplitArrays
 from cifarray.data.readers.cifar import read_cifar
 from cifarray.data.readers.digits import read_digits
 from cifarray.data.readers.idx import read_idx
-from cifarray.data.rows import image_array, read_columns
-from cifarray.data.writing import stored_order
 from cifarray.errors import DatasetError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix, manifest_key

@@ -13,9 +13,8 @@ from PIL import Image
 
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import prepare
-from cifarray.data.inspect import SplitAudit, inspect_dataset
+from cifarray.data.inspect import SplitAudit, inspect_dataset, sample_grid
 from cifarray.data.manifest import load_manifest
-from cifarray.data.sample_grid import sample_grid
 from cifarray.data.verify import verify_dataset
 from cifarray.errors import DatasetError
 from cifarray.store import Store

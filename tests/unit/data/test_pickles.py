@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifarray.data.readers.cifar_pickle import read_pickle
-from cifarray.data.readers.pickled_arrays import PickledArray, as_text
+from cifarray.data.readers.cifar_pickle import PickledArray, as_text, read_pickle
 from cifarray.errors import ArchiveError
 from tests.archives import Style, dump
 

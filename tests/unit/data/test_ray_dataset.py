@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cifarray.data.parquet import read_columns, read_images
 from cifarray.data.ray_dataset import RowGroups, plan_reads, read_group
-from cifarray.data.rows import read_columns, read_images
 from cifarray.data.split import STORED_SPLIT, Positions, Selection, select_rows
 from cifarray.errors import StoreError
 from cifarray.store import Store

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cifarray.data.parquet import dataset_schema
-from cifarray.data.rows import read_columns, read_images
+from cifarray.data.parquet import dataset_schema, read_columns, read_images
 from cifarray.data.shard import (
     ResidentShard,
     Rows,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns
+from cifarray.data.parquet import read_columns
 from cifarray.data.split import Selection, choose_validation, select_rows, shard_range
 from cifarray.errors import JobError
 from cifarray.spec.job import Job

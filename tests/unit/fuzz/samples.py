@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cifarray.data.image_files import FORMATS
+from cifarray.data.decode import FORMATS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
 from cifarray.data.split import select_rows

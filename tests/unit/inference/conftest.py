@@ -10,7 +10,7 @@ import torch
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns
+from cifarray.data.parquet import read_columns
 from cifarray.data.split import STORED_SPLIT, Positions, select_rows
 from cifarray.inference.sources import open_checkpoint
 from cifarray.reporting.scores import Predictions

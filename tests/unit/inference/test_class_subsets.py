@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.errors import InputError
 from cifarray.inference.evaluate import evaluate
 from cifarray.inference.export import describe, export

@@ -11,8 +11,8 @@ import torch
 from cifarray.data.decode import square
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.manifest import Manifest
+from cifarray.data.parquet import read_columns, read_images
 from cifarray.data.ray_dataset import plan_reads, read_group
-from cifarray.data.rows import read_columns, read_images
 from cifarray.data.split import select_rows
 from cifarray.errors import DatasetError
 from cifarray.inference.evaluate import evaluate

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.inference.export import export
 from cifarray.training.checkpoint import load_checkpoint, write_checkpoint
 from tests.digit_sessions import Digits

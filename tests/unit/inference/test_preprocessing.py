@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.inference.evaluate import evaluate
 from cifarray.inference.export import FORMATS, TOLERANCE, WHITENING, export
 from cifarray.inference.predict import predict

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from cifarray.data.catalog import DATASETS
-from cifarray.data.labels import learnt_labels
-from cifarray.data.split import Selection
+from cifarray.data.split import Selection, learnt_labels
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job, load_profile

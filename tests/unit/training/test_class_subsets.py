@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cifarray.data.ingest import prepare
-from cifarray.data.rows import read_columns
+from cifarray.data.parquet import read_columns
 from cifarray.errors import CheckpointError
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint

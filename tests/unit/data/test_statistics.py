@@ -7,12 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cifarray.data.describe import FIGURES, describe_pixels, without_nulls
 from cifarray.data.ingest import prepare
-from cifarray.data.inspect import inspect_dataset
+from cifarray.data.inspect import inspect_dataset, without_nulls
 from cifarray.data.manifest import load_manifest
-from cifarray.data.rows import read_images
-from cifarray.data.statistics import count_pixels
+from cifarray.data.parquet import read_images
+from cifarray.data.statistics import FIGURES, count_pixels, describe_pixels
 from cifarray.store import Store
 
 
