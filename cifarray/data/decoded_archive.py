@@ -21,8 +21,8 @@ from cifarray.data.decode import STORED_FORMATS, decode, decode_file, with_chann
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
 from cifarray.data.readers.base import ImageArchive, ListedImages, Reading, refuse_losses
+from cifarray.data.readers.containers import keep
 from cifarray.data.readers.files import open_files
-from cifarray.data.readers.limits import keep
 from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.data.source import Source
 from cifarray.data.statistics import count_picture

@@ -12,7 +12,7 @@ from typing import Any
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.download import Download, download, is_address, shown
 from cifarray.data.progress import Progress
-from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.files import FolderFiles
 from cifarray.data.readers.members import place_in_folder
 from cifarray.data.readers.registry import IMAGE_LAYOUTS
 from cifarray.errors import ArchiveError

@@ -1,10 +1,13 @@
 """The files of an archive that are wanted, whether it is a folder, a tar or a zip.
 
 Nothing that an archive names is ever written under that name: what a tar holds is laid one file
-after the other into a temporary one without a name.
+after the other into a temporary one without a name. In a folder, a link is followed inside the
+folder itself, and from a snapshot in the Hub's cache into the blobs of the same repository; what
+leads elsewhere is refused, or counted where no image needs it.
 """
 
-import stat
+import os
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -14,29 +17,38 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from cifarray.data.left_out import LeftOutCounter
-from cifarray.data.readers.folders import FolderFiles
-from cifarray.data.readers.limits import (
+from cifarray.data.readers.containers import (
+    HIDDEN,
     MOST_FILE_BYTES,
-    TOO_LARGE,
+    MOST_RATIO,
     Wanted,
-    budget,
-    checked,
+    checked_name,
+    is_folder_in_zip,
+    is_hidden_folder,
+    is_link_in_zip,
     is_plain,
     keep,
     limited,
-    refuse_escape,
+    open_tar,
+    open_zip,
+    read_in_zip,
+    refuse_link,
+    refuse_pointer,
     refuse_twice,
+    tar_members,
+    unpacked_limit,
+    why_no_sample,
+    zip_members,
 )
-from cifarray.data.readers.litter import is_litter_folder, litter
-from cifarray.data.readers.members import BROKEN_TAR, CHUNK_BYTES, Bounded, refuse_kind
-from cifarray.data.readers.members import plain as plain_name
-from cifarray.data.readers.packing import HEAD_BYTES, refuse_other_packing, refuse_pointer, unpacked
-from cifarray.data.readers.zips import name_in_zip, open_zip, read_in_zip
 from cifarray.errors import ArchiveError
+
+HUB_REPOSITORY = re.compile(r"(datasets|models|spaces)--.+")
+MOST_DEPTH = 64
+"""Of folders in folders: deeper, and a path is too long for the system."""
 
 
 class ArchiveFiles(Protocol):
-    """The wanted files of an archive, by their paths in it, sorted; litter is counted."""
+    """The wanted files of an archive, by their paths in it, sorted; hidden files are counted."""
 
     @property
     def path(self) -> Path:
@@ -75,7 +87,7 @@ def open_files(
 
 
 class _Listing:
-    """Sorts the names of an archive's files into wanted, others and litter."""
+    """Sorts the names of an archive's files into wanted, others and hidden ones."""
 
     def __init__(self, path: Path, wanted: Wanted, left_out: LeftOutCounter) -> None:
         self.path = path
@@ -85,17 +97,13 @@ class _Listing:
 
     def takes(self, name: str, *, link: bool = False) -> bool:
         """Whether the file of this name is to be kept; the others are counted or listed."""
-        refuse_escape(self.path.name, name)
-        reason = litter(name)
+        reason = why_no_sample(name)
         if reason:
             self._left_out.add("litter", reason, example=name)
         elif self._wanted(name):
-            checked(self.path.name, name)
+            checked_name(self.path.name, name)
             if link:
-                raise ArchiveError(
-                    f"{self.path.name} holds {name[:80]!r}, which is a link; it is refused: pack "
-                    "the file itself"
-                )
+                refuse_link(self.path.name, name)
             return True
         elif link:
             self._left_out.add("litter", "link that is no image", example=name)
@@ -107,9 +115,8 @@ class _Listing:
 
     def add_folder(self, name: str) -> None:
         """A folder that the archive names."""
-        refuse_escape(self.path.name, name)
-        if not any(map(is_litter_folder, name.split("/"))):
-            self.folders.append(checked(self.path.name, name))
+        if not any(map(is_hidden_folder, name.split("/"))):
+            self.folders.append(checked_name(self.path.name, name))
 
 
 class ZipFiles(_Listing):
@@ -121,15 +128,17 @@ class ZipFiles(_Listing):
         super().__init__(path, wanted, left_out)
         self._archive = archive
         self._members: dict[str, zipfile.ZipInfo] = {}
-        left = budget(path)
-        for member in archive.infolist():
+        left = unpacked_limit(path)
+        for name, member in zip_members(path.name, archive):
             left -= member.file_size
             if left < 0:
-                raise ArchiveError(f"{path.name} {TOO_LARGE}")
-            name = name_in_zip(member)
-            if member.filename.endswith(("/", "\\")):  # is_dir() fails where there is no name
+                raise ArchiveError(
+                    f"{path.name} unpacks to more than {MOST_RATIO} times its own size; it is "
+                    "refused: unpack it yourself"
+                )
+            if is_folder_in_zip(member):
                 self.add_folder(name)
-            elif self.takes(name, link=stat.S_ISLNK(member.external_attr >> 16)):
+            elif self.takes(name, link=is_link_in_zip(member)):
                 refuse_twice(path.name, name, self._members)
                 self._members[name] = member
         self.names = sorted(self._members)
@@ -151,37 +160,14 @@ class TarFiles(_Listing):
         super().__init__(path, wanted, left_out)
         self._spool = spool
         self._places: dict[str, tuple[int, int]] = {}
-        try:
-            self._read()
-        except OSError as error:
-            if error.errno is None:  # gzip's and bz2's own
-                raise _broken_tar(path) from error
-            raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
-        except BROKEN_TAR as error:
-            raise _broken_tar(path) from error
+        with open_tar(path, unpacked_limit(path)) as tar:
+            for name, member in tar_members(path.name, tar):
+                if member.isdir():
+                    self.add_folder(name)
+                elif self.takes(name, link=not member.isfile()):
+                    refuse_twice(path.name, name, self._places)
+                    self._keep(name, tar, member)
         self.names = sorted(self._places)
-
-    def _read(self) -> None:
-        with self.path.open("rb") as file:
-            refuse_other_packing(self.path.name, file.read(HEAD_BYTES))
-            file.seek(0)
-            with unpacked(file) as source:
-                stream = Bounded(source, self.path.name, budget(self.path))
-                with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as tar:
-                    for member in tar:
-                        self._add(tar, member)
-                while stream.read(CHUNK_BYTES):  # to the end, where gzip keeps its checksum
-                    pass
-
-    def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        refuse_escape(self.path.name, member.name)
-        refuse_kind(self.path.name, member)
-        name = plain_name(member.name)
-        if member.isdir():
-            self.add_folder(name)
-        elif self.takes(name, link=member.issym() or member.islnk()):
-            refuse_twice(self.path.name, name, self._places)
-            self._keep(name, tar, member)
 
     def _keep(self, name: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         file = tar.extractfile(member)
@@ -199,8 +185,123 @@ class TarFiles(_Listing):
         return content
 
 
-def _broken_tar(path: Path) -> ArchiveError:
-    return ArchiveError(
-        f"{path.name} is cut short, or neither a zip nor a tar, plain or packed by gzip or bzip2; "
-        "fetch it again, or unpack it and give the folder"
-    )
+class FolderFiles:
+    """Files below a folder."""
+
+    def __init__(self, path: Path, wanted: Wanted, left_out: LeftOutCounter | None = None) -> None:
+        self.path = path
+        self.folders: list[str] = []
+        self._wanted = wanted
+        self._left_out = left_out or LeftOutCounter()
+        self._places: dict[str, Path] = {}
+        """Where each file really lies."""
+        try:
+            self._inside = (os.path.realpath(path), *_blobs_of(path))
+            for name, place in self._walk("", path, False):
+                self._places[name] = place
+        except OSError as error:
+            raise ArchiveError(
+                f"{path} cannot be read: {error.strerror}; give another folder"
+            ) from error
+        self.names = sorted(name for name in self._places if wanted(name))
+        read = {self._places[name] for name in self.names}
+        self.others = sorted(
+            name for name, place in self._places.items() if not wanted(name) and place not in read
+        )
+
+    def place(self, name: str) -> Path:
+        """Where a file lies, behind its link if it is one."""
+        return self._places[name]
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        try:
+            with self._places[name].open("rb") as file:
+                content = limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1))
+        except OSError as error:
+            raise ArchiveError(
+                f"{self.path / name} cannot be read: {error.strerror}; change its permissions, or "
+                "take it away"
+            ) from error
+        refuse_pointer(f"{self.path.name}, {name[-120:]},", content)
+        return content
+
+    def _walk(self, below: str, at: Path, linked: bool) -> Iterator[tuple[str, Path]]:
+        """Files and where they lie; `linked` below a link, where no further one is followed."""
+        if below.count("/") > MOST_DEPTH:
+            raise ArchiveError(
+                f"{self.path.name} holds folders in folders, more than {MOST_DEPTH} deep; give the "
+                "one that holds the images"
+            )
+        with os.scandir(at) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            name = f"{below}{entry.name}"
+            if entry.is_symlink():
+                yield from self._behind(name, at / entry.name, linked)
+            elif entry.is_dir(follow_symlinks=False):
+                yield from self._folder(name, at / entry.name, linked)
+            elif not entry.is_file(follow_symlinks=False):
+                self._refuse_or_count(name, "device or pipe", "which is a device or a pipe")
+            elif self._counts(name):
+                yield name, at / entry.name
+
+    def _folder(self, name: str, at: Path, linked: bool) -> Iterator[tuple[str, Path]]:
+        if not any(map(is_hidden_folder, name.split("/"))):
+            self.folders.append(checked_name(self.path.name, name))
+        yield from self._walk(f"{name}/", at, linked)
+
+    def _behind(self, name: str, link: Path, linked: bool) -> Iterator[tuple[str, Path]]:
+        """What a link leads to."""
+        target = Path(os.path.realpath(link))
+        stays = any(target.is_relative_to(inside) for inside in self._inside)
+        if why_no_sample(name) or is_hidden_folder(name.rpartition("/")[2]):
+            self._left_out.add("litter", why_no_sample(name) or HIDDEN, example=name)
+        elif stays and target.is_file():
+            if self._counts(name):
+                yield name, target
+        elif target.is_dir():
+            here = Path(os.path.realpath(link.parent))
+            if here.is_relative_to(target):
+                self._left_out.add("litter", "link to a folder that it lies in", example=name)
+            elif not stays or linked:
+                raise ArchiveError(
+                    f"{self.path.name} holds {name[:80]!r}, which is a link to a folder "
+                    f"{'behind another link' if stays else 'outside of it'}; it is refused: put "
+                    "the folder itself there"
+                )
+            else:
+                yield from self._folder(name, target, True)
+        else:
+            self._refuse_or_count(
+                name, "link that is no image", "which is a link that leads outside of it or nowhere"
+            )
+
+    def _refuse_or_count(self, name: str, reason: str, what: str) -> None:
+        if self._wanted(name):
+            raise ArchiveError(
+                f"{self.path.name} holds {name[:80]!r}, {what}; it is refused: put the file itself "
+                "there"
+            )
+        self._left_out.add("litter", reason, example=name)
+
+    def _counts(self, name: str) -> bool:
+        """Whether a file may be read; what nobody put there is counted instead."""
+        reason = why_no_sample(name)
+        if reason:
+            self._left_out.add("litter", reason, example=name)
+            return False
+        if not self._wanted(name) and not is_plain(name):
+            self._left_out.add("file", "a name that is no plain text", example=name)
+            return False
+        checked_name(self.path.name, name)
+        return True
+
+
+def _blobs_of(path: Path) -> Iterator[str]:
+    """The blobs of the repository in the Hub's cache that a folder is a snapshot of."""
+    for place in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
+        for folder in (place, *place.parents):
+            repository = folder.parent.parent
+            if folder.parent.name == "snapshots" and HUB_REPOSITORY.fullmatch(repository.name):
+                yield os.path.join(os.path.realpath(repository), "blobs")

@@ -25,8 +25,8 @@ from cifarray.data.readers.base import (
     check_classes,
     refuse_losses,
 )
-from cifarray.data.readers.files import ArchiveFiles
-from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.containers import LEAST_BUDGET_BYTES, MOST_FILE_BYTES, MOST_RATIO
+from cifarray.data.readers.files import ArchiveFiles, FolderFiles
 from cifarray.data.readers.huggingface_columns import (
     Columns,
     find_columns,
@@ -34,7 +34,6 @@ from cifarray.data.readers.huggingface_columns import (
     open_shard,
     read_labels,
 )
-from cifarray.data.readers.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES, MOST_RATIO
 from cifarray.errors import ArchiveError
 
 SHARD = re.compile(r"(train|test|validation|valid|val|dev)(-[^/]*)?\.parquet")

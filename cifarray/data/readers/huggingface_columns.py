@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cifarray.data.readers.limits import MOST_FILE_BYTES
-from cifarray.data.readers.packing import HEAD_BYTES, refuse_pointer
+from cifarray.data.readers.containers import HEAD_BYTES, MOST_FILE_BYTES, refuse_pointer
 from cifarray.errors import ArchiveError
 from cifarray.spec.bounds import parse_json
 

@@ -20,9 +20,8 @@ from cifarray.data.readers.base import (
     is_image,
     refuse_losses,
 )
+from cifarray.data.readers.containers import Wanted, is_hidden_folder
 from cifarray.data.readers.files import ArchiveFiles
-from cifarray.data.readers.limits import Wanted
-from cifarray.data.readers.litter import is_litter_folder
 from cifarray.errors import ArchiveError
 
 NOTE_SUFFIXES = (
@@ -78,7 +77,7 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
 
 def _split_of(name: str, splits: Sequence[str]) -> str | None:
     parts = PurePosixPath(name).parts
-    if len(parts) < 3 or parts[-3] not in splits or any(map(is_litter_folder, parts[:-1])):
+    if len(parts) < 3 or parts[-3] not in splits or any(map(is_hidden_folder, parts[:-1])):
         return None
     return parts[-3]
 

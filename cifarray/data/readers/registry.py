@@ -9,9 +9,9 @@ from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.readers import cub200, huggingface, imagefolder
 from cifarray.data.readers.base import ImageArchive, Reading, SplitArrays
 from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.containers import Wanted
 from cifarray.data.readers.files import ArchiveFiles
 from cifarray.data.readers.idx import read_idx
-from cifarray.data.readers.limits import Wanted
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.data.readers.containers import LEAST_BUDGET_BYTES, MOST_FILE_BYTES
 from cifarray.data.readers.files import open_files
-from cifarray.data.readers.limits import LEAST_BUDGET_BYTES, MOST_FILE_BYTES
 from cifarray.errors import ArchiveError
 from tests.image_archives import write_folder, write_tar_of, write_zip_of
 

@@ -57,7 +57,7 @@ def assert_same(found: dict[str, SplitArrays], expected: dict[str, SplitArrays])
 
 
 def as_kaggle(archive: Path, path: Path) -> Path:
-    """A zip of the files without their folder, and a Mac's litter."""
+    """A zip of the files without their folder, and the hidden files of a Mac."""
     with tarfile.open(archive) as tar, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         for member in tar:
             file = tar.extractfile(member)

@@ -7,7 +7,7 @@ import pytest
 
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.left_out import LeftOutCounter
-from cifarray.data.readers.folders import FolderFiles
+from cifarray.data.readers.files import FolderFiles
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from tests.image_archives import folder_files, hub_tables, write_folder

@@ -13,7 +13,7 @@ from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken
 from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent
 from cifarray.data.readers.cifar import read_cifar
-from cifarray.data.readers.litter import litter
+from cifarray.data.readers.containers import why_no_sample
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from cifarray.store.layout import manifest_key
@@ -36,10 +36,10 @@ def counted(entries: tuple[LeftOut, ...] | None) -> list[Counted]:
 
 
 @pytest.mark.parametrize("name", LITTER)
-def test_what_nobody_put_there_is_litter_and_costs_no_class_anything(
+def test_what_nobody_put_there_is_hidden_and_costs_no_class_anything(
     name: str, local_store: Store, tmp_path: Path
 ):
-    assert litter(name)
+    assert why_no_sample(name)
     files = folder_files(train=2, test=2)
     given = write_folder(tmp_path / "given", files | {name: files["train/cat/000.jpg"]})
     manifest, _ = prepare(local_store, "mine", str(given), how=FOLDER)
@@ -51,8 +51,8 @@ def test_what_nobody_put_there_is_litter_and_costs_no_class_anything(
 @pytest.mark.parametrize(
     "name", ["train/cat/readme.jpg", "train/license/1.jpg", "train/cat/license_plate.heic", "a.txt"]
 )
-def test_what_may_be_a_sample_is_no_litter(name: str):
-    assert litter(name) is None
+def test_what_may_be_a_sample_is_not_hidden(name: str):
+    assert why_no_sample(name) is None
 
 
 @pytest.mark.parametrize(
