@@ -26,7 +26,7 @@ INCOMPLETE = ("image", "split", "absent")
 Kind = Literal["image", "split", "absent", "class", "column", "frame", "file", "litter"]
 """An image or row of a split in use; one of no split or of one that is not used; what is listed or
 numbered and not there; a class without images; a column; frames after the first of an image; a file
-that is no image; a hidden or system file, a readme or a link (`litter` in every manifest so far)."""
+that is no image; a hidden or system file, a readme or a link (`litter` in manifests)."""
 SPOKEN: Mapping[Kind, tuple[str, str]] = {
     "image": ("image", "images"),
     "split": ("image", "images"),

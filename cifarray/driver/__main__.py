@@ -10,7 +10,7 @@ from cifarray.driver.leaving import leave, refuse
 from cifarray.errors import CifarrayError, InputError, JobError
 from cifarray.proxies import spare_loopback
 from cifarray.runs import Run
-from cifarray.spec.bounded_yaml import parse_yaml
+from cifarray.spec.bounds import parse_yaml
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S

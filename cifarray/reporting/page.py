@@ -26,7 +26,7 @@ from cifarray.reporting.svg import COLOURS, draw
 from cifarray.reporting.sweep import SweepView, against_metric, parallel
 from cifarray.reporting.tables import ClassRow, worst_pairs
 from cifarray.spec.load import to_yaml
-from cifarray.spec.space import SweepSpec
+from cifarray.spec.sweep import SweepSpec
 
 MOST_PAIRS = 20
 MOST_MISTAKES = 48

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from cifarray.reporting import formats
-from cifarray.spec.space import Domain
+from cifarray.spec.sweep import Domain
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cifarray.reporting.formats import shortened
 from cifarray.reporting.inputs import Trial
 from cifarray.reporting.scales import Scale, choice_scale, domain_scale, metric_scale, ranks
 from cifarray.reporting.svg import COLOURS, draw
-from cifarray.spec.space import SweepSpec
+from cifarray.spec.sweep import SweepSpec
 
 SEQUENCE_STEPS = 7
 MOST_CHOICE_COLOURS = 8

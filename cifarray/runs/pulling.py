@@ -12,7 +12,7 @@ from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import Listed, read_index
 from cifarray.runs.run import Run
-from cifarray.spec.bounded_yaml import parse_yaml
+from cifarray.spec.bounds import parse_yaml
 from cifarray.store import index_last, is_index, to_json
 from cifarray.store.layout import (
     ATTEMPTS,

@@ -19,7 +19,7 @@ from cifarray.runs.attempt import Attempt
 from cifarray.runs.folders import check_index, read_metrics
 from cifarray.runs.ids import is_run_id, submitted_order
 from cifarray.runs.status import RunState, Status, now, read_status
-from cifarray.spec.bounded_yaml import parse_yaml
+from cifarray.spec.bounds import parse_yaml
 from cifarray.spec.load import nearest, to_yaml
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store, to_json

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cifarray.metrics import DEFAULT_OBJECTIVE
-from cifarray.spec.images import AugmentSpec, PreprocessSpec, without_preset
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec, without_preset
 from cifarray.spec.record import Record
-from cifarray.spec.space import SweepSpec
+from cifarray.spec.sweep import SweepSpec
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 LONGEST = 1_000_000_000

@@ -12,8 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cifarray.errors import JobError
-from cifarray.spec.bounded_yaml import BoundedLoader, parse_yaml
-from cifarray.spec.bounds import MOST_YAML_CHARACTERS
+from cifarray.spec.bounds import MOST_YAML_CHARACTERS, BoundedLoader, parse_yaml
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record, plain_types

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cifarray.data.image_checks import held_shape
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.split import Selection
 from cifarray.errors import JobError, StoreError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.models.registry import is_own
 from cifarray.runs import Run, new_run_id
+from cifarray.spec.augment import held_shape
 from cifarray.spec.job import Job
 from cifarray.spec.load import with_fields
 from cifarray.spec.profile import Profile

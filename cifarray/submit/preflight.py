@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cifarray import __version__
 from cifarray.data.catalog import DATASETS
-from cifarray.data.image_checks import check_images, held_shape
 from cifarray.data.manifest import Manifest
 from cifarray.data.split import (
     KnownDataset,
@@ -21,6 +20,7 @@ from cifarray.data.split import (
 from cifarray.errors import JobError
 from cifarray.metrics import OBJECTIVES
 from cifarray.models.registry import check_model, is_own
+from cifarray.spec.augment import check_images, held_shape
 from cifarray.spec.job import Job
 from cifarray.spec.load import nearest
 from cifarray.spec.profile import Profile

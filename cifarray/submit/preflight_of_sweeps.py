@@ -8,7 +8,7 @@ from typing import Any
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import check_field, types_of, with_fields
-from cifarray.spec.space import Domain
+from cifarray.spec.sweep import Domain
 from cifarray.training.reads import decides, unread_fields
 from cifarray.tuning.trials import case_values, most_epochs, trial_job
 

@@ -16,7 +16,7 @@ from cifarray.data.split import STORED_SPLIT
 from cifarray.errors import JobError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.models.weights import file_sha256
-from cifarray.spec.images import PreprocessSpec
+from cifarray.spec.augment import PreprocessSpec
 from cifarray.spec.job import Job
 from cifarray.training.features import FeatureCache, add_missing
 from cifarray.training.preprocessing import preprocess_state

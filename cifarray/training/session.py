@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarray.data.augment import Augment
 from cifarray.data.augment.normalize import Normalize
-from cifarray.data.image_checks import check_whitening
 from cifarray.data.shard import Shard, seed_of
 from cifarray.errors import JobError
 from cifarray.models.own import check_unused
@@ -23,6 +22,7 @@ from cifarray.models.registry import is_own
 from cifarray.models.sizes import count_parameters
 from cifarray.models.weights import begin_with
 from cifarray.reporting.scores import Predictions
+from cifarray.spec.augment import check_whitening
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import (

@@ -25,7 +25,7 @@ from cifarray.runs.causes import find_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
-from cifarray.spec.space import Domain, SweepSpec
+from cifarray.spec.sweep import Domain, SweepSpec
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import (

@@ -20,7 +20,7 @@ from cifarray.data.augment.geometric import (
 )
 from cifarray.data.augment.mix import MIXINGS, Mix
 from cifarray.data.augment.pixel import brightness, cutout
-from cifarray.spec.images import AugmentSpec
+from cifarray.spec.augment import AugmentSpec
 
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "horizontal_flip": horizontal_flip,

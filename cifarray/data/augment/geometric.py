@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from cifarray.data.augment.pixel import like_stored
-from cifarray.spec.images import AugmentSpec
+from cifarray.spec.augment import AugmentSpec
 
 PADDING = {"nearest": "border", "zeros": "zeros"}
 """`augment.fill` -> what torch calls it."""

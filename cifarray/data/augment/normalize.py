@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cifarray.errors import DatasetError
-from cifarray.spec.images import PreprocessSpec
+from cifarray.spec.augment import PreprocessSpec
 
 ROWS_AT_ONCE = 1024
 """Products of pixels from -128 to 127, of so many rows, add up without rounding in float32."""

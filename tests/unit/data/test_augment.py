@@ -10,7 +10,7 @@ from cifarray.data.augment.geometric import horizontal_flip, padded_crop
 from cifarray.data.augment.mix import MIXINGS
 from cifarray.data.augment.normalize import Normalize
 from cifarray.errors import DatasetError
-from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
+from cifarray.spec.augment import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 
 BOTH = AugmentSpec(horizontal_flip=FlipSpec(), padded_crop=PaddedCropSpec(padding=2))
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment import Augment
 from cifarray.data.augment.geometric import draw_transforms, resample, rotation, scaling, shift
-from cifarray.spec.images import AugmentSpec
+from cifarray.spec.augment import AugmentSpec
 
 ALL = {
     "horizontal_flip": {"p": 0.5},

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as v2
 from cifarray.data.augment import Augment
 from cifarray.data.augment.mix import cutmix, mixup, symmetric_beta
 from cifarray.data.augment.pixel import brightness, cutout
-from cifarray.spec.images import AugmentSpec
+from cifarray.spec.augment import AugmentSpec
 
 
 def seeded(seed: int = 0) -> torch.Generator:

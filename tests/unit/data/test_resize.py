@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from cifarray.data.augment.normalize import Normalize
-from cifarray.spec.images import PreprocessSpec
+from cifarray.spec.augment import PreprocessSpec
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 

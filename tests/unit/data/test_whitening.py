@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment.normalize import Normalize, PixelSums, pixel_sums, spectrum
 from cifarray.models.imagenet import imagenet_numbers
-from cifarray.spec.images import PreprocessSpec
+from cifarray.spec.augment import PreprocessSpec
 from tests.digit_sessions import CPU
 
 EPSILON = 1e-3

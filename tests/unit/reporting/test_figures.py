@@ -11,7 +11,7 @@ from cifarray.reporting.inputs import ReportDataset, Trial
 from cifarray.reporting.matrix import class_order, matrix
 from cifarray.reporting.svg import COLOURS, draw
 from cifarray.reporting.sweep import SweepView, against_metric, parallel
-from cifarray.spec.space import SweepSpec
+from cifarray.spec.sweep import SweepSpec
 from tests import report_samples
 
 NAN = float("nan")

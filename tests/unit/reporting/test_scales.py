@@ -3,7 +3,7 @@
 import pytest
 
 from cifarray.reporting.scales import domain_scale, linear_scale, metric_scale, ranks
-from cifarray.spec.space import Domain
+from cifarray.spec.sweep import Domain
 
 
 def test_a_loguniform_field_is_spread_by_its_logarithm():

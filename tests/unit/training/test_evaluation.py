@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
-from cifarray.spec.images import PreprocessSpec
+from cifarray.spec.augment import PreprocessSpec
 from cifarray.training.evaluation import EVALUATION_BATCH, predict_shard, validation_figures
 from cifarray.training.session import Session
 from tests.digit_sessions import CPU

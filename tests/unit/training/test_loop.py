@@ -16,7 +16,7 @@ import cifarray.training.loop
 from cifarray.data.augment import Augment
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import TrainSpec
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.loop import fit, total_steps, unwrap

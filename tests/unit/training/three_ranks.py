@@ -24,7 +24,7 @@ from cifarray.data.manifest import load_manifest
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.errors import NoGpuError
 from cifarray.models.registry import build_model
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import ModelSpec, TrainSpec
 from cifarray.spec.profile import Profile
 from cifarray.store import Store

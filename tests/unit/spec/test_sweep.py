@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cifarray.spec.space import Domain, SweepSpec
+from cifarray.spec.sweep import Domain, SweepSpec
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from cifarray.errors import JobError
-from cifarray.spec.images import PRESETS, AugmentSpec, PreprocessSpec
+from cifarray.spec.augment import PRESETS, AugmentSpec, PreprocessSpec
 from cifarray.spec.job import Job
 from cifarray.spec.load import load_job, to_yaml, with_fields
 from tests.digit_sessions import small_job

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from cifarray.data.image_checks import check_images
 from cifarray.errors import JobError
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec, check_images
 
 RGB = (32, 32, 3)
 WHITENING = {"normalize": "whitening", "epsilon": 0.1}
