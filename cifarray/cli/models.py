@@ -53,15 +53,15 @@ def models(
               cifarray models timm/resnet50 --classes 200 --head 500 --json
               cifarray models cnn3 --summary --picture cnn3.png
     """
-    from cifarray.models.registry import BACKBONE, MODELS, is_own
-    from cifarray.models.sizes import describe_model
+    from cifarray.models.registry import BACKBONE, MODELS, is_user_network
+    from cifarray.models.summary import describe_model
     from cifarray.spec.job import ModelSpec
 
     if name is None and (summary or picture is not None):
         raise InputError("--summary and --picture are of one network; name it, as in `models cnn3`")
     if name is None and head is not None:
         raise InputError(f"--head {head} is for one network; name it, as in timm/resnet50")
-    if code is not None and not (name and is_own(name)):
+    if code is not None and not (name and is_user_network(name)):
         raise InputError(
             f"--code {code} is for a network of your own; name it, as package.module:factory"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cifarray.errors import CheckpointError, KeyMissingError, StoreDamagedError
 from cifarray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
-from cifarray.models.registry import is_own
+from cifarray.models.registry import is_user_network
 from cifarray.runs import Run
 from cifarray.runs.run import read_spec
 from cifarray.store import Store, is_key
@@ -133,7 +133,7 @@ def _chosen(store: Store, prefix: str, what: str) -> str | None:
 def _refuse_foreign_code(folder: Path, code: Path | None) -> None:
     """A checkpoint may name any function of any package: only the user decides what runs."""
     model = read_state(folder)["job"]["model"]["name"]
-    if not is_own(model):
+    if not is_user_network(model):
         return
     top = model.partition(":")[0].partition(".")[0]
     if code is None or not ((code / top).is_dir() or (code / f"{top}.py").is_file()):

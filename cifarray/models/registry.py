@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarray.errors import JobError
-from cifarray.models.backbones import PREFIX, check_backbone, check_size, is_backbone
-from cifarray.models.beginning import check_beginning
-from cifarray.models.code import check_factory, import_factory
-from cifarray.models.own import check_own_network, said
+from cifarray.models.timm_backbone import (
+    PREFIX,
+    check_backbone,
+    check_size,
+    is_backbone,
+    published_config,
+)
+from cifarray.models.user_network import check_factory, check_network, import_factory, in_one_line
 from cifarray.spec.job import ModelSpec
 from cifarray.spec.load import unknown_name
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 HEAD_OPTIONS = frozenset({"head", "frozen", "features"})
 """The fields of a ModelSpec that only a backbone with a head of ours reads."""
-OWN_READS = frozenset({"dropout", "dropouts", "args", "weights"})
+USER_NETWORK_READS = frozenset({"dropout", "dropouts", "args", "weights"})
 """Those that a network of the user's own reads."""
 RGB_32X32 = (32, 32, 3)
 
@@ -175,7 +179,7 @@ def find_entry(name: str) -> ModelEntry | None:
     return BACKBONE if is_backbone(name) else MODELS.get(name)
 
 
-def is_own(name: str) -> bool:
+def is_user_network(name: str) -> bool:
     """Whether the name is `package.module:factory`, a network of the user's own."""
     return ":" in name
 
@@ -192,7 +196,7 @@ def check_model(
     Raises: JobError.
     """
     entry = find_entry(spec.name)
-    if is_own(spec.name):
+    if is_user_network(spec.name):
         check_factory(spec.name, code)
         _refuse_reserved(spec)
     elif entry is None:
@@ -203,8 +207,8 @@ def check_model(
         )
     elif entry is BACKBONE:
         check_backbone(spec.name)
-    _refuse_unread_fields(spec, OWN_READS if entry is None else entry.reads)
-    check_beginning(spec)
+    _refuse_unread_fields(spec, USER_NETWORK_READS if entry is None else entry.reads)
+    _check_pretrained(spec)
     if entry is None:
         return
     if spec.dropouts is not None and len(spec.dropouts) != len(entry.dropouts):
@@ -245,11 +249,11 @@ def build_model(
             num_classes=num_classes, in_channels=channels, image_size=(height, width), **options
         )
     except Exception as error:
-        if not is_own(spec.name):
+        if not is_user_network(spec.name):
             raise
-        raise JobError(f"{spec.name} failed to build a network: {said(error)}") from error
-    if is_own(spec.name):
-        check_own_network(spec.name, model, num_classes, shape)
+        raise JobError(f"{spec.name} failed to build a network: {in_one_line(error)}") from error
+    if is_user_network(spec.name):
+        check_network(spec.name, model, num_classes, shape)
     return model  # type: ignore[no-any-return]
 
 
@@ -268,3 +272,33 @@ def _refuse_unread_fields(spec: ModelSpec, reads: frozenset[str]) -> None:
         if field != "name" and field not in reads and value != getattr(nothing, field):
             used = ", ".join(f"model.{name}" for name in sorted(reads))
             raise JobError(f"model {spec.name} does not use model.{field}; it uses {used}")
+
+
+def _check_pretrained(spec: ModelSpec) -> None:
+    """Refuse weights that nobody has, and a head that would be trained on a random backbone."""
+    if spec.weights == "timm":
+        _check_published(spec.name)
+    if spec.frozen and spec.weights == "none":
+        raise JobError(
+            f"model.frozen trains the head of {spec.name} alone, and with model.weights none its "
+            "backbone would stay random; set model.weights to timm, a file or run:ID"
+        )
+    if spec.features is not None and not spec.frozen:
+        raise JobError(
+            f"model.features {spec.features} computes the outputs of a backbone once, so that it "
+            "cannot learn; set model.frozen=true beside it"
+        )
+
+
+def _check_published(name: str) -> None:
+    if not is_backbone(name):
+        raise JobError(
+            f"model.weights timm are for timm's networks, and {name} is none; give a file, "
+            "s3://bucket/file or run:ID"
+        )
+    config = published_config(name)
+    if config is None or not config.has_weights:
+        raise JobError(
+            f"timm publishes no weights of {name}; give model.weights as a file or run:ID, or "
+            "choose another network"
+        )

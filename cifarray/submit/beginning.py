@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarray.errors import CheckpointError, JobError
-from cifarray.models.registry import build_model, is_own
+from cifarray.models.registry import build_model, is_user_network
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.store import Store
@@ -18,7 +18,7 @@ from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.user_folders import expanded
 
 if TYPE_CHECKING:
-    from cifarray.models.weights import Weights
+    from cifarray.models.pretrained import Weights
 
 RUN, S3 = "run:", "s3://"
 
@@ -55,11 +55,11 @@ def find_beginning(
     import torch
     from safetensors.torch import save_file
 
-    from cifarray.models.weights import file_sha256, match_weights
+    from cifarray.models.pretrained import file_sha256, match_weights
 
     (weights, source), fresh = _found(job, store, folder), list[tuple[str, ...]]()
     heads = {candidate.model.head: candidate for candidate in candidates(job)}
-    for candidate in heads.values() if not is_own(job.model.name) else ():
+    for candidate in heads.values() if not is_user_network(job.model.name) else ():
         seen = candidate.preprocess.seen(shape)
         with torch.device("meta"):
             network = build_model(candidate.model, num_classes, seen)
@@ -74,8 +74,7 @@ def find_beginning(
 def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
     """The tensors that the address means, and what they were read from."""
     from cifarray.inference.sources import checkpoint_in_folder, checkpoint_of_run
-    from cifarray.models.published import published_weights
-    from cifarray.models.weights import read_weights
+    from cifarray.models.pretrained import published_weights, read_weights
     from cifarray.store.layout import STATE_FILE
 
     source = job.model.weights

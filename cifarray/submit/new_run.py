@@ -11,8 +11,8 @@ from typing import Any
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.split import Selection
 from cifarray.errors import JobError, StoreError
-from cifarray.models.code import code_sha256, pack_code
-from cifarray.models.registry import is_own
+from cifarray.models.registry import is_user_network
+from cifarray.models.user_code import code_sha256, pack_code
 from cifarray.runs import Run, new_run_id
 from cifarray.spec.augment import held_shape
 from cifarray.spec.job import Job
@@ -70,7 +70,7 @@ def plan(
     if best_of is not None:
         source, own = best_fields(best_of), job.model.name
         job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
-        if is_own(job.model.name) and job.model.name != own:
+        if is_user_network(job.model.name) and job.model.name != own:
             raise JobError(
                 f"--best-of {best_of.id}: its best trial has the network {job.model.name}, which "
                 f"is code outside cifarray; say --set model.name={job.model.name} to execute it"

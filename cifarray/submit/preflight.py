@@ -19,7 +19,7 @@ from cifarray.data.split import (
 )
 from cifarray.errors import JobError
 from cifarray.metrics import OBJECTIVES
-from cifarray.models.registry import check_model, is_own
+from cifarray.models.registry import check_model, is_user_network
 from cifarray.spec.augment import check_images, held_shape
 from cifarray.spec.job import Job
 from cifarray.spec.load import nearest
@@ -59,7 +59,7 @@ def check(
         check_schedule(candidate.schedule)
         check_images(candidate.augment, candidate.preprocess, shape)
         _check_workers_share(candidate, profile, world_size)
-    if code is not None and not any(is_own(candidate.model.name) for candidate in tried):
+    if code is not None and not any(is_user_network(candidate.model.name) for candidate in tried):
         raise JobError(
             f"the network {job.model.name} needs no code; leave --code out, or name yours with "
             "--set model.name=package.module:factory"
@@ -95,7 +95,7 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
         epochs, steps = candidate.train.epochs, candidate.train.steps
         total = min(n for n in (epochs and epochs * steps_per_epoch, steps) if n is not None)
         build_schedule(candidate.schedule, total, steps_per_epoch)
-        if not is_own(candidate.model.name):  # whose code runs on the workers alone
+        if not is_user_network(candidate.model.name):  # whose code runs on the workers alone
             shard_rows = selection.shard_rows("train", world_size)
             check_lone_rows(candidate, shard_rows, shape, len(selection.labels.classes))
 

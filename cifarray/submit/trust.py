@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cifarray.errors import ClusterError, InputError, UntrustedError
-from cifarray.models.registry import is_own
+from cifarray.models.registry import is_user_network
 from cifarray.runs import Run
 from cifarray.spec.load import load_profile, profile_names
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
@@ -124,7 +124,7 @@ def code_of(spec: RunSpec) -> list[str]:
     brought = []
     if spec.code is not None:
         brought.append(f"the code that it brings (sha256 {spec.code.sha256[:12]})")
-    if is_own(spec.job.model.name):
+    if is_user_network(spec.job.model.name):
         brought.append(f"the network {spec.job.model.name}")
     if spec.job.kind == "tune":
         brought.append("the state of its search, which Ray Tune pickled")

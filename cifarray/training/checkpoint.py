@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from cifarray.data.augment.normalize import Normalize
 from cifarray.errors import CheckpointError, CifarrayError
-from cifarray.models.registry import build_model, is_own
+from cifarray.models.pretrained import misfit_in_words
+from cifarray.models.registry import build_model, is_user_network
 from cifarray.models.torch_files import read_torch_file
-from cifarray.models.weights import misfit_in_words
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.job import Job
 from cifarray.store.layout import PROOF_FILE, STATE_FILE
@@ -156,7 +156,7 @@ def _refuse_misfit(
         with torch.device("meta"):
             network = build_network(job, num_classes, shape, code)
     except Exception as error:  # torch's, for sizes that no tensor has
-        if is_own(name):
+        if is_user_network(name):
             return  # it may need what the meta device lacks
         if isinstance(error, CifarrayError):
             raise

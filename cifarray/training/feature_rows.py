@@ -14,8 +14,8 @@ from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows, Shard
 from cifarray.data.split import STORED_SPLIT
 from cifarray.errors import JobError
+from cifarray.models.pretrained import file_sha256
 from cifarray.models.timm_classifier import TimmClassifier
-from cifarray.models.weights import file_sha256
 from cifarray.spec.augment import PreprocessSpec
 from cifarray.spec.job import Job
 from cifarray.training.features import FeatureCache, add_missing

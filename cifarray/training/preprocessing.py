@@ -18,7 +18,7 @@ from cifarray.data.augment.normalize import (
 from cifarray.data.manifest import Manifest
 from cifarray.data.shard import Shard
 from cifarray.errors import CheckpointError
-from cifarray.models.imagenet import imagenet_numbers
+from cifarray.models.timm_backbone import imagenet_numbers
 from cifarray.spec.job import Job
 from cifarray.training.ranks import share_buffers, sum_over_ranks, world
 

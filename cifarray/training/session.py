@@ -17,10 +17,10 @@ from cifarray.data.augment import Augment
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import Shard, seed_of
 from cifarray.errors import JobError
-from cifarray.models.own import check_unused
-from cifarray.models.registry import is_own
-from cifarray.models.sizes import count_parameters
-from cifarray.models.weights import begin_with
+from cifarray.models.pretrained import load_pretrained
+from cifarray.models.registry import is_user_network
+from cifarray.models.summary import count_parameters
+from cifarray.models.user_network import check_unused
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.augment import check_whitening
 from cifarray.spec.job import Job
@@ -60,15 +60,15 @@ class Session:
         check_lone_rows(job, shard_rows, self._shape, len(self.classes), code)
         seed_rng(seed_of(job.seed, "weights"))
         network = build_network(job, len(self.classes), self._shape, code)
-        begin_with(network, job.model, weights)
+        load_pretrained(network, job.model, weights)
         self._network = network.to(rows.device)
-        if is_own(job.model.name):
+        if is_user_network(job.model.name):
             seen = job.preprocess.seen(self._shape)
             check_unused(job.model.name, self._network, len(self.classes), seen, self._world_size)
         self._parameters = count_parameters(self._network)
         self._features: FeatureRows | None = None
         if job.model.features is not None:
-            assert weights is not None  # without any, `begin_with` has refused the job
+            assert weights is not None  # without any, `load_pretrained` has refused the job
             self._features = FeatureRows(job, rows, self._network, weights)
         seed_rng(seed_of(job.seed, "dropout", self._rank))
 

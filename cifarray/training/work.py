@@ -30,9 +30,9 @@ from cifarray.errors import (
     RunFailedError,
     StoreError,
 )
-from cifarray.models.code import unpack_code
+from cifarray.models.pretrained import file_sha256
 from cifarray.models.summary import summarize
-from cifarray.models.weights import file_sha256
+from cifarray.models.user_code import unpack_code
 from cifarray.reporting.layers import Layer
 from cifarray.runs.causes import CODE_PREFIX
 from cifarray.runs.status import now

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cifarray.models.code import code_sha256, pack_code
+from cifarray.models.user_code import code_sha256, pack_code
 from tests.conftest import REPOSITORY
 from tests.integration.command_line import CommandLine
 

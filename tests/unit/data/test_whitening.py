@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 from cifarray.data.augment.normalize import Normalize, PixelSums, pixel_sums, spectrum
-from cifarray.models.imagenet import imagenet_numbers
+from cifarray.models.timm_backbone import imagenet_numbers
 from cifarray.spec.augment import PreprocessSpec
 from tests.digit_sessions import CPU
 

@@ -226,7 +226,7 @@ def test_only_paths_mean_nothing_on_another_machine():
 TIMMS = """
 import sys
 from cifarray.errors import JobError
-from cifarray.models.published import published_weights
+from cifarray.models.pretrained import published_weights
 try:
     weights = published_weights("timm/test_resnet")
     print(float(sum(tensor.double().sum() for tensor in weights.values())))

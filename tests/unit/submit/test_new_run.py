@@ -14,7 +14,7 @@ import yaml
 
 from cifarray.data.split import select_rows
 from cifarray.errors import InputError, JobError, StoreError
-from cifarray.models.code import code_sha256
+from cifarray.models.user_code import code_sha256
 from cifarray.runs import Run, write_index
 from cifarray.runs.ids import is_run_id
 from cifarray.spec.job import Job

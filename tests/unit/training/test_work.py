@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cifarray.errors import CheckpointError, JobError, RunFailedError
-from cifarray.models.code import code_sha256, pack_code
+from cifarray.models.user_code import code_sha256, pack_code
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec

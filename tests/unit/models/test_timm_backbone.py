@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from cifarray.errors import JobError
-from cifarray.models.backbones import check_size, native_shape
-from cifarray.models.imagenet import imagenet_numbers
 from cifarray.models.registry import build_model, check_model
-from cifarray.models.sizes import count_parameters, describe_model
+from cifarray.models.summary import count_parameters, describe_model
+from cifarray.models.timm_backbone import check_size, imagenet_numbers, native_shape
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.spec.job import ModelSpec
 

@@ -1,7 +1,9 @@
-"""Weights from a file: read without running what it holds, matched with a network, loaded.
+"""Pretrained weights: read from a file without running what it holds, fetched from timm, loaded.
 
 A file is safetensors, or what `torch.save` made of a state dict: of the same network, of one with
-another head, or one that timm publishes.
+another head, or one that timm publishes. Those lie in the Hub's cache on this machine, or are
+downloaded: the Hub's own client tries for most of a minute before it says that there is no network,
+and one request of a few seconds finds that out first.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarray.errors import JobError
-from cifarray.models.backbones import published_config
+from cifarray.models.timm_backbone import PREFIX, published_config
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.models.torch_files import read_torch_file
 from cifarray.spec.job import ModelSpec
@@ -25,9 +27,13 @@ MOST_BYTES = 8 << 30
 WRAPPERS = ("model", "state_dict")
 """Keys below which a file may hold the state dict: ours, and the usual one."""
 SHOWN_KEYS = 3
-BACKBONE, HEAD = "backbone.", "head."
+BACKBONE_KEYS, HEAD_KEYS = "backbone.", "head."
+"""How the keys of the two parts of a timm classifier begin."""
 AUXILIARY = "AuxLogits."
 """Of Inception's published weights: a second classifier, for training alone."""
+HUB_FILE = "model.safetensors"
+REACH_S = 10.0
+"""How long the Hub may take to answer at all."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,9 @@ def match_weights(network: nn.Module, name: str, weights: Weights, source: str) 
     any weight of it is missing or of another shape, because it is for other classes, it stays
     fresh as a whole. Raises: JobError if the rest differs, with the first keys that do.
     """
-    if isinstance(network, TimmClassifier) and not any(key.startswith(BACKBONE) for key in weights):
+    if isinstance(network, TimmClassifier) and not any(
+        key.startswith(BACKBONE_KEYS) for key in weights
+    ):
         weights = _from_timm(name, weights)
     wanted = {key: tensor.shape for key, tensor in network.state_dict().items()}
     given = {key: tensor.shape for key, tensor in weights.items()}
@@ -132,7 +140,7 @@ def misfit_in_words(network: nn.Module, weights: Weights) -> str:
     return f"{odd[0]} is {weights[odd[0]].dtype}, {weights[odd[0]].layout}" if odd else ""
 
 
-def begin_with(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:
+def load_pretrained(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:
     """Put the weights of a file into the network, if `model.weights` names any. Raises: JobError.
 
     What the file has none for stays as it is: see `match_weights`.
@@ -158,13 +166,13 @@ def _from_timm(name: str, weights: Weights) -> Weights:
     names = (classifier,) if isinstance(classifier, str) else classifier
     dropped = (*(f"{layer}." for layer in names), AUXILIARY)
     kept = (key for key in weights if not key.startswith(dropped))
-    return {f"{BACKBONE}{key}": weights[key] for key in kept}
+    return {f"{BACKBONE_KEYS}{key}": weights[key] for key in kept}
 
 
 def _head_of(network: nn.Module) -> str:
     """How the keys of the network's head begin; empty where it has none."""
     if isinstance(network, TimmClassifier):
-        return HEAD
+        return HEAD_KEYS
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return f"{linear[-1]}." if linear else ""
 
@@ -193,3 +201,58 @@ def _in_words(
         for kind, keys in kinds.items()
         if keys
     )
+
+
+def published_weights(name: str) -> Weights:
+    """The weights of a network such as timm/resnet50, for its backbone; downloaded if need be.
+
+    Raises: JobError with what to do where the network does not allow it.
+    """
+    import timm
+
+    config = published_config(name)
+    file = _hub_file(name, config) if config.hf_hub_id else None
+    overlay = {"file": str(file)} if file else None  # the few that are not on the Hub: timm itself
+    try:
+        backbone = timm.create_model(
+            name.removeprefix(PREFIX),
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+        )
+    except Exception as error:  # a damaged file, or no way to its address
+        raise JobError(
+            f"timm's weights of {name} cannot be loaded from {file or config.url} "
+            f"({_in_short(error)}); give a file of them as model.weights"
+        ) from error
+    return {f"{BACKBONE_KEYS}{key}": tensor for key, tensor in backbone.state_dict().items()}
+
+
+def _hub_file(name: str, config: Any) -> Path:
+    """The file in the Hub's cache. Raises: JobError if it is not there and cannot be fetched."""
+    from huggingface_hub import constants, get_session, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    wanted = {
+        "repo_id": repository,
+        "revision": revision or None,
+        "filename": config.hf_hub_filename or HUB_FILE,
+    }
+    try:
+        return Path(hf_hub_download(**wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_S)
+        return Path(hf_hub_download(**wanted))
+    except Exception as error:  # of the client, of the library below it, of the system
+        raise JobError(
+            f"timm's weights of {name} cannot be downloaded ({_in_short(error)}); fetch "
+            f"{wanted['filename']} of {constants.ENDPOINT}/{repository} where there is a network, "
+            "and give its path as model.weights"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarray.errors import JobError
-from cifarray.models.own import check_own_network, check_unused, unused_parameters
+from cifarray.models.user_network import check_network, check_unused, unused_parameters
 
 SHAPE = (8, 8, 1)
 
@@ -41,7 +41,7 @@ def their_sum(net: Net, seen: Tensor) -> object:
 
 def test_a_tuple_in_training_alone_is_refused():
     with pytest.raises(JobError, match=r"not tuple in training mode"):
-        check_own_network("own:net", Net(both_in_training), 10, SHAPE)
+        check_network("own:net", Net(both_in_training), 10, SHAPE)
 
 
 def test_an_error_in_training_alone_is_refused_with_its_words():
@@ -49,7 +49,7 @@ def test_an_error_in_training_alone_is_refused_with_its_words():
         return net.head(seen[:, :3] if net.training else seen)
 
     with pytest.raises(JobError, match="1x8x8 in training mode: RuntimeError"):
-        check_own_network("own:net", Net(fail), 10, SHAPE)
+        check_network("own:net", Net(fail), 10, SHAPE)
 
 
 def test_trying_a_network_changes_neither_its_buffers_nor_torchs_random_state():
@@ -57,7 +57,7 @@ def test_trying_a_network_changes_neither_its_buffers_nor_torchs_random_state():
     network = Net(their_sum)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    check_own_network("own:net", network, 10, SHAPE)
+    check_network("own:net", network, 10, SHAPE)
     assert unused_parameters(network, 10, SHAPE) == []
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -1,109 +1,36 @@
-"""Networks of the user's own: find their factory, and carry the folder that holds it with a run.
+"""Networks that a user defines: find their factory, import it, try it on blank images.
 
-The folder travels as a zip whose bytes depend on nothing but names and contents. Code runs only
-when a job or a command names it; a checkpoint never brings any.
+Code runs only when a job or a command names it; a checkpoint never brings any. Importing this
+module imports no torch.
 """
 
-import ast
-import hashlib
-import importlib
-import io
-import re
-import stat
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
-from importlib.machinery import PathFinder
-from itertools import islice
-from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import Any
+from __future__ import annotations
 
-from cifarray.errors import CifarrayError, JobError
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cifarray.errors import JobError
 from cifarray.spec.load import unknown_name
 
-MAX_CODE_BYTES = 16 << 20
-MAX_CODE_FILES = 2000
+if TYPE_CHECKING:
+    from torch import nn
+
 MAX_SOURCE_BYTES = 1 << 20
 """Of the file that defines a network: Python's parser takes a hundred times as much memory."""
+TRIED_IMAGES = 2
+"""BatchNorm needs two values per channel while it learns."""
+SHOWN = 6
 _FACTORY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
-_CACHES = {"__pycache__", "node_modules"}
 _FOLDER_OF: dict[str, Path] = {}
-"""Which code folder a top-level module of the user's own was imported from, in this process."""
-
-
-def pack_code(folder: Path) -> bytes:
-    """A zip of the folder's files; hidden files, caches and virtual environments stay behind.
-
-    Raises: JobError for a folder that cannot be read, is too large, or holds a link.
-    """
-    try:
-        return _zipped(folder, _code_files(folder))
-    except OSError as error:
-        raise JobError(
-            f"code folder {folder} cannot be read: {error.filename or folder}: {error.strerror}"
-        ) from error
-
-
-def _code_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise JobError(f"no code folder at {folder}; --code wants a folder of Python files")
-    found = islice(_files(folder, folder), MAX_CODE_FILES + 1)
-    files = sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-    _refuse_too_much(folder, files)
-    if not any(path.suffix == ".py" for path in files):
-        raise JobError(f"code folder {folder} holds no Python file; --code wants the folder above")
-    return files
-
-
-def _zipped(folder: Path, files: list[Path]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path in files:
-            name = path.relative_to(folder).as_posix()
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, path.read_bytes())
-    return buffer.getvalue()
-
-
-def code_sha256(archive: bytes) -> str:
-    """What a run records of its code."""
-    return hashlib.sha256(archive).hexdigest()
-
-
-def unpack_code(archive: bytes, sha256: str, folder: Path) -> None:
-    """Write a packed folder below `folder`, if its bytes are the recorded ones.
-
-    Raises: JobError for other bytes, and for a member that is a link or leaves the folder.
-    """
-    if code_sha256(archive) != sha256:
-        raise JobError(
-            f"the run's code has sha256 {code_sha256(archive)}, but {sha256} was recorded; "
-            "submit the run again with --code"
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-            entries = packed.infolist()
-            size_bytes = sum(entry.file_size for entry in entries)
-            if size_bytes > MAX_CODE_BYTES or len(entries) > MAX_CODE_FILES:
-                raise JobError(
-                    f"the run's code is larger than {MAX_CODE_BYTES >> 20} MiB, or has more than "
-                    f"{MAX_CODE_FILES} files"
-                )
-            for entry in entries:
-                _check_member(entry)
-            for entry in entries:
-                target = folder / entry.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(packed.read(entry))
-    except CifarrayError:
-        raise
-    except Exception as error:  # of a damaged zip nearly anything
-        raise JobError(
-            f"the run's code cannot be unpacked: {' '.join(str(error).split())[:200]}; submit the "
-            "run again with --code"
-        ) from error
+"""Which code folder a top-level module of the user's was imported from, in this process."""
 
 
 def check_factory(name: str, code: Path | None = None) -> None:
@@ -143,6 +70,114 @@ def import_factory(name: str, code: Path | None = None) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def check_network(name: str, model: object, num_classes: int, shape: tuple[int, int, int]) -> None:
+    """Put blank images through the network, as it is evaluated and as it is trained.
+
+    It also gives lazy layers their shapes before DDP. Neither its buffers nor torch's random state
+    change. Raises: JobError where it takes no images of `shape` (H, W, C), or gives no logits.
+    """
+    import torch
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise JobError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            _try(name, model.eval(), 1, num_classes, shape, "")
+            with _left_as_it_was(model):
+                _try(name, model.train(), TRIED_IMAGES, num_classes, shape, " in training mode")
+    finally:
+        model.train(was_training)
+
+
+def unused_parameters(model: nn.Module, num_classes: int, shape: tuple[int, int, int]) -> list[str]:
+    """Names of the parameters that learn and get no gradient from a step of blank images.
+
+    DDP waits for the gradient of each of them, and raises at the second step.
+    """
+    import torch
+    from torch.nn import functional
+
+    height, width, channels = shape
+    was_training, some = model.training, next(model.parameters(), None)
+    if some is None:
+        return []
+    images_NCHW = torch.zeros(TRIED_IMAGES, channels, height, width, device=some.device)
+    labels_N = torch.arange(TRIED_IMAGES, device=some.device) % num_classes
+    with _left_as_it_was(model), torch.enable_grad():
+        functional.cross_entropy(model.train()(images_NCHW), labels_N).backward()
+        unused = [n for n, w in model.named_parameters() if w.requires_grad and w.grad is None]
+        model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return unused
+
+
+def check_unused(
+    name: str, model: nn.Module, num_classes: int, shape: tuple[int, int, int], workers: int
+) -> None:
+    """Refuse parameters that get no gradient where DDP waits for one; else remark on them.
+
+    Raises: JobError.
+    """
+    unused = unused_parameters(model, num_classes, shape)
+    if not unused:
+        return
+    shown = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" * (len(unused) > SHOWN))
+    told = f"parameters of {name} are not used in producing the loss: {shown}"
+    if workers == 1:
+        print(f"warning: {told}; they keep the values that they begin with", flush=True)
+        return
+    raise JobError(
+        f"{told}; with {workers} workers DDP waits for their gradients: remove those layers, set "
+        "requires_grad=False on their parameters, or train on one worker"
+    )
+
+
+def _try(
+    name: str,
+    model: nn.Module,
+    images: int,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    mode: str,
+) -> None:
+    import torch
+
+    height, width, channels = shape
+    try:
+        logits_NK: Any = model(torch.zeros(images, channels, height, width))
+    except Exception as error:
+        raise JobError(
+            f"{name} does not take images of {channels}x{height}x{width}{mode}: "
+            f"{in_one_line(error)}"
+        ) from error
+    if not isinstance(logits_NK, torch.Tensor) or tuple(logits_NK.shape) != (images, num_classes):
+        got = getattr(logits_NK, "shape", type(logits_NK).__name__)
+        got = list(got) if isinstance(got, torch.Size) else got
+        raise JobError(f"{name} wants to give logits of [images, {num_classes}], not {got}{mode}")
+
+
+@contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what a trial changes: buffers such as running statistics, and torch's random state."""
+    import torch
+
+    devices = {w.device for w in model.parameters() if w.device.type == "cuda"}
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in before and before[name].shape == buffer.shape:
+                buffer.copy_(before[name])
+
+
+def in_one_line(error: Exception) -> str:
+    """An error of somebody else's code, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _parsed(source: Path) -> ast.Module:
     """A file's syntax tree. Raises: JobError for what Python's parser does not take."""
     try:
@@ -173,44 +208,6 @@ def _split(name: str) -> tuple[str, str]:
             "as in my_networks.wide:wide_cnn"
         )
     return match[1], match[2]
-
-
-def _files(folder: Path, root: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name in _CACHES or entry.suffix == ".pyc":
-            continue
-        if entry.is_symlink():
-            raise JobError(f"code folder {root} holds a link, {entry}; put the file itself there")
-        if entry.is_dir():
-            if not (entry / "pyvenv.cfg").exists():
-                yield from _files(entry, root)
-        elif entry.is_file():
-            yield entry
-        else:
-            raise JobError(f"code folder {root} holds {entry}, which is not a plain file")
-
-
-def _refuse_too_much(folder: Path, files: list[Path]) -> None:
-    sizes = {path: path.stat().st_size for path in files}
-    if sum(sizes.values()) > MAX_CODE_BYTES or len(files) > MAX_CODE_FILES:
-        largest = max(sizes, key=lambda path: sizes[path])
-        raise JobError(
-            f"code folder {folder} holds {len(files)} files or more, of {sum(sizes.values())} "
-            f"bytes, the largest {largest.relative_to(folder)}; --code takes at most "
-            f"{MAX_CODE_FILES} files of {MAX_CODE_BYTES >> 20} MiB together: give a folder with "
-            "the code alone"
-        )
-
-
-def _check_member(entry: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(entry.filename)
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    leaves = path.is_absolute() or ".." in path.parts or "\\" in entry.filename
-    if leaves or ":" in entry.filename or entry.is_dir() or kind not in (0, stat.S_IFREG):
-        raise JobError(
-            f"the run's code holds {entry.filename!r}, which is a link, a folder or leaves the "
-            "folder; submit the run again with --code"
-        )
 
 
 def _find_source(module: str, code: Path | None) -> Path | None:

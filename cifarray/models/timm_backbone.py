@@ -1,4 +1,4 @@
-"""timm's networks as `timm/<name>`: which there are, what they were trained on, which sizes fit.
+"""timm's networks as `timm/<name>`: which there are, what weights were trained on, which sizes fit.
 
 timm itself is asked for all of it, and imported when one of its networks is named: that takes
 seconds, since it imports torch.
@@ -19,6 +19,8 @@ PREFIX = "timm/"
 NATIVE_SIZE = (224, 224, 3)
 """(H, W, C) that a network takes of which timm does not say it."""
 EXAMPLES = "timm/resnet50, timm/mobilenetv2_100 and timm/inception_v3"
+Numbers = tuple[tuple[float, float, float], tuple[float, float, float]]
+USUAL: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def is_backbone(name: str) -> bool:
@@ -117,3 +119,9 @@ def _takes(name: str, height: int, width: int) -> bool:
         except Exception:  # each of timm's networks fails in words of its own
             return False
     return True
+
+
+def imagenet_numbers(name: str) -> Numbers:
+    """Channel means and deviations of pixels from 0 to 1, for a name such as timm/resnet50."""
+    config = published_config(name) if is_backbone(name) else None
+    return USUAL if config is None else (config.mean, config.std)

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from cifarray.errors import JobError
-from cifarray.models import code
-from cifarray.models.code import check_factory, code_sha256, import_factory, pack_code, unpack_code
+from cifarray.models import user_code
 from cifarray.models.registry import build_model, check_model
+from cifarray.models.user_code import code_sha256, pack_code, unpack_code
+from cifarray.models.user_network import check_factory, import_factory
 from cifarray.spec.job import ModelSpec
 from cifarray.spec.load import load_job, with_fields
 
@@ -105,7 +106,7 @@ def test_a_pipe_in_the_folder_is_refused(folder: Path):
 
 def test_a_folder_that_is_too_large_names_its_largest_file(folder: Path):
     with (folder / "nets" / "weights.bin").open("wb") as file:
-        file.truncate(code.MAX_CODE_BYTES + 1)
+        file.truncate(user_code.MAX_CODE_BYTES + 1)
     with pytest.raises(JobError, match=r"the largest nets/weights.bin"):
         pack_code(folder)
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cifarray.errors import JobError
+from cifarray.models.pretrained import load_pretrained, match_weights, read_weights
 from cifarray.models.registry import build_model
-from cifarray.models.weights import begin_with, match_weights, read_weights
 from cifarray.spec.job import ModelSpec
 
 TINY = "timm/test_resnet"
@@ -123,7 +123,7 @@ def test_weights_of_the_same_network_are_all_taken(tmp_path: Path):
     torch.save(weights, tmp_path / "weights")
     other = network(seed=2)
     spec = ModelSpec(name=TINY, weights="somewhere")
-    begin_with(other, spec, tmp_path / "weights")
+    load_pretrained(other, spec, tmp_path / "weights")
     assert same(other.state_dict(), weights)
 
 
@@ -197,4 +197,4 @@ def test_weights_of_another_network_are_refused_with_the_first_keys_that_differ(
 
 def test_a_job_that_names_weights_does_not_begin_without_them():
     with pytest.raises(JobError, match=r"holds no copy of model\.weights run:a; submit it again"):
-        begin_with(network(), ModelSpec(name=TINY, weights="run:a"), None)
+        load_pretrained(network(), ModelSpec(name=TINY, weights="run:a"), None)
