@@ -1,9 +1,9 @@
-"""Commands on a dataset: data prepare, data inspect, data verify."""
+"""Commands on a dataset: data prepare, data inspect, data verify; and how they show progress."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -106,7 +106,6 @@ def prepare(
     Example: cifarray data prepare cifar100 --archive cifar-100-python.tar.gz
              cifarray data prepare flowers --layout imagefolder --archive my-flowers/
     """
-    from cifarray.cli.data_progress import shown_progress
     from cifarray.data.catalog import DATASETS
     from cifarray.data.ingest import Ingest
     from cifarray.data.ingest import prepare as prepare_dataset
@@ -188,7 +187,6 @@ def verify(
 
     Example: cifarray data verify cifar100 --store s3://bucket/cifarray
     """
-    from cifarray.cli.data_progress import shown_progress
     from cifarray.data.manifest import load_manifest, repair_command
     from cifarray.data.verify import verify_dataset
 
@@ -322,3 +320,46 @@ def _print_duplicates(duplicates: dict[str, Any]) -> None:
     for group in duplicates["listed_groups"]:
         rows = (f"{row['split']} {row['row_id']} {row['label']}" for row in group)
         output.print_line("  " + ", ".join(rows))
+
+
+class ShownProgress:
+    """Each piece of work as a bar of its own; a remark where its length is unknown."""
+
+    def __init__(self) -> None:
+        self._shown = ExitStack()
+        self._advance: Callable[[int], None] = _nowhere
+
+    def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
+        """End the bar that is shown and begin the next."""
+        self.close()
+        if total is None:
+            output.say(f"{description} ...")
+        else:
+            self._advance = self._shown.enter_context(output.progress(description, total, unit))
+
+    def advance(self, amount: int) -> None:
+        """Move the bar that is shown."""
+        self._advance(amount)
+
+    def remark(self, text: str) -> None:
+        """Print what a person should know."""
+        output.say(text)
+
+    def close(self) -> None:
+        """End the bar that is shown."""
+        self._shown.close()
+        self._advance = _nowhere
+
+
+@contextmanager
+def shown_progress() -> Iterator[ShownProgress]:
+    """Show what `prepare` or `verify_dataset` tells of its progress until the block ends."""
+    progress = ShownProgress()
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _nowhere(amount: int) -> None:
+    """Where nothing is shown."""

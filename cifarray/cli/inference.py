@@ -203,7 +203,7 @@ def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[
 def _open(
     target: str, opened: "Callable[[], Store]", code: Path | None
 ) -> tuple["Checkpoint", str]:
-    from cifarray.inference.sources import open_checkpoint
+    from cifarray.inference.find_checkpoint import open_checkpoint
 
     checkpoint, origin = open_checkpoint(target, opened, code)
     dataset = checkpoint.dataset

@@ -37,8 +37,8 @@ COMMANDS = {
     "prune": "store_commands:prune",
     "exporter": "exporter:exporter",
     "jobs": "catalogs:jobs",
-    "models": "models:models",
-    "datasets": "datasets:datasets",
+    "models": "catalogs:models",
+    "datasets": "catalogs:datasets",
     "doctor": "doctor:doctor",
 }
 """Command, and the module:function below cifarray.cli; the order is that of the help."""

@@ -258,7 +258,7 @@ def _manifest(planned: Planned) -> "Manifest":
 
 def _prepared(planned: Planned) -> "Manifest":
     """The dataset's manifest; prepares it if that is wanted."""
-    from cifarray.cli.data_progress import shown_progress
+    from cifarray.cli.data import shown_progress
     from cifarray.data.ingest import prepare
     from cifarray.data.manifest import latest_digest
 

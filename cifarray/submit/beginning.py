@@ -73,7 +73,7 @@ def find_beginning(
 
 def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
     """The tensors that the address means, and what they were read from."""
-    from cifarray.inference.sources import checkpoint_in_folder, checkpoint_of_run
+    from cifarray.inference.find_checkpoint import checkpoint_in_folder, checkpoint_of_run
     from cifarray.models.pretrained import published_weights, read_weights
     from cifarray.store.layout import STATE_FILE
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cifarray.data.decode import STRIP_PIXELS, decode, square, with_channels, with_squares
 from cifarray.errors import DatasetError
-from cifarray.inference.images import read_image
+from cifarray.inference.predict import read_image
 from tests.image_archives import encoded, picture
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 import cifarray
 from cifarray.data.decode import FORMATS, MOST_BYTES, MOST_PIXELS, decode, decode_file
 from cifarray.errors import InputError
-from cifarray.inference.images import read_image
+from cifarray.inference.predict import read_image
 from tests.image_archives import encoded, picture
 
 SHAPE = (8, 8, 3)
@@ -111,7 +111,7 @@ def test_the_memory_that_a_small_file_takes_is_bounded(side: int, outcome: str, 
     (tmp_path / "bomb.png").write_bytes(bomb(side, side, bytes((side + 1) * side)))
     code = (
         "import pathlib, sys, torch\n"
-        "from cifarray.inference.images import read_image\n"
+        "from cifarray.inference.predict import read_image\n"
         "try:\n"
         "    print(read_image(sys.argv[1], (32, 32, 3)).changes)\n"
         "except Exception as error:\n"

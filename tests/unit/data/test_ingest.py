@@ -140,7 +140,7 @@ def test_latest_names_what_was_prepared_last(local_store: Store, tmp_path: Path)
 def test_a_dataset_that_takes_anothers_place_says_so(
     local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cifarray.cli.data_progress import shown_progress
+    from cifarray.cli.data import shown_progress
 
     manifests = []
     for rows in (1, 1, 2):

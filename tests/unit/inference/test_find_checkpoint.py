@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cifarray.errors import CheckpointError, InputError, RunNotFoundError
-from cifarray.inference.sources import open_checkpoint
+from cifarray.inference.find_checkpoint import open_checkpoint
 from cifarray.runs import pull
 from cifarray.spec.job import Job
 from cifarray.store import Store
