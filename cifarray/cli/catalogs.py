@@ -10,6 +10,7 @@ from cifarray.cli.data import described, images_of
 from cifarray.cli.inference import CodeOption
 from cifarray.cli.options import ClusterOption, EndpointOption, JsonOption, StoreOption, open_store
 from cifarray.errors import InputError
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from cifarray.data.catalog import DatasetEntry
@@ -220,6 +221,6 @@ def _listed(known: dict[str, Any]) -> list[object]:
         known["classes"],
         f"{rows['train']:,}" if rows else None,
         f"{rows['test']:,}" if rows else None,
-        output.size(download) if download else None,
+        written_bytes(download) if download else None,
         there,
     ]

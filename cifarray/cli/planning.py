@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cifarray.cli import output
 from cifarray.errors import DatasetError, InputError
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from cifarray.data.manifest import Manifest
@@ -282,6 +283,6 @@ def _agrees_to_prepare(planned: Planned) -> bool:
 
     entry = DATASETS[planned.plan.job.dataset.name]
     size = sum(file.size_bytes for file in entry.archives)
-    fetched = f" ({output.size(size)} to download)" if size else ""
+    fetched = f" ({written_bytes(size)} to download)" if size else ""
     question = f"dataset {entry.name} is not in {_reached(planned).uri}: prepare it now{fetched}?"
     return output.ask(question, default=True)

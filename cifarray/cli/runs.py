@@ -16,6 +16,7 @@ from cifarray.cli.options import (
     open_store,
     store_words,
 )
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from cifarray.cli.kubernetes_runs import Unrecorded
@@ -203,7 +204,7 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
         _best(current),
         output.age(seconds_since(current.submitted_at)) if current.submitted_at else None,
         None if spent is None else duration(spent),
-        output.size(summary.size_bytes),
+        written_bytes(summary.size_bytes),
     ]
 
 

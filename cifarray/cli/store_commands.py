@@ -22,6 +22,7 @@ from cifarray.cli.options import (
     open_store,
 )
 from cifarray.errors import InputError, WorkError
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from cifarray.runs import Examined, PrunePlan, Pulled, Run
@@ -108,7 +109,7 @@ def delete(
         refuse_live(one)
     sizes = [each.size_bytes() for each in found]
     if not json:
-        rows = [(each.id, output.size(size)) for each, size in zip(found, sizes, strict=True)]
+        rows = [(each.id, written_bytes(size)) for each, size in zip(found, sizes, strict=True)]
         output.print_table(["run", "size"], rows)
     if not _agreed(f"delete {_count(len(found), 'run')} in {opened.uri}?", yes):
         return
@@ -120,7 +121,7 @@ def delete(
     if json:
         output.print_json({"deleted": [each.id for each in found], "freed_bytes": freed})
     else:
-        output.print_line(f"deleted {_count(len(found), 'run')}, freed {output.size(freed)}")
+        output.print_line(f"deleted {_count(len(found), 'run')}, freed {written_bytes(freed)}")
 
 
 def prune(
@@ -206,7 +207,7 @@ def _print_pulled(pulled: "Pulled") -> None:
         output.print_line(f"  {kind} checkpoint  {folder}")
     if pulled.report:
         output.print_line(f"  report           {pulled.report}")
-    fetched = output.size(pulled.fetched_bytes)
+    fetched = written_bytes(pulled.fetched_bytes)
     output.print_line(f"  {_count(len(pulled.files), 'file')} checked, {fetched} fetched")
     for problem in pulled.problems:
         output.warn(problem)
@@ -230,12 +231,12 @@ def _print_plan(plan: "PrunePlan", limited: bool) -> None:
         output.print_line(f"nothing to prune in {plan.store.uri}{hint}")
         return
     rows: list[tuple[str, str, str]] = [
-        (s.run.id, "lost" if s.run.id in plan.dead else s.status.state, output.size(s.size_bytes))
+        (s.run.id, "lost" if s.run.id in plan.dead else s.status.state, written_bytes(s.size_bytes))
         for s in plan.runs
     ]
-    rows += [(d.prefix, "unused", output.size(d.size_bytes)) for d in plan.datasets]
+    rows += [(d.prefix, "unused", written_bytes(d.size_bytes)) for d in plan.datasets]
     output.print_table(["what", "state", "size"], rows)
-    output.print_line(f"{output.size(plan.size_bytes)} in all")
+    output.print_line(f"{written_bytes(plan.size_bytes)} in all")
 
 
 def _plan_as_json(plan: "PrunePlan", deleted: list[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarray.cli import output
 from cifarray.cli.options import store_words
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from cifarray.runs import Run, Status
@@ -127,7 +128,9 @@ def _machine(found: Mapping[str, Any]) -> str:
         return ""
     memory, load = _record(found.get("memory_bytes")), found.get("load") or [None]
     free, total = memory.get("MemAvailable"), memory.get("MemTotal")
-    room = f", {output.size(free)} of {output.size(total)} memory free" if free and total else ""
+    room = (
+        f", {written_bytes(free)} of {written_bytes(total)} memory free" if free and total else ""
+    )
     return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{room}"
 
 

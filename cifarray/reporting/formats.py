@@ -1,4 +1,4 @@
-"""How figures are written for a person: percent, numbers, durations, sizes, plain text."""
+"""How figures are written for a person: percent, numbers, durations, plain text."""
 
 import math
 from collections.abc import Mapping
@@ -58,15 +58,6 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def size(num_bytes: float) -> str:
-    """3221225472 -> '3.0 GiB'."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} TiB"
 
 
 def value(anything: Any) -> str:

@@ -26,6 +26,7 @@ from cifarray.reporting.svg import COLOURS, draw
 from cifarray.reporting.sweep import SweepView, against_metric, parallel
 from cifarray.reporting.tables import ClassRow, worst_pairs
 from cifarray.spec.load import to_yaml
+from cifarray.spec.quantity import written_bytes
 from cifarray.spec.sweep import SweepSpec
 
 MOST_PAIRS = 20
@@ -164,7 +165,7 @@ def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         name = str(key).replace("_", " ")
         if str(key).endswith("_bytes") and isinstance(value, int | float):
-            yield name.removesuffix(" bytes"), formats.size(value)
+            yield name.removesuffix(" bytes"), written_bytes(value, binary=True)
         else:
             yield name, formats.value(value)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cifarray import __version__
 from cifarray.errors import ClusterError, StoreError
 from cifarray.spec.profile import Profile
+from cifarray.spec.quantity import written_bytes
 from cifarray.store import Store
 from cifarray.submit.cluster import find_own, given_cluster
 from cifarray.submit.doctor.record import Check, Result, failed, passed, skipped
@@ -111,7 +112,9 @@ def shared_memory(here: Here) -> Result:
     if given_cluster(here.profile) is not None:
         return skipped(f"profile {here.profile.name} names a node that its user starts")
     free = free_shared_memory()
-    return passed(too_little_shared_memory(free) or f"{_gb(free)} free in {SHARED_MEMORY}")
+    return passed(
+        too_little_shared_memory(free) or f"{written_bytes(free)} free in {SHARED_MEMORY}"
+    )
 
 
 def disk(here: Here) -> Result:
@@ -122,9 +125,9 @@ def disk(here: Here) -> Result:
     troubles, shown = [], []
     for folder in folders:
         usage = shutil.disk_usage(_existing(folder))
-        shown.append(f"{_gb(usage.free)} free for {folder}")
+        shown.append(f"{written_bytes(usage.free)} free for {folder}")
         if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * (1 - MOST_FULL):
-            troubles.append(f"only {_gb(usage.free)} free for {folder}")
+            troubles.append(f"only {written_bytes(usage.free)} free for {folder}")
     if troubles:
         return failed("; ".join(troubles), "free some; Ray gives out no work on a full disk")
     return passed(", ".join(shown))
@@ -177,7 +180,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def _gb(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from cifarray.spec.quantity import amount, written_bytes
 from cifarray.submit.doctor.record import Result, failed, passed, skipped
 from cifarray.submit.doctor.site import OBJECT_STORE, Group, Site
 from cifarray.submit.kubernetes.api import RefusedError
@@ -148,13 +149,6 @@ def needs(groups: Iterable[Group], growth: bool = False) -> dict[str, Decimal]:
     return {**total, **plain, "count/pods": total["pods"]}
 
 
-def amount(quantity: object) -> Decimal:
-    """A Kubernetes quantity as a number: 500m -> 0.5, 4Gi -> 4294967296."""
-    from kubernetes.utils.quantity import parse_quantity
-
-    return Decimal(parse_quantity(quantity))
-
-
 def _shm_troubles(group: Group) -> list[str]:
     mounts = {each["mountPath"]: each["name"] for each in group.container.get("volumeMounts") or ()}
     volumes = {each["name"]: each for each in group.pod.get("volumes") or ()}
@@ -168,16 +162,13 @@ def _shm_troubles(group: Group) -> list[str]:
         return []
     given = group.start.get(OBJECT_STORE)
     store = amount(given) if given else (memory or Decimal(0)) * RAYS_SHARE
-    troubles = []
+    troubles, held = [], f"{written_bytes(size, binary=True)} of /dev/shm"
     if store > size:
-        troubles.append(f"{group.name}: {_gib(store)} of objects in {_gib(size)} of /dev/shm")
+        objects = written_bytes(store, binary=True)
+        troubles.append(f"{group.name}: {objects} of objects in {held}")
     if memory is not None and size >= memory:
-        troubles.append(f"{group.name}: {_gib(size)} of /dev/shm in {_gib(memory)} of memory")
+        troubles.append(f"{group.name}: {held} in {written_bytes(memory, binary=True)} of memory")
     return troubles
-
-
-def _gib(value: Decimal) -> str:
-    return f"{value / 2**30:.1f} GiB"
 
 
 def _gpus(node: Mapping[str, Any]) -> int:

@@ -66,7 +66,7 @@ def worker_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
 
 def object_store_bytes(shm: str) -> int:
     """How much of a pod's shared memory Ray's object store may take."""
-    return int(amount(shm) * SHM_FOR_OBJECTS)
+    return int(float(amount(shm)) * SHM_FOR_OBJECTS)
 
 
 def of_kubernetes(profile: Profile) -> KubernetesSpec:

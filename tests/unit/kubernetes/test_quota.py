@@ -32,7 +32,7 @@ OF_THE_SYSTEM = {"requests.cpu": 0.1, "requests.memory": 70.0 * 2**20}
 
 def amount(quantity: Any) -> float:
     """A quantity as Kubernetes reads it: 200m -> 0.2, 1Gi -> 1073741824."""
-    return quantities.amount(str(quantity))
+    return float(quantities.amount(quantity))
 
 
 def of_pod(pod: Pod) -> Amounts:
