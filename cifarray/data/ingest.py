@@ -35,6 +35,7 @@ from cifarray.data.readers.files import open_files
 from cifarray.data.readers.registry import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.source import Source, combined_sha256, find_source
 from cifarray.data.statistics import count_pixels, moments
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
 from cifarray.spec.load import unknown_name
 from cifarray.store import Store
@@ -169,7 +170,7 @@ def dataset_digest(
     """What names a dataset's folder; known before anything is written."""
     said = f"{archive_sha256}\n{entry.name}\n{ingest_version(entry)}\n" + "crop\n" * crop
     said += f"test split {test_split}\n" * (test_split != "test")
-    return hashlib.sha256(said.encode()).hexdigest()
+    return content_sha256(said)
 
 
 def _opened(
@@ -213,7 +214,7 @@ def _arrays(
 
 def _arrays_sha256(arrays: SplitArrays) -> str:
     parts = (np.ascontiguousarray(arrays.images), arrays.labels.astype("<i2"))
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    return content_sha256(b"".join(part.tobytes() for part in parts))
 
 
 def _published_before(store: Store, entry: DatasetEntry, crop: bool) -> Manifest | None:
@@ -362,14 +363,12 @@ def _write_split(
             rows = sum(row_groups)
             write_part(path, schema, part, order[first : first + rows], row_groups)
             key = f"{split}/part-{number:05d}.parquet"
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             files.append(
                 FileManifest(
                     key=key,
                     rows=rows,
                     size_bytes=path.stat().st_size,
-                    sha256=sha256,
+                    sha256=file_sha256(path),
                     row_groups=tuple(row_groups),
                 )
             )

@@ -15,6 +15,7 @@ from cifarray.data.progress import Progress
 from cifarray.data.readers.files import FolderFiles
 from cifarray.data.readers.members import place_in_folder
 from cifarray.data.readers.registry import IMAGE_LAYOUTS
+from cifarray.digests import content_sha256
 from cifarray.errors import ArchiveError
 from cifarray.user_folders import cache_folder, expanded
 
@@ -95,7 +96,7 @@ def _is_packed(path: Path) -> bool:
 def combined_sha256(sums: Iterable[tuple[str, str]]) -> str:
     """One checksum of several files: sha256 over the sorted lines "name sha256"."""
     lines = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(sums))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return content_sha256(lines)
 
 
 def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
@@ -109,7 +110,7 @@ def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
 
 def _fetch_from(entry: DatasetEntry, address: str, progress: Progress) -> Path:
     """From another address: of one file, or of the folder that holds the several files."""
-    folder = cache_folder() / "other" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = cache_folder() / "other" / content_sha256(address)[:16]
     limits = {file.name: 2 * file.size_bytes for file in entry.archives}
     if len(limits) == 1:
         (limit,) = limits.values()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cifarray.data.catalog import DATASETS, OWN_NAME, dataset_entry
 from cifarray.data.manifest import Manifest, latest_digest, load_manifest, prepare_command
 from cifarray.data.parquet import read_columns
+from cifarray.digests import content_sha256
 from cifarray.errors import DatasetError, JobError
 from cifarray.spec.job import DatasetSpec, Job
 from cifarray.spec.load import nearest
@@ -181,7 +182,7 @@ class Selection:
     def validation_sha256(self) -> str:
         """sha256 over the sorted validation row_ids as a JSON list."""
         text = json.dumps(sorted(self.validation_row_ids.tolist()), separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return content_sha256(text)
 
 
 def shard_range(rows: int, world_size: int, rank: int) -> tuple[int, int]:

@@ -6,7 +6,6 @@ downloaded: the Hub's own client tries for most of a minute before it says that 
 and one request of a few seconds finds that out first.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,12 +150,6 @@ def load_pretrained(network: nn.Module, spec: ModelSpec, path: Path | None) -> N
         raise JobError(f"the run holds no copy of model.weights {spec.weights}; submit it again")
     match = match_weights(network, spec.name, read_weights(path, spec.weights), spec.weights)
     network.load_state_dict(match.weights, strict=False)
-
-
-def file_sha256(path: Path) -> str:
-    """By what weights are known, wherever they came from."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_timm(name: str, weights: Weights) -> Weights:

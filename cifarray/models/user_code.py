@@ -3,7 +3,6 @@
 It travels as a zip whose bytes depend on nothing but names and contents.
 """
 
-import hashlib
 import io
 import stat
 import zipfile
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from cifarray.digests import content_sha256
 from cifarray.errors import CifarrayError, JobError
 
 MAX_CODE_BYTES = 16 << 20
@@ -53,19 +53,14 @@ def _zipped(folder: Path, files: list[Path]) -> bytes:
     return buffer.getvalue()
 
 
-def code_sha256(archive: bytes) -> str:
-    """What a run records of its code."""
-    return hashlib.sha256(archive).hexdigest()
-
-
 def unpack_code(archive: bytes, sha256: str, folder: Path) -> None:
     """Write a packed folder below `folder`, if its bytes are the recorded ones.
 
     Raises: JobError for other bytes, and for a member that is a link or leaves the folder.
     """
-    if code_sha256(archive) != sha256:
+    if content_sha256(archive) != sha256:
         raise JobError(
-            f"the run's code has sha256 {code_sha256(archive)}, but {sha256} was recorded; "
+            f"the run's code has sha256 {content_sha256(archive)}, but {sha256} was recorded; "
             "submit the run again with --code"
         )
     try:

@@ -1,6 +1,5 @@
 """Bring a run to a local folder: checkpoints, report, records and logs, each file checked."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import InputError, KeyMissingError, StoreDamagedError
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import Listed, read_index
@@ -225,11 +225,7 @@ def _is_of(run: Run, target: Path) -> bool:
 
 
 def _fingerprint(path: Path) -> Listed:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return Listed(os.path.getsize(path), digest.hexdigest())
+    return Listed(os.path.getsize(path), file_sha256(path))
 
 
 def _drop_parts(target: Path) -> None:
@@ -245,6 +241,6 @@ def _write_index(pulled: Pulled) -> None:
         for name, listed in sorted(pulled.files.items())
     }
     content = to_json({"schema_version": 1, "files": files})
-    written = pulled.folder / f"{INDEX_FILE}.{hashlib.sha256(content).hexdigest()[:12]}.part"
+    written = pulled.folder / f"{INDEX_FILE}.{content_sha256(content)[:12]}.part"
     written.write_bytes(content)
     os.replace(written, pulled.folder / INDEX_FILE)

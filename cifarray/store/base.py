@@ -1,6 +1,5 @@
 """What every store can do, whether a local directory or a bucket holds it."""
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cifarray.digests import content_sha256, pieces_sha256
 from cifarray.errors import (
     InputError,
     StoreAwayError,
@@ -230,13 +230,10 @@ class Store(ABC):
         """Digest of the object's bytes, read once and never held whole. Raises: KeyMissingError."""
         for _ in range(VERSION_TRIES):
             size, version = self.version(key)
-            digest = hashlib.sha256()
             try:
-                for chunk in self._whole(key, (0, size), version):
-                    digest.update(chunk)
+                return pieces_sha256(self._whole(key, (0, size), version))
             except ObjectChangedError:
                 continue
-            return digest.hexdigest()
         raise self._never_still(key)
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
@@ -256,7 +253,7 @@ class Store(ABC):
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
         """Fetch the version that is there now; False if another one takes its place meanwhile."""
         size, version = self.version(key)
-        mark = hashlib.sha256(f"{key}\n{version}".encode()).hexdigest()[:12]
+        mark = content_sha256(f"{key}\n{version}")[:12]
         part = path.with_name(f"{path.name[:50]}.{mark}.part")
         with part.open("ab") as file:
             done = file.tell()

@@ -11,6 +11,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreRefusedError
 from cifarray.store.base import (
     TRANSFER_TRIES,
@@ -104,7 +105,7 @@ class S3Store(Store):
         with translated(self._at, key):
             answer = self._at.client.put_object(Bucket=self._at.bucket, Key=name, Body=data)
         if answer.get("ETag") != etag_of([data]):
-            self._compare(key, len(data), hashlib.sha256(data).hexdigest())
+            self._compare(key, len(data), content_sha256(data))
 
     def create(self, key: str, data: bytes) -> str | None:
         """Put with If-None-Match: *."""
@@ -208,8 +209,7 @@ class S3Store(Store):
                 expected = f'"{hashlib.file_digest(file, _md5).hexdigest()}"'
             if stored_bytes == size and etag == expected:
                 return
-            file.seek(0)
-            self._compare(key, size, hashlib.file_digest(file, "sha256").hexdigest())
+        self._compare(key, size, file_sha256(path))
 
     def _compare(self, key: str, size_bytes: int, sha256: str) -> None:
         """Read what was written, where its ETag is no MD5 or another one, and compare.

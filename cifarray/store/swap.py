@@ -9,7 +9,6 @@ hard links, only atomic renames.
 """
 
 import errno
-import hashlib
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cifarray.digests import content_sha256
 from cifarray.store.layout import RESERVED
 
 PATIENCE_S = 10.0
@@ -130,7 +130,7 @@ class _Claim:
 
 
 def _place_of(file: Path) -> Path:
-    digest = hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]
+    digest = content_sha256(os.fsencode(file.name))[:16]
     return file.parent / f"{RESERVED}claim-{digest}"
 
 

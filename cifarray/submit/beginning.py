@@ -55,7 +55,8 @@ def find_beginning(
     import torch
     from safetensors.torch import save_file
 
-    from cifarray.models.pretrained import file_sha256, match_weights
+    from cifarray.digests import file_sha256
+    from cifarray.models.pretrained import match_weights
 
     (weights, source), fresh = _found(job, store, folder), list[tuple[str, ...]]()
     heads = {candidate.model.head: candidate for candidate in candidates(job)}

@@ -1,10 +1,10 @@
 """What a run's processes find in their environment; secrets only as the path of a private file."""
 
 import configparser
-import hashlib
 import io
 import os
 
+from cifarray.digests import content_sha256
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.node_state import write_private
@@ -81,7 +81,7 @@ def _write_credentials() -> str:
     content["default"] = values
     text = io.StringIO()
     content.write(text)
-    mark = hashlib.sha256(values["aws_access_key_id"].encode()).hexdigest()[:12]
+    mark = content_sha256(values["aws_access_key_id"])[:12]
     path = state_folder() / f"{CREDENTIALS_PREFIX}{mark}"
     write_private(path, text.getvalue())
     return str(path)

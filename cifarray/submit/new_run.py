@@ -10,9 +10,10 @@ from typing import Any
 
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.split import Selection
+from cifarray.digests import content_sha256
 from cifarray.errors import JobError, StoreError
 from cifarray.models.registry import is_user_network
-from cifarray.models.user_code import code_sha256, pack_code
+from cifarray.models.user_code import pack_code
 from cifarray.runs import Run, new_run_id
 from cifarray.spec.augment import held_shape
 from cifarray.spec.job import Job
@@ -200,7 +201,7 @@ def _spec(
 ) -> RunSpec:
     prefix, code, weights = Place(asked.run_id).prefix, None, None
     if packed:
-        code = CodeSpec(key=f"{prefix}/{CODE_FILE}", sha256=code_sha256(packed))
+        code = CodeSpec(key=f"{prefix}/{CODE_FILE}", sha256=content_sha256(packed))
     if beginning:
         key = f"{prefix}/{WEIGHTS_FILE}"
         weights = WeightsSpec(

@@ -4,10 +4,10 @@ Whoever may write to a store can change a run's job.yaml, the profile and the co
 A run counts as submitted from here only while its job.yaml has the bytes that were written then.
 """
 
-import hashlib
 import json
 from contextlib import suppress
 
+from cifarray.digests import content_sha256
 from cifarray.errors import ClusterError, KeyMissingError
 from cifarray.runs import Run
 from cifarray.runs.run import read_spec, spec_bytes
@@ -49,7 +49,7 @@ def submitted_context(run_id: str) -> str | None:
 
 
 def _of_job(run_id: str, data: bytes) -> dict[str, str]:
-    return {"run_id": run_id, "job_sha256": hashlib.sha256(data).hexdigest()}
+    return {"run_id": run_id, "job_sha256": content_sha256(data)}
 
 
 def _append(entry: dict[str, str]) -> None:

@@ -3,7 +3,6 @@
 A folder without checkpoint.json, or whose bytes differ from it, does not exist for readers.
 """
 
-import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarray.data.augment.normalize import Normalize
+from cifarray.digests import file_sha256
 from cifarray.errors import CheckpointError, CifarrayError
 from cifarray.models.pretrained import misfit_in_words
 from cifarray.models.registry import build_model, is_user_network
@@ -231,6 +231,4 @@ def kept_rng() -> Iterator[None]:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size_bytes": path.stat().st_size, "sha256": digest}
+    return {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}

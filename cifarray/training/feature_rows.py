@@ -3,7 +3,6 @@
 Shapes: R rows of a rank, D outputs of the backbone.
 """
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from torch import nn
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows, Shard
 from cifarray.data.split import STORED_SPLIT
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import JobError
-from cifarray.models.pretrained import file_sha256
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.spec.augment import PreprocessSpec
 from cifarray.spec.job import Job
@@ -90,7 +89,7 @@ def _said(job: Job, normalize: Normalize) -> dict[str, Any]:
     """The preprocessing with its numbers, in JSON."""
     state = preprocess_state(normalize)
     fitted = {
-        name: hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+        name: content_sha256(tensor.cpu().numpy().tobytes())
         for name, tensor in state.pop("whitening", {}).items()
     }
     return {**job.preprocess.model_dump(mode="json"), **state, **fitted}

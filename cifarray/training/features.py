@@ -11,7 +11,6 @@ nothing breaks when parts vanish.
 Shapes: N rows of a step or a part, R rows of a rank, D outputs of the backbone.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cifarray.data.shard import Shard
+from cifarray.digests import content_sha256
 from cifarray.errors import KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.store import Store
@@ -47,7 +47,7 @@ class FeatureCache:
     @property
     def prefix(self) -> str:
         """Its folder in the store."""
-        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+        key = content_sha256(json.dumps(self.about, sort_keys=True))
         return features_prefix(self.about["dataset"], self.about["digest"], key)
 
     def read(self, split: str, row_ids_R: Ids, width: int) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class FeatureCache:
             use_dictionary=False,
             write_page_checksum=True,
         )
-        rows = hashlib.sha256(row_ids_N.tobytes()).hexdigest()[:12]
+        rows = content_sha256(row_ids_N.tobytes())[:12]
         key = f"{self.prefix}/{split}/part-{rows}.parquet"
         self.store.write(key, sink.getvalue().to_pybytes())
 

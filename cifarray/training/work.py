@@ -21,6 +21,7 @@ import torch
 from cifarray.data.manifest import load_manifest
 from cifarray.data.ray_dataset import read_shard
 from cifarray.data.split import select_rows
+from cifarray.digests import file_sha256
 from cifarray.errors import (
     CheckpointError,
     DivergedError,
@@ -30,7 +31,6 @@ from cifarray.errors import (
     RunFailedError,
     StoreError,
 )
-from cifarray.models.pretrained import file_sha256
 from cifarray.models.summary import summarize
 from cifarray.models.user_code import unpack_code
 from cifarray.reporting.layers import Layer

@@ -1,10 +1,10 @@
 """A run as a RayJob with a Ray cluster of its own, built by pure functions."""
 
-import hashlib
 import re
 import shlex
 from typing import Any
 
+from cifarray.digests import content_sha256
 from cifarray.spec.load import dump_yaml, to_yaml
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 from cifarray.submit.environment import run_environment
@@ -156,7 +156,7 @@ def rayjob_name(run_id: str, submission: int) -> str:
     name = f"{run_id}-{submission}"
     if len(name) <= NAME_LENGTH:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    digest = content_sha256(name)[:8]
     return f"{name[: NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 

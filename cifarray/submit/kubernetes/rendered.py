@@ -1,7 +1,6 @@
 """The manifests that travel with cifarray: rendered from k8s/overlays, one file per overlay."""
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from cifarray.digests import content_sha256
 from cifarray.errors import InputError
 from cifarray.spec.load import unknown_name
 from cifarray.spec.profile import Profile
@@ -119,7 +119,7 @@ def in_namespace(documents: Sequence[Manifest], namespace: str) -> list[Manifest
 def job_name(job: Manifest) -> str:
     """A Job's name with a digest of its pod template: another template is another Job."""
     template = json.dumps(job["spec"]["template"], sort_keys=True)
-    digest = hashlib.sha256(template.encode()).hexdigest()[:8]
+    digest = content_sha256(template)[:8]
     return f"{NAME_SUFFIX.sub('', job['metadata']['name'])}-{digest}"
 
 

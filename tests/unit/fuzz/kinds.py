@@ -19,8 +19,9 @@ import yaml
 
 from cifarray.cli.main import main
 from cifarray.data.ingest import Ingest, prepare
+from cifarray.digests import content_sha256
 from cifarray.models.pretrained import read_weights
-from cifarray.models.user_code import code_sha256, pack_code, unpack_code
+from cifarray.models.user_code import pack_code, unpack_code
 from cifarray.models.user_network import check_factory
 from cifarray.runs import Run, write_index
 from cifarray.spec.load import load_job, load_profile, profile_names, to_yaml
@@ -308,7 +309,7 @@ def _change_pickle(mutator: Mutator, path: Path) -> None:
 
 def _sign(path: Path) -> None:
     """Let checkpoint.json prove what state.pt holds now."""
-    from cifarray.models.pretrained import file_sha256
+    from cifarray.digests import file_sha256
 
     proof = json.loads((path / "checkpoint.json").read_bytes())
     state = path / "state.pt"
@@ -434,7 +435,7 @@ def code(samples: Samples, mutator: Mutator, folder: Path, marker: Path) -> Acti
     actions: list[Action] = [
         lambda: check_factory("fuzzed_net:net", path),
         lambda: pack_code(path),
-        lambda: unpack_code(packed, code_sha256(packed), folder / "unpacked"),
+        lambda: unpack_code(packed, content_sha256(packed), folder / "unpacked"),
     ]
     return draw.choice(actions)
 

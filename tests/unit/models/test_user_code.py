@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifarray.digests import content_sha256
 from cifarray.errors import JobError
 from cifarray.models import user_code
 from cifarray.models.registry import build_model, check_model
-from cifarray.models.user_code import code_sha256, pack_code, unpack_code
+from cifarray.models.user_code import pack_code, unpack_code
 from cifarray.models.user_network import check_factory, import_factory
 from cifarray.spec.job import ModelSpec
 from cifarray.spec.load import load_job, with_fields
@@ -76,7 +77,7 @@ def member(name: str, mode: int = stat.S_IFREG | 0o644) -> bytes:
 
 def test_a_folder_comes_out_as_it_went_in(folder: Path, tmp_path: Path):
     archive = pack_code(folder)
-    unpack_code(archive, code_sha256(archive), tmp_path / "out")
+    unpack_code(archive, content_sha256(archive), tmp_path / "out")
     found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
     assert found == {"nets/__init__.py", "nets/small.py", "nets/means.json"}
     assert (tmp_path / "out" / "nets" / "small.py").read_text() == NETWORK
@@ -125,7 +126,7 @@ def test_a_folder_without_python_is_refused(tmp_path: Path):
 def test_changed_bytes_are_refused(folder: Path, tmp_path: Path):
     archive = pack_code(folder)
     with pytest.raises(JobError, match="was recorded"):
-        unpack_code(archive + b"x", code_sha256(archive), tmp_path / "out")
+        unpack_code(archive + b"x", content_sha256(archive), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -142,13 +143,13 @@ def test_changed_bytes_are_refused(folder: Path, tmp_path: Path):
 )
 def test_a_member_that_leaves_the_folder_or_is_a_link_is_refused(archive: bytes, tmp_path: Path):
     with pytest.raises(JobError, match="leaves the folder"):
-        unpack_code(archive, code_sha256(archive), tmp_path / "in" / "out")
+        unpack_code(archive, content_sha256(archive), tmp_path / "in" / "out")
     assert list(tmp_path.rglob("*.py")) == []
 
 
 def test_bytes_that_are_no_zip_are_refused(tmp_path: Path):
     with pytest.raises(JobError, match="not a zip"):
-        unpack_code(b"hello", code_sha256(b"hello"), tmp_path)
+        unpack_code(b"hello", content_sha256(b"hello"), tmp_path)
 
 
 def test_a_network_from_the_folder_is_built_with_the_jobs_fields(folder: Path):
@@ -287,5 +288,5 @@ def test_a_zip_that_cannot_be_unpacked_is_one_sentence(spoil: str, tmp_path: Pat
             content[place] = 99
     packed = bytes(content)
     with pytest.raises(JobError, match="the run's code cannot be unpacked") as caught:
-        unpack_code(packed, code_sha256(packed), tmp_path / "out")
+        unpack_code(packed, content_sha256(packed), tmp_path / "out")
     assert "\n" not in str(caught.value)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from cifarray.data.split import select_rows
+from cifarray.digests import content_sha256
 from cifarray.errors import InputError, JobError, StoreError
-from cifarray.models.user_code import code_sha256
 from cifarray.runs import Run, write_index
 from cifarray.runs.ids import is_run_id
 from cifarray.spec.job import Job
@@ -139,7 +139,7 @@ def test_own_code_travels_with_the_run(digits: Digits, code: Path):
     assert spec.code is not None
     packed = digits.store.read(spec.code.key)
     assert spec.code.key == run.key("code.zip")
-    assert code_sha256(packed) == hashlib.sha256(packed).hexdigest() == spec.code.sha256
+    assert content_sha256(packed) == hashlib.sha256(packed).hexdigest() == spec.code.sha256
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.namelist() == ["net_of_new_run.py"]
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cifarray.digests import content_sha256
 from cifarray.errors import CheckpointError, JobError, RunFailedError
-from cifarray.models.user_code import code_sha256, pack_code
+from cifarray.models.user_code import pack_code
 from cifarray.reporting.scores import Predictions
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
@@ -164,7 +165,7 @@ def test_the_runs_own_code_is_unpacked_if_its_bytes_are_the_recorded_ones(
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "net.py").write_text("WIDTH = 3\n")
     packed = pack_code(tmp_path / "code")
-    code = CodeSpec(key="runs/few-digits-1/code.zip", sha256=code_sha256(packed))
+    code = CodeSpec(key="runs/few-digits-1/code.zip", sha256=content_sha256(packed))
     spec = work.run.model_copy(update={"code": code})
     store.write(code.key, packed)
     folder = fetch_code(spec, store)
