@@ -76,7 +76,8 @@ TestSplitOption = Annotated[
     ),
 ]
 AgainOption = Annotated[
-    bool, typer.Option("--again", help="Write it anew though it is there, as when it is damaged.")
+    bool,
+    typer.Option("--again", help="Write it again although it is there, as when it is damaged."),
 ]
 GridOption = Annotated[
     Path | None,
@@ -160,7 +161,9 @@ def inspect(
     if grid is not None:
         with _writing(grid):
             if grid.suffix.lower() != ".png" or not grid.parent.is_dir():
-                raise InputError(f"--grid {grid} is no .png file in an existing folder; give one")
+                raise InputError(
+                    f"--grid {grid} is not a .png file in an existing folder; give one"
+                )
     opened = open_store(store, endpoint, cluster)
     findings = inspect_dataset(opened, name)
     if grid is not None:

@@ -97,7 +97,7 @@ def upright_image(
     except Exception as error:  # broken bytes bring PIL to raise nearly anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "cannot identify" in reason:
-            reason = f"its bytes are no image of {', '.join(formats[:-1])} or {formats[-1]}"
+            reason = f"its bytes are not an image of {', '.join(formats[:-1])} or {formats[-1]}"
         raise ValueError(reason) from error
 
 
@@ -120,7 +120,7 @@ def read_image_file(path: Path) -> bytes:
     if stat.S_ISREG(status.st_mode):
         _refuse_too_many_bytes(status.st_size)
     elif not stat.S_ISDIR(status.st_mode):
-        raise ValueError("it is no plain file")
+        raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         return file.read(MOST_BYTES + 1)
 
@@ -143,7 +143,7 @@ def _refuse_too_many_pixels(image: "Image.Image") -> None:
 
 def _refuse_too_many_scans(image: "Image.Image", content: bytes) -> None:
     if image.info.get("progressive") and content.count(b"\xff\xda") > MOST_SCANS:
-        raise ValueError(f"it has more than {MOST_SCANS} scans; save it anew")
+        raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
 
 
 def _allowed() -> str:

@@ -178,7 +178,7 @@ class _Decoder:
                 if not self.skip_bad:
                     raise ArchiveError(
                         f"{split} row_id {row}, {listed.names[row][-120:]}, does not decode "
-                        f"({error}); repair it or take it away, or leave such images out with "
+                        f"({error}); repair or remove it, or leave such images out with "
                         "--skip-bad"
                     ) from error
                 self.how.left_out.add(
@@ -239,7 +239,7 @@ class _Decoder:
         elif len(empty):
             raise ArchiveError(
                 f"class {archive.classes[empty[0]][:80]!r} has no image left in {split} that "
-                "decodes; add some, or take the class away"
+                "decodes; add some, or remove the class"
             )
 
 

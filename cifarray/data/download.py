@@ -67,7 +67,7 @@ def download(wanted: Download, progress: Progress) -> Path:
         ArchiveError: no such address, no answer after a few tries, too large, or a wrong md5.
     """
     if not is_address(wanted.url):
-        raise ArchiveError(f"{wanted.url!r} is no http or https address")
+        raise ArchiveError(f"{wanted.url!r} is not an http or https address")
     try:
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(wanted.target, progress):
@@ -77,7 +77,7 @@ def download(wanted: Download, progress: Progress) -> Path:
     except OSError as error:
         raise ArchiveError(
             f"cannot keep {wanted.target.name} in {wanted.target.parent}: "
-            f"{error.strerror or error}; set CIFARRAY_CACHE to a folder with room"
+            f"{error.strerror or error}; set CIFARRAY_CACHE to a folder with enough space"
         ) from error
     return wanted.target
 
@@ -115,7 +115,7 @@ def _fetch(wanted: Download, progress: Progress) -> None:
         progress.start(f"{wanted.target.name}: {reason}, trying again", None, "bytes")
         time.sleep(pause)
     raise ArchiveError(
-        f"{shown(wanted.url)} does not deliver ({reason}); the same command goes on after "
+        f"{shown(wanted.url)} cannot be downloaded ({reason}); the same command resumes after "
         f"{_size(wanted.part)} bytes; or give a path or another address with --archive"
     )
 
@@ -132,7 +132,7 @@ def _try(wanted: Download, progress: Progress) -> str | None:
             ) from error
         return _line(f"{error.code} {error.reason}")
     except http.client.InvalidURL as error:
-        raise ArchiveError(f"{shown(wanted.url)!r} is no http or https address") from error
+        raise ArchiveError(f"{shown(wanted.url)!r} is not an http or https address") from error
     except CUT as error:
         cause = getattr(error, "reason", error)
         return _line(str(getattr(cause, "strerror", None) or cause)) or type(error).__name__

@@ -94,8 +94,8 @@ def prepare(
     _put_in_use(store, manifest, before)
     if was is not None and was != manifest.digest:
         progress.remark(
-            f"{name} was {was[:12]} in this store until now and is {manifest.digest[:12]} to every "
-            "run from now on; runs that have begun keep theirs"
+            f"{name} in this store was {was[:12]} and is {manifest.digest[:12]} for every run "
+            "from now on; runs that have started keep theirs"
         )
     return manifest, written
 
@@ -160,7 +160,7 @@ def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
     if how.test_split != "test" and not (layout and layout.splits):
         raise InputError(
             f"{entry.name} comes with its own train and test; leave --test-split out (it is for "
-            "images of your own)"
+            "your own images)"
         )
 
 

@@ -136,7 +136,7 @@ class LeftOutCounter:
         more = f", and more than 1 % of {len(shares) - 1} more" * (len(shares) > 1)
         raise ArchiveError(
             f"{archive}: {count:,} of {whole:,} images of {what} would be left out{more} "
-            f"({self._reasons(split, class_name)}); put that right, or leave them out, counted, "
+            f"({self._reasons(split, class_name)}); fix the archive, or leave them out, counted, "
             "with --accept-loss"
         )
 

@@ -43,7 +43,7 @@ def find_source(
     """
     if not entry.rows and (archive is None or is_address(archive)):
         raise ArchiveError(
-            f"images of your own lie on this machine, and {entry.name} has "
+            f"your own images are read from this machine, and {entry.name} has "
             f"{'no --archive' if archive is None else f'the address {shown(archive)}'}; give the "
             "path of a folder, tar or zip"
         )
@@ -78,7 +78,7 @@ def _source(
     if not path.is_file() or (several and not _is_packed(path)):
         names = ", ".join(file.name for file in entry.archives)
         raise ArchiveError(
-            f"{archive} is no archive of {entry.title}, which is {names}"
+            f"{archive} is not an archive of {entry.title}, which is {names}"
             + "; give the folder or the address that they lie under, or a zip or tar of them"
             * several
         )

@@ -299,8 +299,8 @@ def rows_of_test(store: Store, manifest: Manifest, labels: Labels) -> Positions:
     positions = np.flatnonzero(labels.among(table))
     if not len(positions):
         raise JobError(
-            f"no test row of {manifest.name} is of the classes that are learnt; choose other "
-            "classes, or another dataset"
+            f"{manifest.name} has no test row of the chosen classes; choose other classes, or "
+            "another dataset"
         )
     return positions
 

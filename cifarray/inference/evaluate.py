@@ -67,7 +67,9 @@ def evaluate(
     labels = _labels(checkpoint, manifest)
     same = manifest.digest == checkpoint.dataset["digest"]
     if split not in (STORED_SPLIT if same else ("test",)):
-        choices = ", ".join(STORED_SPLIT) if same else "test (the network learnt other data)"
+        choices = (
+            ", ".join(STORED_SPLIT) if same else "test (the network was trained on other data)"
+        )
         raise DatasetError(f"no split '{split}' of {manifest.name} here; choose from: {choices}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shard = _shard(checkpoint, store, manifest, split, labels, device)

@@ -96,7 +96,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, *, replace: bool = F
     check_format(form)
     try:
         if output.is_dir() or (output.exists() and not replace):
-            raise InputError(f"{output} is there already; give another --output or --force")
+            raise InputError(f"{output} already exists; give another --output or --force")
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
             part = Path(folder) / output.name

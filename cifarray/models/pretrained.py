@@ -59,7 +59,7 @@ def read_weights(path: Path, source: str) -> Weights:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(map(_is_weight, found.items())):
-        raise JobError(f"weights {source} are no state dict: names and tensors and nothing else")
+        raise JobError(f"weights {source} are not a state dict: names and tensors and nothing else")
     if odd := [name for name, tensor in found.items() if not _is_plain(tensor)]:
         raise JobError(
             f"weights {source} hold {odd[0]} as {found[odd[0]].dtype}, {found[odd[0]].layout}; "

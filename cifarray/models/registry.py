@@ -286,15 +286,15 @@ def _check_pretrained(spec: ModelSpec) -> None:
     if spec.features is not None and not spec.frozen:
         raise JobError(
             f"model.features {spec.features} computes the outputs of a backbone once, so that it "
-            "cannot learn; set model.frozen=true beside it"
+            "cannot learn; set model.frozen=true as well"
         )
 
 
 def _check_published(name: str) -> None:
     if not is_backbone(name):
         raise JobError(
-            f"model.weights timm are for timm's networks, and {name} is none; give a file, "
-            "s3://bucket/file or run:ID"
+            f"model.weights timm are for timm's networks, and {name} is not one of them; give a "
+            "file, s3://bucket/file or run:ID"
         )
     config = published_config(name)
     if config is None or not config.has_weights:

@@ -33,12 +33,14 @@ def pack_code(folder: Path) -> bytes:
 
 def _code_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise JobError(f"no code folder at {folder}; --code wants a folder of Python files")
+        raise JobError(f"no code folder at {folder}; --code requires a folder of Python files")
     found = islice(_files(folder, folder), MAX_CODE_FILES + 1)
     files = sorted(found, key=lambda path: path.relative_to(folder).as_posix())
     _refuse_too_much(folder, files)
     if not any(path.suffix == ".py" for path in files):
-        raise JobError(f"code folder {folder} holds no Python file; --code wants the folder above")
+        raise JobError(
+            f"code folder {folder} holds no Python file; --code requires the folder above"
+        )
     return files
 
 

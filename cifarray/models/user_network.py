@@ -126,7 +126,7 @@ def check_unused(
     shown = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" * (len(unused) > SHOWN))
     told = f"parameters of {name} are not used in producing the loss: {shown}"
     if workers == 1:
-        print(f"warning: {told}; they keep the values that they begin with", flush=True)
+        print(f"warning: {told}; they keep their initial values", flush=True)
         return
     raise JobError(
         f"{told}; with {workers} workers DDP waits for their gradients: remove those layers, set "
@@ -155,7 +155,7 @@ def _try(
     if not isinstance(logits_NK, torch.Tensor) or tuple(logits_NK.shape) != (images, num_classes):
         got = getattr(logits_NK, "shape", type(logits_NK).__name__)
         got = list(got) if isinstance(got, torch.Size) else got
-        raise JobError(f"{name} wants to give logits of [images, {num_classes}], not {got}{mode}")
+        raise JobError(f"{name} has to return logits of [images, {num_classes}], not {got}{mode}")
 
 
 @contextmanager

@@ -136,7 +136,7 @@ class PreprocessSpec(Record):
     def _whitening_states_its_epsilon(self) -> Self:
         if self.normalize == "whitening" and self.epsilon is None:
             raise ValueError(
-                "whitening wants preprocess.epsilon, which is added to each variance; "
+                "whitening requires preprocess.epsilon, which is added to each variance; "
                 "Keras' generators take 1e-6"
             )
         return self

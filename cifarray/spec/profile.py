@@ -158,7 +158,7 @@ class Profile(Record):
             return self
         if not self.gpus_per_worker.is_integer():
             raise ValueError(
-                f"gpus_per_worker {self.gpus_per_worker:g} is no whole number, and Kubernetes "
+                f"gpus_per_worker {self.gpus_per_worker:g} is not a whole number, and Kubernetes "
                 "divides no GPU; give 0, 1 or more"
             )
         # The pods of the long-lived RayCluster are made by its own manifest.

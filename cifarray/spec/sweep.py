@@ -27,9 +27,9 @@ class Domain(Record):
             )
         bounds = self.uniform or self.loguniform or self.randint
         if bounds and not bounds[0] < bounds[1]:
-            raise ValueError(f"{given[0]} wants [low, high] with low < high, not {list(bounds)}")
+            raise ValueError(f"{given[0]} requires [low, high] with low < high, not {list(bounds)}")
         if self.loguniform and self.loguniform[0] <= 0:
-            raise ValueError(f"loguniform wants bounds above 0, not {list(self.loguniform)}")
+            raise ValueError(f"loguniform requires bounds above 0, not {list(self.loguniform)}")
         return self
 
     @property
@@ -75,9 +75,11 @@ class SweepSpec(Record):
     @model_validator(mode="after")
     def _varies_something(self) -> "SweepSpec":
         if self.search == "cases" and (self.space or not self.cases):
-            raise ValueError("search cases wants cases, each a mapping of fields, and no space")
+            raise ValueError("search cases requires cases, each a mapping of fields, and no space")
         if self.search != "cases" and (self.cases or not self.space):
-            raise ValueError(f"search {self.search} wants a space of at least 1 item, and no cases")
+            raise ValueError(
+                f"search {self.search} requires a space of at least 1 item, and no cases"
+            )
         return self
 
     @property

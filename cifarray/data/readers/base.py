@@ -181,5 +181,5 @@ def check_classes(archive: str, classes: Sequence[str]) -> None:
     if len(classes) > np.iinfo(np.int16).max:
         raise ArchiveError(
             f"{archive} holds {len(classes)} classes; at most {np.iinfo(np.int16).max} are "
-            "allowed: give a folder of fewer"
+            "allowed: give a folder with fewer"
         )

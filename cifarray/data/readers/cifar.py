@@ -85,7 +85,7 @@ def _dictionary(content: bytes, max_opcodes: int) -> dict[str, Any]:
 def _field(batch: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(batch.get(key), kind):
         keys = ", ".join(repr(name[:40]) for name in list(batch)[:8])
-        raise ArchiveError(f"holds no sound {key!r}; its fields are {keys or 'none'}")
+        raise ArchiveError(f"has no valid {key!r}; its fields are {keys or 'none'}")
     return batch[key]
 
 
@@ -97,7 +97,7 @@ def _binary_arrays(
     row_bytes = labels + entry.image_bytes
     if not content or len(content) % row_bytes:
         raise ArchiveError(
-            f"holds {len(content)} bytes, no whole number of rows of {row_bytes}; fetch it again"
+            f"holds {len(content)} bytes, not a whole number of rows of {row_bytes}; fetch it again"
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, row_bytes)
     height, width, channels = entry.fixed_shape
@@ -155,7 +155,7 @@ def _labels(batch: dict[str, Any], key: str, rows: int) -> NDArray[np.int16]:
     for row, value in enumerate(values):
         if type(value) is not int or not 0 <= value <= limits.max:
             shown = value if type(value) is int else type(value).__name__
-            raise ArchiveError(f"row {row} of {key} is {shown}, which is no class")
+            raise ArchiveError(f"row {row} of {key} is {shown}, which is not a class")
     return np.array(values, dtype=np.int16)
 
 
@@ -168,7 +168,7 @@ def _check_names(entry: DatasetEntry, meta: dict[str, Any]) -> None:
         try:
             names = tuple(as_text(value) for value in values)
         except TypeError as error:
-            raise ArchiveError(f"{key} are no strings") from error
+            raise ArchiveError(f"{key} are not strings") from error
         _refuse_other_names(entry, key, names, classes)
 
 

@@ -122,7 +122,9 @@ def checked_name(archive: str, name: str) -> str:
     """The name of a file or folder. Raises: ArchiveError if it leaves the archive or is no text."""
     refuse_escape(archive, name)
     if not is_plain(name):
-        raise ArchiveError(f"{archive} holds {name[:80]!a}, whose name is no plain text; rename it")
+        raise ArchiveError(
+            f"{archive} holds {name[:80]!a}, whose name is not plain text; rename it"
+        )
     return name
 
 
@@ -131,7 +133,7 @@ def refuse_escape(archive: str, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused: pack it anew "
+            f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused: repack it "
             "without that file"
         )
 
@@ -147,7 +149,7 @@ def refuse_twice(archive: str, name: str, known: Container[str]) -> None:
     """Refuse a name that is known already. Raises: ArchiveError."""
     if name in known:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r} twice; it is refused: take one of them away"
+            f"{archive} holds {name[:80]!r} twice; it is refused: remove one of them"
         )
 
 
@@ -166,7 +168,7 @@ def limited(archive: str, name: str, content: bytes) -> bytes:
     if len(content) > MOST_FILE_BYTES:
         raise ArchiveError(
             f"{archive} holds {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is too "
-            "much for an image; it is refused: take it away"
+            "much for an image; it is refused: remove it"
         )
     return content
 
@@ -216,7 +218,7 @@ def tar_members(archive: str, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfi
         if not (member.isfile() or member.isdir() or link) or member.issparse():
             raise ArchiveError(
                 f"{archive} holds {member.name[:80]!r}, which is a link, a device or a sparse "
-                "file; it is refused: pack it anew without that file"
+                "file; it is refused: repack it without that file"
             )
         yield str(PurePosixPath(member.name)), member
 
@@ -227,7 +229,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (*BROKEN_ZIP, OSError) as error:
-        raise ArchiveError(f"{path.name} is cut short or no zip; fetch it again") from error
+        raise ArchiveError(f"{path.name} is cut short or not a zip; fetch it again") from error
     with archive:
         yield archive
 
@@ -267,8 +269,8 @@ def read_in_zip(
             return file.read(most_bytes)
     except NotImplementedError as error:  # Deflate64, as Windows packs what is large
         raise ArchiveError(
-            f"{archive} is packed by a method that is not read here ({error}); unpack it and give "
-            "the folder"
+            f"{archive} is compressed with a method that cifarray does not read ({error}); unpack "
+            "it and give the folder"
         ) from error
     except (*BROKEN_ZIP, OSError) as error:
         raise ArchiveError(
@@ -291,7 +293,8 @@ def keep(spool: BinaryIO, content: bytes) -> int:
     except OSError as error:
         raise ArchiveError(
             f"the temporary folder {tempfile.gettempdir()} cannot take the archive's images "
-            f"({error.strerror}); make room there, or set TMPDIR to a folder that has room"
+            f"({error.strerror}); free some space there, or set TMPDIR to a folder with enough "
+            "space"
         ) from error
     return offset
 
@@ -323,8 +326,8 @@ def _refuse_other_content(name: str, head: bytes) -> None:
     for magic, compression in OTHER_COMPRESSIONS.items():
         if head.startswith(magic):
             raise ArchiveError(
-                f"{name} is packed by {compression}, which is not read here; unpack it and give "
-                "the folder"
+                f"{name} is compressed with {compression}, which cifarray does not read; unpack "
+                "it and give the folder"
             )
     if head[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise ArchiveError(
@@ -334,6 +337,6 @@ def _refuse_other_content(name: str, head: bytes) -> None:
 
 def _broken_tar(archive: str) -> ArchiveError:
     return ArchiveError(
-        f"{archive} is cut short, or neither a zip nor a tar, plain or packed by gzip or bzip2; "
-        "fetch it again, or unpack it and give the folder"
+        f"{archive} is cut short, or neither a zip nor a tar, plain or compressed with gzip or "
+        "bzip2; fetch it again, or unpack it and give the folder"
     )

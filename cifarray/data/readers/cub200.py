@@ -102,13 +102,13 @@ def _read_list(files: ArchiveFiles, root: str, name: str) -> dict[str, str]:
     try:
         text = files.read(f"{root}{name}").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ArchiveError(f"{files.path.name}, {name}, is no text; fetch it again") from error
+        raise ArchiveError(f"{files.path.name}, {name}, is not text; fetch it again") from error
     values: dict[str, str] = {}
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
         key, _, value = line.partition(" ")
         if not value or key in values:
             raise ArchiveError(
-                f"{files.path.name}, {name}, line {number}: {line[:80]!r} is no new id with a "
+                f"{files.path.name}, {name}, line {number}: {line[:80]!r} is not a new id with a "
                 "value; fetch it again"
             )
         values[key] = value
@@ -141,8 +141,8 @@ def _label(entry: DatasetEntry, files: ArchiveFiles, image: str, value: str) -> 
     classes = len(entry.classes)
     if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= classes:
         raise ArchiveError(
-            f"{_line(files, 'image_class_labels.txt', image)} class {value[:20]!r} is none; 1 to "
-            f"{classes} are allowed"
+            f"{_line(files, 'image_class_labels.txt', image)} class {value[:20]!r} does not "
+            f"exist; 1 to {classes} are allowed"
         )
     return int(value) - 1
 
@@ -155,8 +155,8 @@ def _box(files: ArchiveFiles, image: str, value: str) -> list[float]:
         box = []
     if len(box) != 4 or not all(0 <= side < 1e6 for side in box) or min(box[2:]) < 1:
         raise ArchiveError(
-            f"{_line(files, BOXES, image)} {value[:60]!r} is no box; it has left, top, width and "
-            "height in pixels"
+            f"{_line(files, BOXES, image)} {value[:60]!r} is not a box; it has left, top, width "
+            "and height in pixels"
         )
     return box
 

@@ -60,7 +60,7 @@ def list_hugging_face(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     archive, left_out = files.path.name, how.left_out
     if not isinstance(files, FolderFiles):
         raise ArchiveError(
-            f"{archive} is no folder; unpack it, and give the folder of the Parquet shards"
+            f"{archive} is not a folder; unpack it, and give the folder of the Parquet shards"
         )
     shards = _shards(files, how.test_split)
     sources = {"train": "train", "test": _source(shards, how.test_split)}
@@ -332,7 +332,7 @@ def _contents(shards: Shards, masks: Sequence[NDArray[np.bool_]], image: str) ->
                     if room < 0:
                         raise ArchiveError(
                             f"{name} unpacks to more than {MOST_RATIO} times its own size; it is "
-                            "refused: write it anew from the images"
+                            "refused: write it again from the images"
                         )
                     if mask[row]:
                         yield image_bytes

@@ -64,14 +64,16 @@ def open_shard(name: str, place: Path) -> Iterator[pq.ParquetFile]:
             yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of a column's name
         reason = " ".join(str(error).split())[:200]
-        raise ArchiveError(f"{name} is no sound Parquet file ({reason}); fetch it again") from error
+        raise ArchiveError(
+            f"{name} is not a valid Parquet file ({reason}); fetch it again"
+        ) from error
 
 
 def find_columns(name: str, schema: pa.Schema) -> Columns:
     """What the columns are for, by their names and the schema's metadata. Raises: ArchiveError."""
     for known in (*IMAGE_COLUMNS, *LABEL_COLUMNS, *COARSE_COLUMNS):
         if schema.names.count(known) > 1:
-            raise ArchiveError(f"{name} has two columns called {known}; take one away")
+            raise ArchiveError(f"{name} has two columns called {known}; remove one")
     image = next((column for column in IMAGE_COLUMNS if column in schema.names), None)
     kind: Any = schema.field(image).type if image else pa.null()
     if image is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
@@ -144,7 +146,8 @@ def _class_names(name: str, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
             sound = isinstance(text, str) and text.strip() and text.isprintable()
             if not sound or text in seen:
                 raise ArchiveError(
-                    f"{name} names a class {text!r:.80}, which is no text or there twice; rename it"
+                    f"{name} names a class {text!r:.80}, which is not text, or occurs twice; "
+                    "rename it"
                 )
             seen.add(text)
     return found

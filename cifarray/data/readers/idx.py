@@ -54,7 +54,7 @@ def unpack(name: str, content: bytes, limit_bytes: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             inside = file.read(limit_bytes + 1)  # past the end, where the checksum is
     except (OSError, EOFError, zlib.error) as error:
-        raise ArchiveError(f"{name} is cut short or no gzip file; fetch it again") from error
+        raise ArchiveError(f"{name} is cut short or not a gzip file; fetch it again") from error
     if len(inside) > limit_bytes:
         raise ArchiveError(f"{name} unpacks to more than the published file holds; it is refused")
     return inside

@@ -122,7 +122,7 @@ def test_a_broken_archive_is_one_sentence(kind: str, tmp_path: Path):
 
 def test_a_name_that_is_no_plain_text_is_refused(tmp_path: Path):
     path = write_tar_of(tmp_path / "given.tgz", {"a\nb.jpg": b""})
-    with pytest.raises(ArchiveError, match=r"'archive/a\\nb\.jpg', whose name is no plain text"):
+    with pytest.raises(ArchiveError, match=r"'archive/a\\nb\.jpg', whose name is not plain text"):
         content_of(path)
 
 

@@ -141,7 +141,7 @@ def test_a_binary_file_that_is_cut_or_anothers_is_refused(tmp_path: Path):
     given = as_binary(CIFAR10, arrays, tmp_path / "given")
     test = given / "cifar-10-batches-bin" / "test_batch.bin"
     test.write_bytes(test.read_bytes()[:-1])
-    with pytest.raises(ArchiveError, match=r"bytes, no whole number of rows of 3073; fetch"):
+    with pytest.raises(ArchiveError, match=r"bytes, not a whole number of rows of 3073; fetch"):
         read_cifar(CIFAR10, given)
     as_binary(CIFAR10, arrays, given)
     (given / "cifar-10-batches-bin" / "batches.meta.txt").write_text("cat\ndog\n")
@@ -190,11 +190,11 @@ def test_unpacked_idx_files_hold_the_same_rows(form: str, fashion: Path, tmp_pat
         (POINTER, r"is a Git LFS pointer, .*run `git lfs pull`"),
         (
             lzma.compress(b"x"),
-            "is packed by xz, which is not read here; unpack it and give the",
+            "is compressed with xz, which cifarray does not read; unpack it and give the",
         ),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "is packed by 7-Zip, which is not read"),
-        (b"\x28\xb5\x2f\xfd" + bytes(99), "is packed by Zstandard, which is not read"),
-        (b"Rar!\x1a\x07" + bytes(99), "is packed by RAR, which is not read"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "is compressed with 7-Zip, which cifarray does not"),
+        (b"\x28\xb5\x2f\xfd" + bytes(99), "is compressed with Zstandard, which cifarray does not"),
+        (b"Rar!\x1a\x07" + bytes(99), "is compressed with RAR, which cifarray does not"),
         (b"\n<!DOCTYPE html><title>Sign in", "is a web page, not an archive; download the file"),
     ],
 )
@@ -251,7 +251,9 @@ def test_a_packing_of_a_zip_that_python_lacks_is_named(tmp_path: Path):
     content[8] = 9  # Deflate64
     content[content.index(b"PK\x01\x02") + 10] = 9
     path.write_bytes(content)
-    with pytest.raises(ArchiveError, match=r"method that is not read here .* unpack it and give"):
+    with pytest.raises(
+        ArchiveError, match=r"method that cifarray does not read .* unpack it and give"
+    ):
         read_cifar(CIFAR100, path)
 
 

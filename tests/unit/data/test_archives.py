@@ -94,12 +94,12 @@ def test_a_tar_without_compression_is_read(tmp_path: Path) -> None:
         ({"fine_labels": [0, 1 << 20]}, "row 1 of fine_labels is 1048576"),
         ({"fine_labels": [0, "apple"]}, "row 1 of fine_labels is memoryview"),
         ({"fine_labels": [0]}, "2 images and 1 fine_labels"),
-        ({"fine_labels": None}, "holds no sound 'fine_labels'"),
+        ({"fine_labels": None}, "has no valid 'fine_labels'"),
         ({"coarse_labels": [4, 20]}, "coarse labels hold 20; 0 to 19 are allowed"),
         ({"coarse_labels": [4, 0]}, "row 1 says apple is of aquatic_mammals; as published it is"),
         ({"data": np.zeros((2, 3071), dtype=np.uint8)}, r"\[2, 3071\]; \[rows, 3072\] is needed"),
         ({"data": np.zeros(6144, dtype=np.uint8)}, r"shape \[6144\]"),
-        ({"data": [0, 1]}, "holds no sound 'data'"),
+        ({"data": [0, 1]}, "has no valid 'data'"),
     ],
 )
 def test_a_cifar_file_with_a_wrong_field_is_refused(

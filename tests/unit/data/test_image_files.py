@@ -56,11 +56,14 @@ def progressive(scans: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "its bytes are no image of JPEG, PNG"),
-        (b"GIF89a", "its bytes are no image of JPEG, PNG"),
-        (encoded(picture(0, 0), "ICO"), "its bytes are no image of JPEG, PNG"),
-        (encoded(picture(0, 0), "PDF"), "its bytes are no image of JPEG, PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its bytes are no image of JPEG"),
+        (b"", "its bytes are not an image of JPEG, PNG"),
+        (b"GIF89a", "its bytes are not an image of JPEG, PNG"),
+        (encoded(picture(0, 0), "ICO"), "its bytes are not an image of JPEG, PNG"),
+        (encoded(picture(0, 0), "PDF"), "its bytes are not an image of JPEG, PNG"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "its bytes are not an image of JPEG",
+        ),
         (encoded(picture(0, 0, (64, 64)), "JPEG")[:700], "truncated"),
         (encoded(picture(0, 0, (64, 64)))[:500], "truncated|broken"),
         (bomb(7072, 7072), f"it has 7072x7072 pixels; at most {MOST_PIXELS} are allowed, so sca"),
@@ -97,7 +100,9 @@ def test_every_admitted_format_is_read_alike_by_predict_and_for_a_dataset(
 
 def test_what_is_no_plain_file_and_a_file_too_large_are_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(InputError, match=r"fifo cannot be read as an image \(it is no plain file"):
+    with pytest.raises(
+        InputError, match=r"fifo cannot be read as an image \(it is not a regular file"
+    ):
         read_image(str(tmp_path / "fifo"), SHAPE)
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MOST_BYTES + 1)

@@ -109,5 +109,5 @@ def test_a_camera_s_jpeg_with_a_preview_keeps_its_bytes(local_store: Store, tmp_
 
 @pytest.mark.parametrize("form", ["EPS", "TGA", "ICO", "PDF"])
 def test_no_other_format_is_opened(form: str):
-    with pytest.raises(ValueError, match="its bytes are no image of JPEG, PNG, WEBP, GIF"):
+    with pytest.raises(ValueError, match="its bytes are not an image of JPEG, PNG, WEBP, GIF"):
         decode_file(encoded(picture(0, 0, (16, 16)), form))

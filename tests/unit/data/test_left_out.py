@@ -70,7 +70,7 @@ def test_up_to_one_percent_of_a_class_may_be_lost(lost: int, rows: int, refused:
         return
     sentence = (
         f"pets: {lost} of {rows + lost} images of class 'cat' in train would be left out "
-        r"\(unreadable, such as x\.jpg\); put that right, or leave them out, counted, with "
+        r"\(unreadable, such as x\.jpg\); fix the archive, or leave them out, counted, with "
         "--accept-loss"
     )
     with pytest.raises(ArchiveError, match=sentence):

@@ -52,8 +52,8 @@ BAD_BIRDS: list[tuple[Files, str]] = [
     (changed(LISTS, "images.txt"), r"lacks images\.txt; is it another"),
     (changed(LISTS, ".jpg"), "holds none of the images that images.txt lists for train; unpack"),
     (changed(LISTS, classes_txt=b"1 001.Cat\n"), r"names are not those of CUB.*'Cat' differs"),
-    (changed(LISTS, images_txt=b"\xff\xfe"), r"images\.txt, is no text; fetch"),
-    (changed(LISTS, images_txt=b"1 a\n1 b\n"), r"images\.txt, line 2: '1 b' is no new id"),
+    (changed(LISTS, images_txt=b"\xff\xfe"), r"images\.txt, is not text; fetch"),
+    (changed(LISTS, images_txt=b"1 a\n1 b\n"), r"images\.txt, line 2: '1 b' is not a new id"),
     (changed(LISTS, images_txt=b"999 a.jpg\n"), r"train_test_split\.txt, image 999: is missing"),
     (
         changed(LISTS, image_class_labels_txt=LISTS["image_class_labels.txt"] + b"", **{
@@ -62,9 +62,9 @@ BAD_BIRDS: list[tuple[Files, str]] = [
     ),
     (
         changed(LISTS, image_class_labels_txt=b"1 201\n"),
-        r"image_class_labels\.txt, image 1: class '201' is none; 1 to 200 are allowed",
+        r"image_class_labels\.txt, image 1: class '201' does not exist; 1 to 200 are allowed",
     ),
-    (changed(LISTS, image_class_labels_txt=b"1 0000000019999999\n"), "is none; 1 to 200 are"),
+    (changed(LISTS, image_class_labels_txt=b"1 0000000019999999\n"), "does not exist; 1 to 200"),
 ]  # fmt: skip
 FEATURELESS = hub_shard([SOUND] * 2, [0, 1]).replace_schema_metadata({})
 SWAPPED = hub_shard([SOUND] * 2, [0, 1], ("dog", "cat"))
@@ -80,8 +80,8 @@ BAD_SHARDS: list[tuple[Files, str]] = [
         r"; to test on dev, add --test-split dev",
     ),
     ({"test-0.parquet": b"", "dev-0.parquet": b""}, r"both train and test are needed$"),
-    ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is no sound Parquet file"),
-    ({"train-0.parquet": TWICE, "test-0.parquet": TWO}, "two columns called label; take one away"),
+    ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is not a valid Parquet file"),
+    ({"train-0.parquet": TWICE, "test-0.parquet": TWO}, "two columns called label; remove one"),
     ({"train-0.parquet": BOMB, "test-0.parquet": TWO}, "unpacks to more than 50 times its own"),
     ({"train-0.parquet": ENDLESS, "test-0.parquet": TWO}, "declares 300000 rows, more than its"),
     ({"a/train-0.parquet": b"", "b/test-0.parquet": b""}, "shards in 'a' and in 'b'; give the fol"),
@@ -158,9 +158,9 @@ def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
     for number, (classes, sentence) in enumerate(
         [
             (("a",), "holds one class, 'a'"),
-            (("a", "a"), "there twice"),
-            ((1, 2), "is no text"),
-            (("a", ""), "is no t"),
+            (("a", "a"), "occurs twice"),
+            ((1, 2), "is not text"),
+            (("a", ""), "is not text"),
         ]
     ):
         shard = hub_shard([SOUND], [0], classes)  # type: ignore[arg-type]

@@ -144,7 +144,7 @@ def test_export_refuses_an_unknown_format_and_a_file_that_is_there(
     assert "unknown format 'tflite'; choose from: onnx, safetensors, torch-export" in err
     code, _, err = typed("export", trained.folder, "--format", "safetensors", "-o", picture)
     assert code == 2
-    assert "is there already" in err
+    assert "already exists" in err
     output = ("--format", "safetensors", "-o")
     for path, reason in (("a" * 300, "File name too long"), (picture / "x", "File exists")):
         code, _, err = typed("export", trained.folder, *output, path)

@@ -66,8 +66,8 @@ class Malicious:
         ("pickle", "holds no weights that can be read .*; give safetensors, or a state dict that"),
         ("cut", "holds more than tensors, or is damaged"),
         ("text", "holds no weights that can be read"),
-        ("numbers", "weights mine are no state dict: names and tensors and nothing else"),
-        ("nothing", "weights mine are no state dict"),
+        ("numbers", "weights mine are not a state dict: names and tensors and nothing else"),
+        ("nothing", "weights mine are not a state dict"),
         ("folder", "weights mine cannot be read: Is a directory"),
     ],
 )

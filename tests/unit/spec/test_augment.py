@@ -80,7 +80,7 @@ def test_a_section_that_is_none_is_still_refused_beside_a_preset(section: Any):
 
 
 def test_whitening_states_its_epsilon():
-    sentence = r"preprocess: whitening wants preprocess\.epsilon.*; Keras' generators take 1e-6"
+    sentence = r"preprocess: whitening requires preprocess\.epsilon.*; Keras' generators take 1e-6"
     with pytest.raises(JobError, match=sentence):
         with_fields(small_job(), {"preprocess.normalize": "whitening"})
 

@@ -61,7 +61,7 @@ def test_terabytes_of_shared_memory_are_an_amount_like_any_other(folder: Path):
 
 
 def test_a_part_of_a_gpu_is_refused_on_kubernetes_alone(folder: Path):
-    assert "gpus_per_worker 0.5 is no whole number" in refusal(folder, {}, gpus_per_worker=0.5)
+    assert "gpus_per_worker 0.5 is not a whole number" in refusal(folder, {}, gpus_per_worker=0.5)
     assert Profile(name="here", kind="local", gpus_per_worker=0.5).gpus_per_worker == 0.5
 
 

@@ -31,9 +31,12 @@ def test_a_domain_knows_its_kind_and_the_values_that_have_to_be_sound(
     [
         ({}, "give one of choice, grid, uniform, loguniform, randint, not none"),
         ({"choice": [1], "grid": [1]}, r"not \['choice', 'grid'\]"),
-        ({"uniform": [1, 1]}, r"uniform wants \[low, high\] with low < high, not \[1\.0, 1\.0\]"),
-        ({"randint": [4, 2]}, "randint wants"),
-        ({"loguniform": [0, 1]}, "loguniform wants bounds above 0"),
+        (
+            {"uniform": [1, 1]},
+            r"uniform requires \[low, high\] with low < high, not \[1\.0, 1\.0\]",
+        ),
+        ({"randint": [4, 2]}, "randint requires"),
+        ({"loguniform": [0, 1]}, "loguniform requires bounds above 0"),
         ({"choice": []}, "at least 1 item"),
         ({"uniform": [1]}, "uniform"),
         ({"uniform": [1, 2, 3]}, "uniform"),
@@ -47,7 +50,7 @@ def test_an_unsound_domain_is_refused(fields: dict[str, Any], sentence: str):
 
 
 def test_a_sweep_varies_something():
-    with pytest.raises(ValidationError, match="search random wants a space of at least 1 item"):
+    with pytest.raises(ValidationError, match="search random requires a space of at least 1 item"):
         SweepSpec.model_validate({"space": {}})
 
 
@@ -62,7 +65,7 @@ def test_a_sweep_varies_something():
     ],
 )
 def test_cases_stand_in_the_place_of_a_space(fields: dict[str, Any]):
-    with pytest.raises(ValidationError, match=r"search .* wants|at least 1 item"):
+    with pytest.raises(ValidationError, match=r"search .* requires|at least 1 item"):
         SweepSpec.model_validate(fields)
 
 

@@ -194,7 +194,7 @@ def test_a_field_without_fractions_is_not_drawn_from_a_range_of_them(path: str, 
         ),
         (
             {"preprocess.normalize": {"choice": ["unit", "whitening"]}},
-            r"whitening wants preprocess\.epsilon",
+            r"whitening requires preprocess\.epsilon",
         ),
         (
             {"augment.mixup": {"choice": [None, {}]}, "augment.cutmix": {"choice": [None, {}]}},

@@ -207,7 +207,8 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_none(folder: Path, tmp_path
     exploded = tmp_path / "exploded"
     put_state(folder, {"schema_version": 1, "model": Bomb(exploded)})
     refused(
-        folder, r"state\.pt is not a state of cifarray: it names posix\.mkdir, which is no tensor"
+        folder,
+        r"state\.pt is not a state of cifarray: it names posix\.mkdir, which is not a tensor",
     )
     assert not exploded.exists()
     torch.load(folder / "state.pt", weights_only=False)
