@@ -280,7 +280,10 @@ def _print_findings(findings: dict[str, Any]) -> None:
     ]
     output.print_table(["", *splits], rows)
     output.print_line()
-    figures = [[_short(figure) for figure in row] for row in rows_of_table(splits)]
+    figures = [
+        [f"{figure:,.2f}" if isinstance(figure, float) else figure for figure in row]
+        for row in rows_of_table(splits)
+    ]
     output.print_table(["pixels of", "channel", *FIGURES], figures)
     output.print_line()
     counts = {split: content["class_counts"] for split, content in splits.items()}
@@ -300,10 +303,6 @@ def _print_findings(findings: dict[str, Any]) -> None:
 def images_of(shape: Sequence[int] | None) -> str:
     """The size of a dataset's images in words."""
     return "x".join(map(str, shape)) if shape else "any size"
-
-
-def _short(value: Any) -> object:
-    return f"{value:,.2f}" if isinstance(value, float) else value
 
 
 def _figure(value: Any) -> object:

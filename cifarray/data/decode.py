@@ -81,7 +81,8 @@ def upright_image(
             warnings.simplefilter("ignore")  # of metadata; sizes are judged by the limit
             with Image.open(io.BytesIO(content), formats=readable(formats)) as image:
                 _refuse_too_many_pixels(image)
-                _refuse_too_many_scans(image, content)
+                if image.info.get("progressive") and content.count(b"\xff\xda") > MOST_SCANS:
+                    raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
                 if image.format not in ("JPEG", "MPO") and _has_more_frames(image):
                     changes.append(SEVERAL_FRAMES)
                 image.load()
@@ -139,11 +140,6 @@ def _refuse_too_many_pixels(image: "Image.Image") -> None:
     height = max(height, min(tags.get(STRIP_ROWS, 1), image.height))
     if width * height > MOST_PIXELS:
         raise ValueError(f"it has tiles of {width}x{height} pixels; {_allowed()}")
-
-
-def _refuse_too_many_scans(image: "Image.Image", content: bytes) -> None:
-    if image.info.get("progressive") and content.count(b"\xff\xda") > MOST_SCANS:
-        raise ValueError(f"it has more than {MOST_SCANS} scans; save it again")
 
 
 def _allowed() -> str:

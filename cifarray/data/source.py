@@ -75,7 +75,9 @@ def _source(
             return _images_source(entry, path, name, progress, test_split)
         return _folder_source(entry, path, name)
     several = len(entry.archives) > 1
-    if not path.is_file() or (several and not _is_packed(path)):
+    if not path.is_file() or (
+        several and not zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
+    ):
         names = ", ".join(file.name for file in entry.archives)
         raise ArchiveError(
             f"{archive} is not an archive of {entry.title}, which is {names}"
@@ -86,11 +88,6 @@ def _source(
     sha256, md5 = _sums(path, progress)
     published = [file.md5 for file in entry.archives] == [md5]
     return Source(path, name, sha256, published)
-
-
-def _is_packed(path: Path) -> bool:
-    """Whether a file holds several."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def combined_sha256(sums: Iterable[tuple[str, str]]) -> str:

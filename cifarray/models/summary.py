@@ -149,8 +149,9 @@ def _detail(module: nn.Module) -> str:
     kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
     if kernel is not None:
         words.append(_pair(kernel))
-        if _pair(stride) not in ("1x1", _pair(kernel) if _pools(module) else "1x1"):
-            words.append(f"stride {_first(stride)}")
+        usual = _pair(kernel) if "Pool" in type(module).__name__ else "1x1"
+        if _pair(stride) not in ("1x1", usual):
+            words.append(f"stride {stride[0] if isinstance(stride, tuple) else stride}")
     groups = getattr(module, "groups", 1)
     if isinstance(groups, int) and groups > 1:
         depthwise = groups == getattr(module, "in_channels", None)
@@ -161,13 +162,5 @@ def _detail(module: nn.Module) -> str:
     return ", ".join(words)
 
 
-def _pools(module: nn.Module) -> bool:
-    return "Pool" in type(module).__name__
-
-
 def _pair(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}x{value}"
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value

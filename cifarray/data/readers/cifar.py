@@ -183,13 +183,10 @@ def _refuse_other_names(
         )
 
 
-def _part_name(name: str) -> str:
-    """What a part of the archive is called in a job, in whichever form it comes."""
-    return PurePosixPath(name).name.removesuffix(".bin")
-
-
 def _joined(named: Mapping[str, SplitArrays]) -> SplitArrays:
-    listed = tuple((_part_name(name), part.rows) for name, part in named.items())
+    listed = tuple(  # a job names a part alike in whichever form it comes
+        (PurePosixPath(name).name.removesuffix(".bin"), part.rows) for name, part in named.items()
+    )
     parts = list(named.values())
     if len(parts) == 1:
         return replace(parts[0], parts=listed)

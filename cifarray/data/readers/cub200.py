@@ -1,7 +1,6 @@
 """Read CUB-200-2011 as published: text files of a line per image, and the images' folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -168,10 +167,6 @@ def _listed(
     return ListedImages(
         np.array(labels, dtype=np.int64),
         names,
-        partial(_contents, files, names),
+        lambda: map(files.read, names),
         np.array(boxes) if crop else None,
     )
-
-
-def _contents(files: ArchiveFiles, names: Sequence[str]) -> Iterator[bytes]:
-    return (files.read(name) for name in names)

@@ -1,7 +1,6 @@
 """Read image files in folders of their classes: train/CLASS/x.jpg and test/CLASS/y.png."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from unicodedata import normalize
 
@@ -170,8 +169,4 @@ def _classes(
 def _listed(files: ArchiveFiles, names: list[str], classes: list[str]) -> ListedImages:
     number = {name: label for label, name in enumerate(classes)}
     labels = [number[_class_of(name)] for name in names]
-    return ListedImages(np.array(labels, dtype=np.int64), names, partial(_contents, files, names))
-
-
-def _contents(files: ArchiveFiles, names: Sequence[str]) -> Iterator[bytes]:
-    return (files.read(name) for name in names)
+    return ListedImages(np.array(labels, dtype=np.int64), names, lambda: map(files.read, names))
