@@ -195,7 +195,7 @@ def datasets(
 
 
 def _about(known: "DatasetEntry | Manifest", entry: "DatasetEntry | None") -> dict[str, Any]:
-    """What is known of a dataset; `entry` is the catalog's, None of images of the user's own."""
+    """What is known of a dataset; `entry` is the catalog's, None of the user's images."""
     return {
         "name": known.name,
         "title": known.title,

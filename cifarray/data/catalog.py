@@ -1,6 +1,6 @@
 """The datasets that cifarray knows: classes, shape, splits, official archives and checksums.
 
-A dataset of the user's own has an entry too, made of its name and the layout of its archive.
+A dataset of the user's images has an entry too, made of its name and the layout of its archive.
 """
 
 import re
@@ -33,7 +33,7 @@ class DatasetEntry:
     """Height, width, channels; None where sizes differ, or nobody has looked yet."""
     classes: tuple[str, ...]
     rows: Mapping[str, int]
-    """Published rows of each split; an archive given by path may hold fewer. Empty of one's own."""
+    """Published rows of each split, of which an archive may hold fewer; empty of the user's."""
     layout: Literal["cifar-pickle", "idx", "digits", "cub200", "imagefolder", "huggingface"]
     citation: str
     homepage: str
@@ -293,9 +293,9 @@ CUB200 = DatasetEntry(
 DATASETS: dict[str, DatasetEntry] = {
     entry.name: entry for entry in (CIFAR100, CIFAR10, FASHION_MNIST, CUB200, DIGITS)
 }
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-OWN_LAYOUTS = ("imagefolder", "huggingface")
-"""The layouts in which a person's own images may lie."""
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+USER_LAYOUTS = ("imagefolder", "huggingface")
+"""The layouts in which the user's images may lie."""
 
 
 def dataset_entry(name: str) -> DatasetEntry:
@@ -305,33 +305,35 @@ def dataset_entry(name: str) -> DatasetEntry:
         DatasetError: the catalog has no such name; the sentence lists those it has.
     """
     if name not in DATASETS:
-        raise DatasetError(f"{unknown_name('dataset', name, list(DATASETS))}; {_own_images(name)}")
+        raise DatasetError(
+            f"{unknown_name('dataset', name, list(DATASETS))}; {_hint_for_user_images(name)}"
+        )
     return DATASETS[name]
 
 
-def _own_images(name: str) -> str:
-    """The half-sentence that says how a name becomes that of a dataset of one's own."""
-    called = name if OWN_NAME.fullmatch(name) else "NAME"
+def _hint_for_user_images(name: str) -> str:
+    """The half-sentence that says how a name becomes that of a dataset."""
+    called = name if DATASET_NAME.fullmatch(name) else "NAME"
     return (
         f"or prepare images of your own: `cifarray data prepare {called} --layout imagefolder "
         "--archive DIR`"
     )
 
 
-def own_dataset(name: str, layout: str) -> DatasetEntry:
-    """The entry of images of the user's own, of which an archive says everything else.
+def user_dataset(name: str, layout: str) -> DatasetEntry:
+    """The entry of the user's images, of which an archive says everything else.
 
     Raises:
         DatasetError: a name of the catalog, or one that no folder can have; an unknown layout.
     """
-    if layout not in OWN_LAYOUTS:
-        raise DatasetError(unknown_name("layout", layout, OWN_LAYOUTS))
+    if layout not in USER_LAYOUTS:
+        raise DatasetError(unknown_name("layout", layout, USER_LAYOUTS))
     if name in DATASETS:
         raise DatasetError(
             f"{name} is a dataset of the catalog, whose layout is known; leave --layout out, or "
             "give your images another name"
         )
-    if not OWN_NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise DatasetError(
             f"cannot name a dataset {name!r}; a name has lower-case letters, digits, '-' and '_', "
             "begins with a letter or a digit and has at most 63 characters"

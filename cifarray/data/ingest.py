@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
+from cifarray.data.catalog import DatasetEntry, dataset_entry, user_dataset
 from cifarray.data.decoded_archive import UNREADABLE, Content, open_images
 from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.manifest import (
@@ -52,7 +52,7 @@ class Ingest:
     """How an archive of image files is to be read."""
 
     layout: str | None = None
-    """Of images of the user's own; the catalog knows that of its datasets."""
+    """Of the user's images; the catalog knows that of its datasets."""
     crop: bool = False
     """Cut images to the boxes that the archive holds."""
     skip_bad: bool = False
@@ -86,7 +86,7 @@ def prepare(
         StoreError: the store cannot be used.
     """
     how, progress = how or Ingest(), progress or Silent()
-    entry = own_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
+    entry = user_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
     _refuse_what_is_not_read(entry, how)
     store.check_writes()
     before, was = _tag_of_latest(store, name), _named(store, name)

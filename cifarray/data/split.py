@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifarray.data.catalog import DATASETS, OWN_NAME, dataset_entry
+from cifarray.data.catalog import DATASET_NAME, DATASETS, dataset_entry
 from cifarray.data.manifest import Manifest, latest_digest, load_manifest, prepare_command
 from cifarray.data.parquet import read_columns
 from cifarray.digests import content_sha256
@@ -146,12 +146,12 @@ class KnownDataset(Classes, Protocol):
 
 
 def known_dataset(name: str, store: Store | None) -> KnownDataset:
-    """The catalog's entry, or, of images of the user's own, the manifest in the store.
+    """The catalog's entry, or, of the user's images, the manifest in the store.
 
     Raises: JobError for a name that is neither; StoreError.
     """
     try:
-        own = store is not None and name not in DATASETS and OWN_NAME.fullmatch(name)
+        own = store is not None and name not in DATASETS and DATASET_NAME.fullmatch(name)
         if own and store is not None and latest_digest(store, name):
             return load_manifest(store, name)
         return dataset_entry(name)

@@ -183,7 +183,7 @@ def _traceable(checkpoint: Checkpoint) -> tuple[Predictor, Tensor, tuple[dict[in
 
 @contextmanager
 def _exporting(form: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Silence the exporters' notices, and turn what a network of the user's own meets into one."""
+    """Silence the exporters' notices, and turn what a user-defined network meets into one."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():

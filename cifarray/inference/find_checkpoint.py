@@ -29,7 +29,7 @@ def open_checkpoint(
     """The network that `target` means, and where it came from.
 
     `target` is a checkpoint folder, the folder of a pulled run, or a run's id in the store, which
-    is opened for the last alone. `code` is the folder that defines a network of the user's own.
+    is opened for the last alone. `code` is the folder that defines a user-defined network.
 
     Raises: CheckpointError, JobError, RunNotFoundError, StoreError.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEAD_OPTIONS = frozenset({"head", "frozen", "features"})
 """The fields of a ModelSpec that only a backbone with a head of ours reads."""
 USER_NETWORK_READS = frozenset({"dropout", "dropouts", "args", "weights"})
-"""Those that a network of the user's own reads."""
+"""Those that a user-defined network reads."""
 RGB_32X32 = (32, 32, 3)
 
 
@@ -175,12 +175,12 @@ BACKBONE = ModelEntry(
 
 
 def find_entry(name: str) -> ModelEntry | None:
-    """The entry of a network; None for one of the user's own, and for unknown names."""
+    """The entry of a network; None for a user-defined one, and for unknown names."""
     return BACKBONE if is_backbone(name) else MODELS.get(name)
 
 
 def is_user_network(name: str) -> bool:
-    """Whether the name is `package.module:factory`, a network of the user's own."""
+    """Whether the name is `package.module:factory`, a user-defined network."""
     return ":" in name
 
 
@@ -190,7 +190,7 @@ def check_model(
     """Refuse an unknown name, unused fields, a size of images that the network cannot take.
 
     `shape` is (H, W, C) of what the network sees, where known; `code` is what `--code` gave.
-    A network of the user's own is looked up as a file and not run. Torch is imported for `timm/`
+    A user-defined network is looked up as a file and not run. Torch is imported for `timm/`
     alone.
 
     Raises: JobError.
@@ -230,7 +230,7 @@ def build_model(
 ) -> nn.Module:
     """The network for images of `shape` (H, W, C), initialised from torch's current seed.
 
-    `code` is the folder that holds a network of the user's own, if it is not installed.
+    `code` is the folder that holds a user-defined network, if it is not installed.
 
     Raises: JobError.
     """

@@ -81,7 +81,7 @@ class ModelSpec(Record):
     dropouts: tuple[float, ...] | None = None
     """Every rate of a network that has several, in order; excludes `dropout`."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Further keyword arguments, for a network of the user's own."""
+    """Further keyword arguments, for a user-defined network."""
     weights: str = "none"
     """What it begins with: none (random), timm (those that timm publishes), or an address: a file,
     a checkpoint's folder, s3://bucket/file, or `run:ID` for the best checkpoint of a run."""

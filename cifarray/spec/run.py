@@ -8,7 +8,7 @@ from cifarray.spec.record import Record
 
 
 class CodeSpec(Record):
-    """A folder of the user's own code that travels with the run."""
+    """A folder of the user's code that travels with the run."""
 
     key: str
     """Where its zip lies in the store."""
@@ -26,7 +26,7 @@ class WeightsSpec(Record):
     fresh: tuple[str, ...] = ()
     """Weights that it has none for: those of a head for other classes; they begin random.
 
-    Of a sweep those of any trial; unknown of a network of the user's own."""
+    Of a sweep those of any trial; unknown of a user-defined network."""
 
 
 class RunSpec(Record):
