@@ -20,7 +20,13 @@ from cifarray.data.catalog import DatasetEntry
 from cifarray.data.decode import STORED_FORMATS, decode, decode_file, with_channels
 from cifarray.data.parquet import SplitRows
 from cifarray.data.progress import Progress
-from cifarray.data.readers.base import ImageArchive, ListedImages, Reading, refuse_losses
+from cifarray.data.readers.base import (
+    ImageArchive,
+    ListedImages,
+    Reading,
+    check_published_rows,
+    refuse_losses,
+)
 from cifarray.data.readers.containers import keep
 from cifarray.data.readers.files import open_files
 from cifarray.data.readers.registry import IMAGE_LAYOUTS
@@ -231,11 +237,7 @@ class _Decoder:
         counts = np.bincount(labels, minlength=len(archive.classes))
         (empty,) = np.nonzero(counts == 0)
         if self.entry.rows:
-            if not 1 <= len(labels) <= self.entry.rows[split]:
-                raise ArchiveError(
-                    f"{self.entry.name} {split} holds {len(labels)} rows; 1 to "
-                    f"{self.entry.rows[split]} (as published) are allowed"
-                )
+            check_published_rows(self.entry, split, len(labels))
         elif len(empty):
             raise ArchiveError(
                 f"class {archive.classes[empty[0]][:80]!r} has no image left in {split} that "

@@ -277,8 +277,7 @@ def _of_part(store: Store, manifest: Manifest, name: str, row_ids: Positions) ->
             f"dataset {manifest.name} was prepared before its archive's parts were listed; run "
             f"`{prepare_command(store, manifest.name)}` again"
         )
-    if name not in parts:
-        raise JobError(f"{manifest.name} has no archive part '{name}'; {nearest(name, parts)}")
+    check_part(name, manifest)
     first = parts[name].first_row_id
     return (row_ids >= first) & (row_ids < first + parts[name].rows)
 

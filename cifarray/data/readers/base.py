@@ -79,10 +79,15 @@ def _check_images(entry: DatasetEntry, split: str, arrays: SplitArrays) -> None:
             f"{entry.name} {split} holds {shape[0]} images and {arrays.rows} labels; "
             "fetch the archive again"
         )
-    if not 1 <= arrays.rows <= entry.rows[split]:
+    check_published_rows(entry, split, arrays.rows)
+
+
+def check_published_rows(entry: DatasetEntry, split: str, rows: int) -> None:
+    """Refuse a split without rows, or with more than were published. Raises: ArchiveError."""
+    if not 1 <= rows <= entry.rows[split]:
         raise ArchiveError(
-            f"{entry.name} {split} holds {arrays.rows} rows; 1 to {entry.rows[split]} "
-            f"(as published) are allowed"
+            f"{entry.name} {split} holds {rows} rows; 1 to {entry.rows[split]} (as published) are "
+            "allowed"
         )
 
 
