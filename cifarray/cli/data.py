@@ -245,11 +245,11 @@ def described(store: "Store", manifest: "Manifest") -> dict[str, Any]:
 
 def left_out_lines(entries: "Sequence[LeftOut] | None") -> list[str]:
     """What of a source is not in its dataset, a line for each reason and split."""
-    from cifarray.data.left_out import spoken, summed
+    from cifarray.data.left_out import in_words, summed
 
     if entries is None:
         return ["what is left out of its source was not counted; `--again` counts it"]
-    lines = [f"left out: {spoken(row)}" for row in summed(entries)]
+    lines = [f"left out: {in_words(row)}" for row in summed(entries)]
     more = len(lines) - SHOWN_REASONS
     rest = [f"left out: {more} reasons more; --json lists them"] if more > 0 else []
     return lines[:SHOWN_REASONS] + rest

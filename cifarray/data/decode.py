@@ -39,7 +39,7 @@ FORMATS = tuple(SUFFIXES_OF)
 STORED_FORMATS = ("JPEG", "PNG")
 """What a dataset stores, so that every reader of it decodes alike; the others become PNG."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
-SPOKEN = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
+FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 MOST_PIXELS = 50_000_000
 """Of one image, width x height, as a telephone's camera takes. As RGB they take 150 MB, and
 decoding holds up to five times as much (a WebP)."""
@@ -52,7 +52,7 @@ TILE_WIDTH, TILE_HEIGHT, STRIP_ROWS, ORIENTATION = 322, 323, 278, 274
 
 
 SEVERAL_FRAMES = "first of several frames"
-SPOKEN_MODES = {"P": "palette", "L": "gray"}
+MODE_NAMES = {"P": "palette", "L": "gray"}
 STRIP_PIXELS = 1 << 20
 """In which transparency is laid on white, so that a large image is not held four times over."""
 
@@ -199,7 +199,7 @@ def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "I
     elif wanted == "RGB" and image.mode in ("L", "1"):
         changes.append("gray to RGB")
     elif image.mode not in (wanted, "1"):
-        mode = SPOKEN_MODES.get(image.mode, image.mode)
+        mode = MODE_NAMES.get(image.mode, image.mode)
         changes.append(f"{mode} to {'gray' if wanted == 'L' else 'RGB'}")
     return image if image.mode == wanted else image.convert(wanted)
 

@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarray.data.decode import SPOKEN, read_image_file, resized, upright_image, with_channels
+from cifarray.data.decode import (
+    FORMATS_IN_WORDS,
+    read_image_file,
+    resized,
+    upright_image,
+    with_channels,
+)
 from cifarray.errors import InputError
 from cifarray.training.checkpoint import Checkpoint
 
@@ -44,7 +50,7 @@ def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path} cannot be read as an image ({reason}); give a file of {SPOKEN}"
+            f"{path} cannot be read as an image ({reason}); give a file of {FORMATS_IN_WORDS}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from unicodedata import normalize
 import numpy as np
 
 from cifarray.data.catalog import DatasetEntry
-from cifarray.data.decode import SPOKEN
+from cifarray.data.decode import FORMATS_IN_WORDS
 from cifarray.data.left_out import LeftOutCounter
 from cifarray.data.readers.base import (
     NOT_USED,
@@ -49,7 +49,7 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     if not roots:
         raise ArchiveError(
             f"{archive} holds no image at train/CLASS/ or {how.test_split}/CLASS/; lay your image "
-            f"files ({SPOKEN}) out like that{_other_split(files, '', how.test_split)}"
+            f"files ({FORMATS_IN_WORDS}) out like that{_other_split(files, '', how.test_split)}"
         )
     if len(roots) > 1:
         places = " and in ".join(repr("/".join(root) or ".") for root in roots[:2])

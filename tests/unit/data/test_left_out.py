@@ -9,7 +9,7 @@ import pytest
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.inspect import inspect_dataset
-from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken, summed
+from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, in_words, summed
 from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent
 from cifarray.data.readers.cifar import read_cifar
@@ -113,7 +113,7 @@ def test_a_table_sums_over_the_classes():
         counter.add("image", "unreadable", split="train", class_name=name, count=2, example="a.jpg")
     (row,) = summed(counter.entries())
     assert (row["count"], row["classes"]) == (4, 2)
-    assert spoken(row) == "4 images of train in 2 classes: unreadable (a.jpg)"
+    assert in_words(row) == "4 images of train in 2 classes: unreadable (a.jpg)"
 
 
 def mixed_files() -> dict[str, bytes]:

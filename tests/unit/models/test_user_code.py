@@ -1,4 +1,4 @@
-"""Networks of the user's own: packing, unpacking, finding and refusing."""
+"""Code folders: packed and unpacked as they are, and the networks that they define or do not."""
 
 import io
 import os
