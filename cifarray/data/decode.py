@@ -49,8 +49,6 @@ MOST_SCANS = 100
 """Of a progressive JPEG; each goes over every pixel, and a few bytes make one. Common are ten."""
 TILE_WIDTH, TILE_HEIGHT, STRIP_ROWS, ORIENTATION = 322, 323, 278, 274
 """Tags of TIFF and EXIF."""
-
-
 SEVERAL_FRAMES = "first of several frames"
 MODE_NAMES = {"P": "palette", "L": "gray"}
 STRIP_PIXELS = 1 << 20

@@ -26,7 +26,7 @@ from cifarray.spec.bounds import parse_json
 TIMEOUT_S = 30.0
 """For each connection, and each wait for more bytes."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before the next try; one that brings something begins anew at the shortest."""
+"""Before the next try; one that brings something starts again at the shortest."""
 MOST_TRIES = 50
 CHUNK_BYTES = 1 << 18
 CUT = (
@@ -162,7 +162,7 @@ def _request(wanted: Download, progress: Progress) -> bool:
         total = _total(answer, done)
         if (total or 0) > wanted.limit_bytes:
             raise _too_large(wanted)
-        note(wanted.part, answer.headers)
+        _keep_tags(wanted.part, answer.headers)
         progress.start(f"downloading {wanted.target.name}", total, "bytes")
         progress.advance(done)
         done = _append(wanted, answer, done, progress)
@@ -198,22 +198,22 @@ def _nothing_after(wanted: Download, content_range: str) -> bool:
 
 def _finish(wanted: Download) -> None:
     os.replace(wanted.part, wanted.target)
-    if notes_of(wanted.part).exists():
-        os.replace(notes_of(wanted.part), notes_of(wanted.target))
+    if _tags_file(wanted.part).exists():
+        os.replace(_tags_file(wanted.part), _tags_file(wanted.target))
 
 
 def _headers(wanted: Download) -> dict[str, str]:
     headers = {"User-Agent": "cifarray", "Accept-Encoding": "identity"}
     arrived = _size(wanted.part)
     if arrived:
-        notes = read_notes(wanted.part)
-        if notes or wanted.md5:  # else a changed file could not be told from the old one
+        tags = _kept_tags(wanted.part)
+        if tags or wanted.md5:  # else a changed file could not be told from the old one
             headers["Range"] = f"bytes={arrived}-"
-        if notes:
-            headers["If-Range"] = notes.get("ETag") or notes["Last-Modified"]
+        if tags:
+            headers["If-Range"] = tags.get("ETag") or tags["Last-Modified"]
     elif wanted.target.exists() and not wanted.md5:
         names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-        headers |= {names[name]: value for name, value in read_notes(wanted.target).items()}
+        headers |= {names[name]: value for name, value in _kept_tags(wanted.target).items()}
     return headers
 
 
@@ -267,22 +267,22 @@ def _alone(target: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def notes_of(path: Path) -> Path:
+def _tags_file(path: Path) -> Path:
     """Where the tags of a downloaded file, or of a part of one, are kept."""
     return path.with_name(f"{path.name}.json")
 
 
-def note(path: Path, headers: Mapping[str, str | None]) -> None:
+def _keep_tags(path: Path, headers: Mapping[str, str | None]) -> None:
     """Keep the tags of an answer; weak ones are left out, since no transfer resumes from them."""
     tags = {name: headers.get(name) or "" for name in TAGS}
     strong = {name: tag for name, tag in tags.items() if tag and not tag.startswith("W/")}
-    notes_of(path).write_text(json.dumps(strong), encoding="utf-8")
+    _tags_file(path).write_text(json.dumps(strong), encoding="utf-8")
 
 
-def read_notes(path: Path) -> dict[str, str]:
+def _kept_tags(path: Path) -> dict[str, str]:
     """The kept tags; none where nothing sound is kept."""
     try:
-        kept = parse_json(notes_of(path).read_text(encoding="utf-8"))
+        kept = parse_json(_tags_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     tags = kept if isinstance(kept, dict) else {}
