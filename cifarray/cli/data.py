@@ -64,7 +64,7 @@ SkipBadOption = Annotated[
 AcceptLossOption = Annotated[
     bool,
     typer.Option(
-        "--accept-loss", help="Go on where more than 1 % of a class's images are left out."
+        "--accept-loss", help="Continue where more than 1 % of a class's images are left out."
     ),
 ]
 TestSplitOption = Annotated[
@@ -186,7 +186,7 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Hold every file of a prepared dataset against its manifest: sha256, rows, schema.
+    """Compare every file of a prepared dataset with its manifest: sha256, rows, schema.
 
     Example: cifarray data verify cifar100 --store s3://bucket/cifarray
     """
@@ -355,7 +355,7 @@ class ShownProgress:
 
 @contextmanager
 def shown_progress() -> Iterator[ShownProgress]:
-    """Show what `prepare` or `verify_dataset` tells of its progress until the block ends."""
+    """Show the progress of `prepare` or `verify_dataset` until the block ends."""
     progress = ShownProgress()
     try:
         yield progress

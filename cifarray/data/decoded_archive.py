@@ -63,7 +63,7 @@ class Content:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """The rows of a split of image files: their bytes lie in one temporary file."""
+    """The rows of a split of image files: their bytes are in one temporary file."""
 
     spool: BinaryIO
     labels: NDArray[np.int16]

@@ -36,7 +36,7 @@ CUT = (
     TimeoutError,
     ssl.SSLError,
 )
-"""What a connection raises that fails or ends early; the file may be taken up again."""
+"""What a connection raises that fails or ends early; the transfer may be resumed."""
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
 TAGS = ("ETag", "Last-Modified")

@@ -58,7 +58,7 @@ class Ingest:
     skip_bad: bool = False
     """Leave out images that do not decode, and count them."""
     accept_loss: bool = False
-    """Go on where more than 1 % of a class is left out."""
+    """Continue where more than 1 % of a class is left out."""
     test_split: str = "test"
     """The split of the archive that becomes test."""
 

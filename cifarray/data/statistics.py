@@ -28,7 +28,7 @@ def count_pixels(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def count_picture(image: "Image.Image", channels: int) -> NDArray[np.int64]:
-    """The same of one image of mode L or RGB, gray as so many equal channels."""
+    """The same of one image of mode L or RGB, gray as that many equal channels."""
     counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
     return np.broadcast_to(counts, (channels, 256))
 

@@ -1,4 +1,4 @@
-"""Hold a dataset's files against its manifest: every checksum, row count and schema."""
+"""Compare a dataset's files with its manifest: every checksum, row count and schema."""
 
 from collections.abc import Iterator
 

@@ -119,7 +119,7 @@ def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
 
 
 def _chosen(store: Store, prefix: str, what: str) -> str | None:
-    """The checkpoint that a run chose at its end; None while it goes on."""
+    """The checkpoint that a run chose at its end; None while it runs."""
     try:
         best = store.read_json(prefix + BEST_FILE)
     except KeyMissingError:

@@ -1,7 +1,7 @@
 """Pretrained weights: read from a file without running what it holds, fetched from timm, loaded.
 
 A file is safetensors, or what `torch.save` made of a state dict: of the same network, of one with
-another head, or one that timm publishes. Those lie in the Hub's cache on this machine, or are
+another head, or one that timm publishes. Those are in the Hub's cache on this machine, or are
 downloaded: the Hub's own client tries for most of a minute before it says that there is no network,
 and one request of a few seconds finds that out first.
 """

@@ -20,7 +20,7 @@ class DatasetSpec(Record):
     name: str
     labels: Literal["fine", "coarse"] = "fine"
     classes: int | tuple[str, ...] | None = None
-    """The first so many in the dataset's order, or these, numbered as listed; None: all."""
+    """That many first ones in the dataset's order, or these, numbered as listed; None: all."""
     archive_part: str | None = None
     """Use only the train rows of this part of the archive, such as data_batch_1 of cifar10."""
     rows: int | None = Field(default=None, ge=2)
@@ -133,7 +133,7 @@ class ScheduleSpec(Record):
     warmup_epochs: float | None = Field(default=None, ge=0.0, le=LONGEST)
     warmup_steps: int | None = Field(default=None, ge=0, le=LONGEST)
     every_epochs: float | None = Field(default=None, gt=0.0, le=LONGEST)
-    """`step`: multiply by `gamma` each time so many epochs have passed."""
+    """`step`: multiply by `gamma` each time this many epochs have passed."""
     every_steps: int | None = Field(default=None, ge=1, le=LONGEST)
     gamma: float | None = Field(default=None, gt=0.0, le=1.0)
     """`step`: factor per interval; `exponential`: factor per epoch."""

@@ -11,7 +11,7 @@ class CodeSpec(Record):
     """A folder of the user's code that travels with the run."""
 
     key: str
-    """Where its zip lies in the store."""
+    """Where its zip is in the store."""
     sha256: str
 
 
@@ -19,7 +19,7 @@ class WeightsSpec(Record):
     """The weights that a run's network begins with, copied into the run's folder."""
 
     key: str
-    """Where the safetensors file lies in the store."""
+    """Where the safetensors file is in the store."""
     source: str = ""
     """What it was made from, as the job says; of a run the key of its checkpoint."""
     sha256: str

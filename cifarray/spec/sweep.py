@@ -51,7 +51,7 @@ class SchedulerSpec(Record):
     name: Literal["asha", "median", "none"] = "asha"
     grace_epochs: int = Field(default=3, ge=1)
     factor: int = Field(default=3, ge=2)
-    """asha: of `factor` trials at a rung one goes on."""
+    """asha: of `factor` trials at a rung, one continues."""
 
 
 class SweepSpec(Record):

@@ -21,7 +21,7 @@ from cifarray.errors import DatasetError
 from cifarray.spec.augment import PreprocessSpec
 
 ROWS_AT_ONCE = 1024
-"""Products of pixels from -128 to 127, of so many rows, add up without rounding in float32."""
+"""Products of pixels from -128 to 127, of this many rows, add up without rounding in float32."""
 CENTRE = 128
 
 

@@ -49,7 +49,7 @@ def read_idx(
 
 
 def unpack(name: str, content: bytes, limit_bytes: int) -> bytes:
-    """The inside of a gzip file, which may have at most so many bytes. Raises: ArchiveError."""
+    """The inside of a gzip file, which may have at most this many bytes. Raises: ArchiveError."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             inside = file.read(limit_bytes + 1)  # past the end, where the checksum is
@@ -64,7 +64,7 @@ def parse_idx(name: str, content: bytes, dimensions: int) -> NDArray[np.uint8]:
     """The array that an idx file holds; its header must declare exactly the bytes that follow.
 
     Raises:
-        ArchiveError: no idx header of so many dimensions, or another number of bytes.
+        ArchiveError: no idx header of that many dimensions, or another number of bytes.
     """
     start = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, UNSIGNED_BYTES, dimensions]) or len(content) < start:
