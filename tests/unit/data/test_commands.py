@@ -218,7 +218,7 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert (code, out) == (2, "")
     *_, last = err.splitlines()
     assert "error: pets: 1 of 6 images of class 'dog' in train would be left out" in last
-    assert "(unreadable, such as train/dog/003.png); put that right" in last
+    assert "(unreadable, such as train/dog/003.png); fix the archive" in last
     skipping = ("--skip-bad", "--accept-loss")
     code, out, err = cifarray(*words, *skipping)
     assert code == 0

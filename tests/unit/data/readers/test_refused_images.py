@@ -211,4 +211,4 @@ def test_a_temporary_folder_that_is_full_is_named(tmp_path: Path):
     )
     words = [sys.executable, "-c", command, str(given), str(tmp_path / "store")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "set TMPDIR to a folder that has room" in done.stdout
+    assert "set TMPDIR to a folder with enough space" in done.stdout
