@@ -117,7 +117,7 @@ def predict(
     from cifarray.inference.predict import predict
 
     if picture is not None:
-        from cifarray.reporting.guesses import check_drawing
+        from cifarray.report.prediction_plots import check_drawing
 
         check_drawing(picture, len(images))
     checkpoint, origin = _open(target, _opener(store, endpoint, cluster), code)
@@ -182,7 +182,7 @@ def export(
 
 
 def _draw(path: Path, predictions: "Sequence[Prediction]") -> None:
-    from cifarray.reporting.guesses import Guessed, draw_guesses
+    from cifarray.report.prediction_plots import Guessed, draw_guesses
 
     rows = [
         Guessed(

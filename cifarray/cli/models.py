@@ -98,7 +98,7 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _print_layers(record: dict[str, Any]) -> None:
-    from cifarray.reporting.layers import Layer, size
+    from cifarray.report.layers import Layer, size
 
     layers = [Layer.from_mapping(values) for values in record["layers"]]
     rows = [
@@ -120,9 +120,9 @@ def _print_layers(record: dict[str, Any]) -> None:
 
 def _draw(record: dict[str, Any], path: Path) -> None:
     """Write the network's picture. Raises: InputError."""
-    from cifarray.reporting.layers import Layer
-    from cifarray.reporting.network import network_size, paint_network, solids
-    from cifarray.reporting.svg import ON_PAPER, draw_file
+    from cifarray.report.layers import Layer
+    from cifarray.report.network import network_size, paint_network, solids
+    from cifarray.report.svg import ON_PAPER, draw_file
 
     height, width, channels = record["input_shape"]
     layers = [Layer.from_mapping(values) for values in record["layers"]]

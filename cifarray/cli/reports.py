@@ -19,7 +19,7 @@ from cifarray.cli.options import (
 from cifarray.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from cifarray.reporting.compare import ComparedRun, Comparison, Spread
+    from cifarray.report.compare import ComparedRun, Comparison, Spread
     from cifarray.runs import Run
 
 MOST_COLUMNS = 4
@@ -53,7 +53,7 @@ def report(
     Example:  cifarray report train-digits-26 --open
               cifarray report train-digits-26 --json
     """
-    from cifarray.reporting.record import fetch_report, read_report
+    from cifarray.report.stored import fetch_report, read_report
     from cifarray.runs import Run
 
     found = Run.open(open_store(store, endpoint, cluster), run)
@@ -82,8 +82,8 @@ def compare(
     \b
     Example:  cifarray compare train-digits-261123-101500-3fa2 tune-digits-261123-095500-77b0
     """
-    from cifarray.reporting.compare import compare as compare_reports
-    from cifarray.reporting.record import read_report
+    from cifarray.report.compare import compare as compare_reports
+    from cifarray.report.stored import read_report
     from cifarray.runs import Run
 
     opened = open_store(store, endpoint, cluster)
@@ -105,7 +105,7 @@ def compare(
 
 def _summary(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The figures of a report that fit on a screen: (name, text)."""
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     dataset, model = content["dataset"], content["model"]
     yield "run", content["run_id"]
@@ -137,7 +137,7 @@ def _summary(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _figures(split: Mapping[str, Any]) -> str:
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     parts = [f"top-1 {formats.percent(split['top1'])}"]
     if split.get("top1_interval"):
@@ -163,7 +163,7 @@ def _open(run: "Run", page: Path | None) -> None:
     import tempfile
     import webbrowser
 
-    from cifarray.reporting.record import fetch_report
+    from cifarray.report.stored import fetch_report
 
     if page is None and run.store.uri.startswith("s3://"):
         page = fetch_report(run, Path(tempfile.mkdtemp(prefix="cifarray-report-")))
@@ -184,7 +184,7 @@ def _print_side_by_side(comparison: "Comparison") -> None:
 
 def _columns(runs: Sequence["ComparedRun"]) -> list[tuple[str, list[str]]]:
     """(name, one cell per run)"""
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     return [
         ("run", [run.run_id for run in runs]),
@@ -214,7 +214,7 @@ def _print_groups(comparison: "Comparison") -> None:
 
 
 def _spread(path: str, spread: "Spread") -> tuple[str, str, str, str]:
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     mean, std = formats.metric(path, spread.mean), formats.metric(path, spread.std)
     return path, mean, std, str(spread.n)

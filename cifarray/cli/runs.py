@@ -191,7 +191,7 @@ def _cut(error: str) -> str:
 
 
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
-    from cifarray.reporting.formats import duration
+    from cifarray.report.formats import duration
     from cifarray.submit.news import seconds_since
 
     current = summary.status
@@ -256,7 +256,7 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
-    from cifarray.reporting.formats import duration
+    from cifarray.report.formats import duration
     from cifarray.submit.news import failures_line, progress_line
     from cifarray.submit.observed_state import observe
 

@@ -12,7 +12,7 @@ from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import decoded_shape, read_rows
 from cifarray.data.selection import STORED_SPLIT, rows_of_test, select_rows
 from cifarray.errors import DatasetError
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint
 from cifarray.training.evaluation import predict_shard

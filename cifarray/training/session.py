@@ -21,7 +21,7 @@ from cifarray.models.own import check_unused
 from cifarray.models.registry import is_own
 from cifarray.models.sizes import count_parameters
 from cifarray.models.weights import begin_with
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import (

@@ -11,7 +11,7 @@ import pytest
 from cifarray.driver.progress import news_of
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
 from cifarray.monitoring.runs_seen import Seen, run_samples
-from cifarray.reporting.inputs import Trial
+from cifarray.report.inputs import Trial
 from cifarray.runs import Run
 from cifarray.runs.choice import chosen_checkpoints
 from cifarray.runs.folders import write_metrics

@@ -16,7 +16,7 @@ from cifarray.data.image_files import FORMATS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
 from cifarray.data.selection import select_rows
-from cifarray.reporting.report import write_report
+from cifarray.report.build import write_report
 from cifarray.runs import Run, write_index
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.profile import Profile

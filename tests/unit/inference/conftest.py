@@ -13,7 +13,7 @@ from cifarray.data.manifest import Manifest
 from cifarray.data.rows import read_columns
 from cifarray.data.selection import STORED_SPLIT, Positions, select_rows
 from cifarray.inference.sources import open_checkpoint
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile

@@ -12,7 +12,7 @@ import torch
 
 from cifarray.errors import CheckpointError, JobError, RunFailedError
 from cifarray.models.code import code_sha256, pack_code
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store

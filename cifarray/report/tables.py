@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from cifarray.reporting.formats import printable
-from cifarray.reporting.inputs import ReportDataset
-from cifarray.reporting.scores import Predictions
+from cifarray.report.formats import printable
+from cifarray.report.inputs import ReportDataset
+from cifarray.report.scores import Predictions
 from cifarray.store import to_json
 
 FORMULA_STARTS = ("=", "+", "-", "@")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cifarray.reporting.record import field_at
+from cifarray.report.stored import field_at
 
 FIGURES = ("test.top1", "test.top5", "test.loss", "validation.top1", "train.images_per_s")
 """What a group of seeds is summed up by; dotted paths of report.json."""

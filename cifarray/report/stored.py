@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from cifarray.errors import InputError, StoreError
-from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial, epoch_s
-from cifarray.reporting.scores import Predictions
+from cifarray.report.inputs import SPLITS, ReportDataset, ReportInputs, Trial, epoch_s
+from cifarray.report.scores import Predictions
 from cifarray.runs import Run, check_index
 from cifarray.runs.folders import read_index
 from cifarray.spec.bounds import parse_json

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cifarray.errors import InputError
-from cifarray.reporting import formats
-from cifarray.reporting.svg import ON_PAPER, check_file, draw_file
+from cifarray.report import formats
+from cifarray.report.svg import ON_PAPER, check_file, draw_file
 
 WIDTH, ROW_HEIGHT = 640, 150
 MOST_ROWS = 32

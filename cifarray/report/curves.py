@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cifarray.reporting import formats
-from cifarray.reporting.inputs import Trial, series
-from cifarray.reporting.svg import COLOURS, draw
+from cifarray.report import formats
+from cifarray.report.inputs import Trial, series
+from cifarray.report.svg import COLOURS, draw
 
 WIDTH = 1000
 """CSS pixels; the page is that wide."""

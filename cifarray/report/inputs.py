@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cifarray.errors import WorkError
 from cifarray.metrics import DEFAULT_OBJECTIVE, best_epoch, finite
-from cifarray.reporting.layers import Layer, Shape
-from cifarray.reporting.scores import Predictions
+from cifarray.report.layers import Layer, Shape
+from cifarray.report.scores import Predictions
 from cifarray.spec.run import RunSpec
 
 SPLITS = ("train", "validation", "test")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cifarray.errors import WorkError
-from cifarray.reporting.pictures import png_address
+from cifarray.report.pictures import png_address
 
 
 def opened(address: str) -> Image.Image:

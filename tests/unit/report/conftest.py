@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cifarray.reporting.inputs import ReportInputs
-from cifarray.reporting.report import write_report
+from cifarray.report.build import write_report
+from cifarray.report.inputs import ReportInputs
 from tests import report_samples
 
 HOSTILE = '<script>alert("x")</script>'

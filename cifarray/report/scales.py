@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from cifarray.reporting import formats
+from cifarray.report import formats
 from cifarray.spec.space import Domain
 
 

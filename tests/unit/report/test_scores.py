@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from cifarray.errors import WorkError
-from cifarray.reporting.scores import Predictions, wilson
+from cifarray.report.scores import Predictions, wilson
 from tests import report_samples
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from cifarray.reporting import formats
-from cifarray.reporting.layers import Layer, Shape
+from cifarray.report import formats
+from cifarray.report.layers import Layer, Shape
 
 WIDTH = 1000
 """CSS pixels; the page is that wide."""

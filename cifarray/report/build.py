@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from cifarray.reporting.inputs import Mistake, ReportDataset, ReportInputs
-from cifarray.reporting.page import render
-from cifarray.reporting.record import report_content
-from cifarray.reporting.tables import (
+from cifarray.report.html import render
+from cifarray.report.inputs import Mistake, ReportDataset, ReportInputs
+from cifarray.report.stored import report_content
+from cifarray.report.tables import (
     confusion,
     normalized,
     per_class,

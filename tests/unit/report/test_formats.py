@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cifarray.reporting import formats
+from cifarray.report import formats
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from cifarray.reporting.inputs import epoch_s
-from cifarray.reporting.report import FILES, write_report
-from cifarray.reporting.scores import Predictions, wilson
-from cifarray.reporting.tables import normalized
+from cifarray.report.build import FILES, write_report
+from cifarray.report.inputs import epoch_s
+from cifarray.report.scores import Predictions, wilson
+from cifarray.report.tables import normalized
 from cifarray.spec.run import WeightsSpec
 from tests import report_samples
-from tests.unit.reporting.conftest import Written
+from tests.unit.report.conftest import Written
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "report.md"
 OPEN_ENDED = ("versions", "hardware", "resolved_job", "best_of", "parameters")

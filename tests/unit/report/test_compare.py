@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifarray.reporting.compare import compare
-from tests.unit.reporting.conftest import Written
+from cifarray.report.compare import compare
+from tests.unit.report.conftest import Written
 
 
 def changed(report: Mapping[str, Any], run_id: str, **fields: Any) -> dict[str, Any]:

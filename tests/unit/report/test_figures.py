@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cifarray.reporting.curves import curves, trial_curves
-from cifarray.reporting.inputs import ReportDataset, Trial
-from cifarray.reporting.matrix import class_order, matrix
-from cifarray.reporting.svg import COLOURS, draw
-from cifarray.reporting.sweep import SweepView, against_metric, parallel
+from cifarray.report.confusion import class_order, matrix
+from cifarray.report.curves import curves, trial_curves
+from cifarray.report.inputs import ReportDataset, Trial
+from cifarray.report.svg import COLOURS, draw
+from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.spec.space import SweepSpec
 from tests import report_samples
 

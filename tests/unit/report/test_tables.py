@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from cifarray.reporting.scores import Predictions
-from cifarray.reporting.tables import (
+from cifarray.report.scores import Predictions
+from cifarray.report.tables import (
     Pair,
     confusion,
     per_class,

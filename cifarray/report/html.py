@@ -15,16 +15,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cifarray.metrics import ranked
-from cifarray.reporting import formats
-from cifarray.reporting.curves import curves, trial_curves
-from cifarray.reporting.inputs import SPLITS, ReportDataset, ReportInputs, Trial
-from cifarray.reporting.layers import size, totals
-from cifarray.reporting.matrix import MOST_NUMBERED, matrix
-from cifarray.reporting.network import network_size, paint_network, solids
-from cifarray.reporting.pictures import png_address
-from cifarray.reporting.svg import COLOURS, draw
-from cifarray.reporting.sweep import SweepView, against_metric, parallel
-from cifarray.reporting.tables import ClassRow, worst_pairs
+from cifarray.report import formats
+from cifarray.report.confusion import MOST_NUMBERED, matrix
+from cifarray.report.curves import curves, trial_curves
+from cifarray.report.inputs import SPLITS, ReportDataset, ReportInputs, Trial
+from cifarray.report.layers import size, totals
+from cifarray.report.network import network_size, paint_network, solids
+from cifarray.report.pictures import png_address
+from cifarray.report.svg import COLOURS, draw
+from cifarray.report.sweep_plots import SweepView, against_metric, parallel
+from cifarray.report.tables import ClassRow, worst_pairs
 from cifarray.spec.load import to_yaml
 from cifarray.spec.space import SweepSpec
 
@@ -172,7 +172,7 @@ def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("cifarray.reporting"),
+        loader=PackageLoader("cifarray.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -202,4 +202,4 @@ def _finalize(shown: Any) -> Any:
 
 
 def _file(name: str) -> str:
-    return (resources.files("cifarray.reporting") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("cifarray.report") / "templates" / name).read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cifarray.errors import InputError
-from cifarray.reporting.formats import printable
+from cifarray.report.formats import printable
 
 FILES = (".svg", ".png")
 NAMES = (

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarray.reporting.report import write_report
+from cifarray.report.build import write_report
 from tests import report_samples
-from tests.unit.reporting.conftest import HOSTILE, Written
+from tests.unit.report.conftest import HOSTILE, Written
 
 VOID = {"meta", "link", "img", "br"}
 

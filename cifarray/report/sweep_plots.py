@@ -10,12 +10,12 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
 from cifarray.metrics import OBJECTIVES
-from cifarray.reporting import formats
-from cifarray.reporting.curves import WIDTH, trial_text
-from cifarray.reporting.formats import shortened
-from cifarray.reporting.inputs import Trial
-from cifarray.reporting.scales import Scale, choice_scale, domain_scale, metric_scale, ranks
-from cifarray.reporting.svg import COLOURS, draw
+from cifarray.report import formats
+from cifarray.report.curves import WIDTH, trial_text
+from cifarray.report.formats import shortened
+from cifarray.report.inputs import Trial
+from cifarray.report.scales import Scale, choice_scale, domain_scale, metric_scale, ranks
+from cifarray.report.svg import COLOURS, draw
 from cifarray.spec.space import SweepSpec
 
 SEQUENCE_STEPS = 7

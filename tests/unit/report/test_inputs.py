@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cifarray.errors import WorkError
-from cifarray.reporting.inputs import Best, ReportDataset, Trial, images_per_s, series
+from cifarray.report.inputs import Best, ReportDataset, Trial, images_per_s, series
 from tests import report_samples
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from cifarray.cli.main import main
-from cifarray.reporting.report import FILES
+from cifarray.report.build import FILES
 from cifarray.runs import Run, check_index, write_index
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from tests import report_samples
-from tests.unit.reporting.conftest import Written
+from tests.unit.report.conftest import Written
 
 Typed = Callable[..., tuple[int, str, str]]
 

@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from cifarray.reporting.formats import percent, shortened
-from cifarray.reporting.inputs import ReportDataset
-from cifarray.reporting.tables import normalized as share_of_rows
+from cifarray.report.formats import percent, shortened
+from cifarray.report.inputs import ReportDataset
+from cifarray.report.tables import normalized as share_of_rows
 
 STEPS = 7
 MOST_NUMBERED = 20
