@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifarray.report.inputs import Mistake, ReportDataset, ReportInputs
-from cifarray.report.layers import Block, Layer
+from cifarray.report.network import Block, Layer
 from cifarray.report.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile

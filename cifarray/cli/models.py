@@ -98,7 +98,7 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _print_layers(record: dict[str, Any]) -> None:
-    from cifarray.report.layers import Layer, size
+    from cifarray.report.network import Layer, size
 
     layers = [Layer.from_mapping(values) for values in record["layers"]]
     rows = [
@@ -120,8 +120,7 @@ def _print_layers(record: dict[str, Any]) -> None:
 
 def _draw(record: dict[str, Any], path: Path) -> None:
     """Write the network's picture. Raises: InputError."""
-    from cifarray.report.layers import Layer
-    from cifarray.report.network import network_size, paint_network, solids
+    from cifarray.report.network import Layer, network_size, paint_network, solids
     from cifarray.report.svg import ON_PAPER, draw_file
 
     height, width, channels = record["input_shape"]

@@ -90,7 +90,7 @@ def compare(
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
     if len(found) < 2:
         raise InputError(
-            f"compare wants at least two runs and got {found[0].id} alone; "
+            f"compare needs at least two runs and got {found[0].id} alone; "
             "see `cifarray runs` for others"
         )
     comparison = compare_reports([read_report(each) for each in found])

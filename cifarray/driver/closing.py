@@ -15,10 +15,10 @@ from cifarray.data.labels import learnt_labels
 from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.rows import read_images
-from cifarray.report.build import Mistake, ReportDataset, ReportInputs, write_report
-from cifarray.report.inputs import SPLITS, images_per_s
-from cifarray.report.layers import Layer
-from cifarray.report.pictures import LARGEST_SIDE
+from cifarray.report.build import write_report
+from cifarray.report.html import LARGEST_SIDE
+from cifarray.report.inputs import SPLITS, Mistake, ReportDataset, ReportInputs, images_per_s
+from cifarray.report.network import Layer
 from cifarray.report.scores import Predictions
 from cifarray.runs import Attempt, Run, read_metrics, write_index
 from cifarray.spec.job import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cifarray.report.layers import Block, Layer, Shape
+from cifarray.report.network import Block, Layer, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

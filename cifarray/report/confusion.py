@@ -1,4 +1,4 @@
-"""The confusion matrix as inline SVG: counts in the cells of a small one, shades in a large."""
+"""The confusion matrix: its counts, the worst confusions, and its picture as inline SVG."""
 
 import json
 from collections.abc import Sequence
@@ -7,20 +7,32 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
 from cifarray.report.formats import percent, shortened
 from cifarray.report.inputs import ReportDataset
-from cifarray.report.tables import normalized as share_of_rows
+from cifarray.report.scores import Predictions
 
 STEPS = 7
 MOST_NUMBERED = 20
-"""Classes up to which a cell has room for its count."""
+"""Up to this many classes, each cell shows its count."""
 
 LONGEST_NAME = 20
 """Characters that a label along the side is cut to."""
 
 SMALLEST_NAMED_CELL = 9.0
-"""Pixels below which a line has no room for a class name of its own."""
+"""Pixels; smaller cells are too narrow for a class name each."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How often rows of one class were taken for another."""
+
+    label: int
+    prediction: int
+    rows: int
+    share: float
+    """Of the label's rows."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,34 @@ class Layout:
         return self.cell * self.classes
 
 
+def confusion(predictions: Predictions, num_classes: int) -> NDArray[np.int64]:
+    """Return counts: row = label, column = prediction."""
+    known = list(range(num_classes))
+    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=known)
+    return np.asarray(counts, np.int64)
+
+
+def row_normalized(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each label's shares of its rows: a row sums to 1, or to 0 for a class without any."""
+    rows = counts.sum(axis=1, keepdims=True)
+    shares = np.zeros(counts.shape)
+    np.divide(counts, rows, out=shares, where=rows > 0)
+    return shares
+
+
+def worst_pairs(counts: NDArray[np.int64], limit: int) -> list[Pair]:
+    """Return the most frequent confusions, most rows first, then by label and prediction."""
+    rows = counts.sum(axis=1)
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    labels, guesses = np.nonzero(wrong)
+    order = np.lexsort((guesses, labels, -wrong[labels, guesses]))[:limit]
+    return [
+        Pair(int(a), int(b), int(wrong[a, b]), float(wrong[a, b] / rows[a]))
+        for a, b in zip(labels[order], guesses[order], strict=True)
+    ]
+
+
 def class_order(dataset: ReportDataset) -> list[int]:
     """Return labels by superclass, where there are any, then by label."""
     labels = range(len(dataset.classes))
@@ -53,7 +93,7 @@ def matrix(
     """Draw counts or shares; a cell's shade is its share of its label's rows either way."""
     order = class_order(dataset)
     ordered = counts[np.ix_(order, order)]
-    shares = share_of_rows(ordered)
+    shares = row_normalized(ordered)
     classes = len(order)
     cell = max(1.0, min(56.0, 820.0 / classes))
     names = [dataset.classes[label] for label in order]
@@ -135,7 +175,7 @@ def _numbers(
 def _labels(
     names: Sequence[str], dataset: ReportDataset, order: Sequence[int], layout: Layout
 ) -> Markup:
-    """Class names where there is room for them, else superclass names with lines between."""
+    """Class names where they fit, else superclass names with lines between."""
     if layout.cell >= SMALLEST_NAMED_CELL or not dataset.fine_to_coarse:
         step = 1 if layout.cell >= SMALLEST_NAMED_CELL else -(-layout.classes // 50)
         spans = [(i, i + 1, name) for i, name in enumerate(names) if i % step == 0]

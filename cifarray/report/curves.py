@@ -128,7 +128,7 @@ def _line(
 
 
 def _epochs(axes: Axes, history: History) -> None:
-    """Whole epochs along x, with room for a single one."""
+    """Show whole epochs along x, and leave margins around a single one."""
     epochs = [int(record["epoch"]) for record in history] or [1]
     low, high = min(epochs), max(epochs)
     pad = max(0.5, 0.03 * (high - low)) if high - low < 2 else 0.03 * (high - low)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,23 +14,25 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
+from PIL import Image
 
+from cifarray.errors import WorkError
 from cifarray.metrics import ranked
 from cifarray.report import formats
-from cifarray.report.confusion import MOST_NUMBERED, matrix
+from cifarray.report.confusion import MOST_NUMBERED, matrix, worst_pairs
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import SPLITS, ReportDataset, ReportInputs, Trial
-from cifarray.report.layers import size, totals
-from cifarray.report.network import network_size, paint_network, solids
-from cifarray.report.pictures import png_address
+from cifarray.report.network import network_size, paint_network, size, solids, totals
 from cifarray.report.svg import COLOURS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
-from cifarray.report.tables import ClassRow, worst_pairs
+from cifarray.report.tables import ClassRow
 from cifarray.spec.load import to_yaml
 from cifarray.spec.space import SweepSpec
 
 MOST_PAIRS = 20
 MOST_MISTAKES = 48
+LARGEST_SIDE = 160
+"""Pixels; larger images are scaled down so that a page stays small."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,22 @@ def render(
             hardware=dict(_rows(inputs.hardware)),
         )
     )
+
+
+def png_address(image_HWC: NDArray[np.uint8]) -> str:
+    """Return a data: address of the image, of 1 or 3 channels."""
+    if image_HWC.ndim != 3 or image_HWC.shape[2] not in (1, 3) or image_HWC.dtype != np.uint8:
+        raise WorkError(
+            "a picture requires uint8 of height, width and 1 or 3 channels,"
+            f" not {image_HWC.dtype} of shape {image_HWC.shape}"
+        )
+    pixels = image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(picture.size) > LARGEST_SIDE:
+        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _network(inputs: ReportInputs) -> dict[str, Any] | None:

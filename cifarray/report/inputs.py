@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cifarray.errors import WorkError
 from cifarray.metrics import DEFAULT_OBJECTIVE, best_epoch, finite
-from cifarray.report.layers import Layer, Shape
+from cifarray.report.network import Layer, Shape
 from cifarray.report.scores import Predictions
 from cifarray.spec.run import RunSpec
 
@@ -37,7 +37,7 @@ class ReportDataset:
         """Refuse superclasses that do not fit the classes."""
         if self.fine_to_coarse and len(self.fine_to_coarse) != len(self.classes):
             raise WorkError(
-                f"fine_to_coarse wants one superclass for each of {len(self.classes)} classes,"
+                f"fine_to_coarse requires one superclass for each of {len(self.classes)} classes,"
                 f" not {len(self.fine_to_coarse)}"
             )
 
@@ -139,7 +139,9 @@ class ReportInputs:
         """Refuse inputs that would make a report with a hole in it."""
         missing = [split for split in SPLITS if split not in self.predictions]
         if missing:
-            raise WorkError(f"a report wants predictions of {', '.join(SPLITS)}; no {missing[0]}")
+            raise WorkError(
+                f"a report requires predictions of {', '.join(SPLITS)}; no {missing[0]}"
+            )
 
     @property
     def sweep_trials(self) -> list[Trial]:

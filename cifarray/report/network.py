@@ -1,16 +1,18 @@
-"""A network drawn as in papers: solids in a row, as high as their maps and as thick as channels."""
+"""A network as a list of layers, and its picture as papers draw it: a row of solids."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from typing import TYPE_CHECKING, Any
 
 from cifarray.report import formats
-from cifarray.report.layers import Layer, Shape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Shape = tuple[int, ...]
 
 WIDTH = 1000
 """CSS pixels; the page is that wide."""
@@ -31,6 +33,70 @@ COLOURS_BY_KIND = {
 }
 GROUND = 62
 """CSS pixels between a row's lower end and its solids, where the words stand."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of a network, such as a residual block, that a layer belongs to."""
+
+    name: str
+    kind: str
+    output_shape: Shape | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that holds no others, or one with weights of its own."""
+
+    name: str
+    """Its place in the network, as in its weights' names."""
+    kind: str
+    """Its class."""
+    detail: str
+    """What makes it differ from others of its kind, such as '3x3, stride 2'."""
+    output_shape: Shape | None
+    """Of one image, as a rule (channels, height, width); None if no image passes through."""
+    parameters: int
+    """A weight that several layers share counts for the first."""
+    trainable: int
+    """Those of the parameters that training changes."""
+    block: Block | None = None
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Layer":
+        """Read a layer as a run keeps it."""
+        block = values.get("block")
+        return cls(
+            name=str(values["name"]),
+            kind=str(values["kind"]),
+            detail=str(values["detail"]),
+            output_shape=_shape(values["output_shape"]),
+            parameters=int(values["parameters"]),
+            trainable=int(values["trainable"]),
+            block=block
+            and Block(str(block["name"]), str(block["kind"]), _shape(block["output_shape"])),
+        )
+
+    @property
+    def learns(self) -> str:
+        """Whether training changes it, in a word; empty without parameters."""
+        if not self.parameters:
+            return ""
+        return {0: "no", self.parameters: "yes"}.get(self.trainable, "in part")
+
+
+def totals(layers: Sequence[Layer]) -> tuple[int, int]:
+    """(parameters, those of them that training changes) of all layers."""
+    return sum(layer.parameters for layer in layers), sum(layer.trainable for layer in layers)
+
+
+def size(shape: Shape | None) -> str:
+    """(64, 32, 32) -> '64x32x32'; empty for None."""
+    return "x".join(map(str, shape or ()))
+
+
+def _shape(values: Any) -> Shape | None:
+    return None if values is None else tuple(int(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -71,7 +137,7 @@ def solids(layers: Sequence[Layer], image: Shape) -> list[Solid]:
 
 
 def paint_network(
-    figure: Figure, drawn: Sequence[Solid], colours: Mapping[str, str]
+    figure: "Figure", drawn: Sequence[Solid], colours: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Fill a figure of `network_size`; there are no hover texts."""
     figure.set_layout_engine("none")
@@ -102,9 +168,11 @@ def network_size(drawn: Sequence[Solid]) -> tuple[int, int]:
 
 
 def _draw(
-    axes: Axes, solid: Solid, side: int, place: tuple[float, float], colours: Mapping[str, str]
+    axes: "Axes", solid: Solid, side: int, place: tuple[float, float], colours: Mapping[str, str]
 ) -> None:
     """A solid around `place`, the middle of its lower edge, and its words below."""
+    from matplotlib.patches import Polygon  # `cifarray models` lists layers without matplotlib
+
     middle, ground = place
     channels, *sides = solid.shape
     is_map = bool(sides) and max(sides) > 1

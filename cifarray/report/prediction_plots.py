@@ -20,13 +20,13 @@ LONGEST_NAME = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Guessed:
-    """An image and what a network takes it for."""
+class PredictedImage:
+    """An image and the classes that a network predicts for it."""
 
     title: str
     pixels_HWC: NDArray[np.uint8]
     """1 or 3 channels."""
-    guesses: Sequence[tuple[str, float]]
+    classes: Sequence[tuple[str, float]]
     """(class, probability), most probable first."""
 
 
@@ -35,11 +35,11 @@ def check_drawing(path: Path, rows: int) -> None:
     check_file(path)
     if rows > MOST_ROWS:
         raise InputError(
-            f"--picture has room for {MOST_ROWS} images, not {rows}; give fewer, or leave it out"
+            f"--picture takes at most {MOST_ROWS} images, not {rows}; give fewer, or leave it out"
         )
 
 
-def draw_guesses(path: Path, rows: Sequence[Guessed]) -> None:
+def draw_predictions(path: Path, rows: Sequence[PredictedImage]) -> None:
     """Write a picture with a row per image, as SVG or PNG by its name. Raises: InputError."""
     check_drawing(path, len(rows))
 
@@ -53,7 +53,7 @@ def draw_guesses(path: Path, rows: Sequence[Guessed]) -> None:
     draw_file(path, (WIDTH, ROW_HEIGHT * len(rows)), paint)
 
 
-def _image(axes: Axes, row: Guessed) -> None:
+def _image(axes: Axes, row: PredictedImage) -> None:
     is_gray = row.pixels_HWC.shape[2] == 1
     options: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if is_gray else {}
     pixels = row.pixels_HWC[:, :, 0] if is_gray else row.pixels_HWC
@@ -64,16 +64,16 @@ def _image(axes: Axes, row: Guessed) -> None:
     )
 
 
-def _bars(axes: Axes, row: Guessed) -> None:
-    names = [formats.shortened(name, LONGEST_NAME) for name, _ in row.guesses]
-    shares = [probability for _, probability in row.guesses]
+def _bars(axes: Axes, row: PredictedImage) -> None:
+    names = [formats.shortened(name, LONGEST_NAME) for name, _ in row.classes]
+    shares = [probability for _, probability in row.classes]
     places = range(len(names))
     colours = [ON_PAPER["accent" if place == 0 else "quiet"] for place in places]
     bars = axes.barh(places, shares, color=colours)
     axes.bar_label(bars, [formats.percent(share, 1) for share in shares], padding=4, fontsize=10)
     axes.set_yticks(places, names, color=ON_PAPER["ink"])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.18)  # room for the label of a bar of 100 %
+    axes.set_xlim(0, 1.18)  # leaves space for the label of a bar of 100 %
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)

@@ -66,7 +66,7 @@ class Predictions:
         }
         lengths = {name: array.shape for name, array in arrays.items()}
         if len(set(lengths.values())) != 1 or len(lengths["row_ids"]) != 1:
-            raise WorkError(f"predictions want one entry per row in every field, not {lengths}")
+            raise WorkError(f"predictions require one entry per row in every field, not {lengths}")
         order = np.argsort(arrays["row_ids"], kind="stable")
         row_ids = arrays["row_ids"][order]
         twice = row_ids[1:][row_ids[1:] == row_ids[:-1]]
@@ -139,7 +139,8 @@ class Predictions:
         missing = [column for column in COLUMNS if column not in table.column_names]
         if missing:
             raise WorkError(
-                f"predictions want the columns {', '.join(COLUMNS)}; {', '.join(missing)} not found"
+                f"predictions require the columns {', '.join(COLUMNS)}; missing:"
+                f" {', '.join(missing)}"
             )
         arrays: dict[str, Any] = {
             name: table.column(column).to_numpy() for column, (name, _) in COLUMNS.items()

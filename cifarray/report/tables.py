@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 from cifarray.report.formats import printable
 from cifarray.report.inputs import ReportDataset
@@ -34,32 +34,6 @@ class ClassRow:
     f1: float
 
 
-@dataclass(frozen=True)
-class Pair:
-    """How often rows of one class were taken for another."""
-
-    label: int
-    prediction: int
-    rows: int
-    share: float
-    """Of the label's rows."""
-
-
-def confusion(predictions: Predictions, num_classes: int) -> NDArray[np.int64]:
-    """Return counts: row = label, column = prediction."""
-    known = list(range(num_classes))
-    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=known)
-    return np.asarray(counts, np.int64)
-
-
-def normalized(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each label's shares of its rows: a row sums to 1, or to 0 for a class without any."""
-    rows = counts.sum(axis=1, keepdims=True)
-    shares = np.zeros(counts.shape)
-    np.divide(counts, rows, out=shares, where=rows > 0)
-    return shares
-
-
 def per_class(predictions: Predictions, dataset: ReportDataset) -> list[ClassRow]:
     """Return precision, recall and F1 of every class, by label."""
     known = list(range(len(dataset.classes)))
@@ -79,19 +53,6 @@ def per_class(predictions: Predictions, dataset: ReportDataset) -> list[ClassRow
             f1=float(f1[label]),
         )
         for label in known
-    ]
-
-
-def worst_pairs(counts: NDArray[np.int64], limit: int) -> list[Pair]:
-    """Return the most frequent confusions, most rows first, then by label and prediction."""
-    rows = counts.sum(axis=1)
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    labels, guesses = np.nonzero(wrong)
-    order = np.lexsort((guesses, labels, -wrong[labels, guesses]))[:limit]
-    return [
-        Pair(int(a), int(b), int(wrong[a, b]), float(wrong[a, b] / rows[a]))
-        for a, b in zip(labels[order], guesses[order], strict=True)
     ]
 
 

@@ -33,7 +33,7 @@ from cifarray.errors import (
 from cifarray.models.code import unpack_code
 from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
-from cifarray.report.layers import Layer
+from cifarray.report.network import Layer
 from cifarray.runs.causes import CODE_PREFIX
 from cifarray.runs.status import now
 from cifarray.spec.job import Job

@@ -7,7 +7,7 @@ from torch import nn
 from cifarray.models.registry import MODELS, build_model
 from cifarray.models.sizes import count_parameters, describe_model
 from cifarray.models.summary import summarize
-from cifarray.report.layers import Layer, totals
+from cifarray.report.network import Layer, totals
 from cifarray.spec.job import ModelSpec
 
 

@@ -7,8 +7,16 @@ import pytest
 from PIL import Image
 
 from cifarray.errors import InputError
-from cifarray.report.layers import Block, Layer
-from cifarray.report.network import MOST_SOLIDS, WIDTH, Solid, network_size, paint_network, solids
+from cifarray.report.network import (
+    MOST_SOLIDS,
+    WIDTH,
+    Block,
+    Layer,
+    Solid,
+    network_size,
+    paint_network,
+    solids,
+)
 from cifarray.report.svg import COLOURS, ON_PAPER, draw, draw_file
 from tests.report_samples import LAYERS
 

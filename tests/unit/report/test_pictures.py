@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cifarray.errors import WorkError
-from cifarray.report.pictures import png_address
+from cifarray.report.html import png_address
 
 
 def opened(address: str) -> Image.Image:
@@ -32,5 +32,5 @@ def test_a_large_picture_is_scaled_down():
     "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), np.zeros((8, 8, 3))]
 )
 def test_what_is_no_image_is_refused(image: np.ndarray):
-    with pytest.raises(WorkError, match="a picture wants uint8"):
+    with pytest.raises(WorkError, match="a picture requires uint8"):
         png_address(image)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifarray.report.scales import domain_scale, linear_scale, metric_scale, ranks
+from cifarray.report.sweep_plots import domain_scale, linear_scale, metric_scale, ranks
 from cifarray.spec.space import Domain
 
 

@@ -93,7 +93,7 @@ def test_joining_nothing_is_refused():
 
 def test_a_table_without_a_column_is_refused():
     table = report_samples.predictions(10, 5, 0.2).to_table().drop_columns(["loss"])
-    with pytest.raises(WorkError, match="loss not found"):
+    with pytest.raises(WorkError, match="missing: loss"):
         Predictions.from_table(table)
 
 

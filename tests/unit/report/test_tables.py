@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from cifarray.report.confusion import Pair, confusion, worst_pairs
 from cifarray.report.scores import Predictions
-from cifarray.report.tables import (
-    Pair,
-    confusion,
-    per_class,
-    worst_pairs,
-    write_confusion,
-    write_curves,
-    write_per_class,
-)
+from cifarray.report.tables import per_class, write_confusion, write_curves, write_per_class
 from tests import report_samples
 
 

@@ -13,9 +13,9 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from cifarray.report.build import FILES, write_report
+from cifarray.report.confusion import row_normalized
 from cifarray.report.inputs import epoch_s
 from cifarray.report.scores import Predictions, wilson
-from cifarray.report.tables import normalized
 from cifarray.spec.run import WeightsSpec
 from tests import report_samples
 from tests.unit.report.conftest import Written
@@ -75,7 +75,7 @@ def test_the_normalised_matrix_is_scikit_learns(written: Written):
 
 def test_a_class_without_test_rows_has_no_shares():
     counts = np.array([[3, 1], [0, 0]])
-    assert normalized(counts).tolist() == [[0.75, 0.25], [0.0, 0.0]]
+    assert row_normalized(counts).tolist() == [[0.75, 0.25], [0.0, 0.0]]
 
 
 def test_curves_json_holds_the_records_of_curves_csv(written: Written):
