@@ -10,7 +10,7 @@ import pytest
 
 from cifarray.driver.progress import news_of
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
-from cifarray.monitoring.runs_seen import Seen, run_samples
+from cifarray.monitoring.exporter import Seen, run_samples
 from cifarray.report.inputs import Trial
 from cifarray.runs import Run
 from cifarray.runs.choice import chosen_checkpoints
