@@ -6,7 +6,7 @@ from typing import Any
 
 from cifarray.errors import InputError, StoreError
 from cifarray.runs import Run, check_index
-from cifarray.runs.folders import read_index
+from cifarray.runs.index import read_index
 from cifarray.spec.bounds import parse_json
 from cifarray.store import Store
 from cifarray.store.layout import INDEX_FILE, PAGE_FILE, REPORT_FILE

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cifarray.runs.ids import is_run_id, submitted_order
-from cifarray.runs.run import Run
+from cifarray.runs.run import Run, is_run_id, submitted_order
 from cifarray.runs.status import Status
 from cifarray.store import Store
 from cifarray.store.layout import RUNS

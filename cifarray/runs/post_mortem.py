@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError, StoreError
-from cifarray.runs.causes import Cause
+from cifarray.runs.failures.causes import Cause
 from cifarray.runs.run import Run
 from cifarray.store import Store
 from cifarray.store.layout import LOG_FILE, POST_MORTEM_FILE

@@ -34,7 +34,7 @@ from cifarray.models.code import unpack_code
 from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
 from cifarray.report.network import Layer
-from cifarray.runs.causes import CODE_PREFIX
+from cifarray.runs.failures.causes import CODE_PREFIX
 from cifarray.runs.status import now
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec

@@ -18,7 +18,7 @@ from cifarray.data.manifest import Manifest
 from cifarray.data.selection import select_rows
 from cifarray.report.build import write_report
 from cifarray.runs import Run, write_index
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store

@@ -16,7 +16,7 @@ from cifarray.data.selection import select_rows
 from cifarray.errors import InputError, JobError, StoreError
 from cifarray.models.code import code_sha256
 from cifarray.runs import Run, write_index
-from cifarray.runs.ids import is_run_id
+from cifarray.runs.run import is_run_id
 from cifarray.spec.job import Job
 from cifarray.spec.load import load_job
 from cifarray.spec.profile import Profile

@@ -7,7 +7,7 @@ import pytest
 
 from cifarray.errors import StoreError
 from cifarray.runs import Run, check_index, read_metrics, write_index
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 from tests.unit.runs.conftest import add_checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 
 from cifarray.errors import InputError
 from cifarray.runs import Run, check_index, plan_pull, pull
-from cifarray.runs.choice import chosen_checkpoints
+from cifarray.runs.pull import chosen_checkpoints
 from cifarray.store import Store
 from tests.loopback import answering
 from tests.s3 import S3Server

@@ -1,14 +1,12 @@
-"""Indexes that make a folder valid, and the metrics records in it."""
+"""Indexes: files.json and checkpoint.json, which make a folder valid and list its files."""
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
-from cifarray.spec.bounds import parse_json
 from cifarray.store import Store, is_key
-from cifarray.store.layout import INDEX_FILE, METRICS_FILE, PROOF_FILE
+from cifarray.store.keys import joined
+from cifarray.store.layout import INDEX_FILE, PROOF_FILE
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,11 @@ def write_index(store: Store, prefix: str, leave_out: Collection[str] = ()) -> N
         listed = proven.get(name)
         try:
             known = listed is not None and listed.size_bytes == size
-            digest = listed.sha256 if listed and known else store.sha256(_join(prefix, name))
+            digest = listed.sha256 if listed and known else store.sha256(joined(prefix, name))
         except KeyMissingError:  # deleted since the listing, as Ray does with old checkpoints
             continue
         files[name] = {"size_bytes": size, "sha256": digest}
-    store.write_json(_join(prefix, INDEX_FILE), {"schema_version": 1, "files": files})
+    store.write_json(joined(prefix, INDEX_FILE), {"schema_version": 1, "files": files})
 
 
 def _proven(store: Store, prefix: str, names: Iterable[str]) -> dict[str, Listed]:
@@ -46,8 +44,8 @@ def _proven(store: Store, prefix: str, names: Iterable[str]) -> dict[str, Listed
     for name in names:
         folder, _, last = name.rpartition("/")
         if last == PROOF_FILE:
-            for inner, listed in _tolerant_index(store, _join(prefix, folder), PROOF_FILE).items():
-                proven[_join(folder, inner)] = listed
+            for inner, listed in _tolerant_index(store, joined(prefix, folder), PROOF_FILE).items():
+                proven[joined(folder, inner)] = listed
     return proven
 
 
@@ -63,7 +61,7 @@ def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, 
 
     Raises: KeyMissingError without one, StoreDamagedError for one that is damaged.
     """
-    key = _join(prefix, index)
+    key = joined(prefix, index)
     content = store.read_json(key)
     try:
         listed = {
@@ -87,7 +85,7 @@ def check_index(store: Store, prefix: str, deep: bool = True, index: str = INDEX
     try:
         listed = read_index(store, prefix, index)
     except KeyMissingError:
-        return [f"{_join(prefix, index)} is missing"]
+        return [f"{joined(prefix, index)} is missing"]
     except StoreDamagedError as error:
         return [str(error)]
     start = len(prefix) + 1 if prefix else 0
@@ -95,7 +93,7 @@ def check_index(store: Store, prefix: str, deep: bool = True, index: str = INDEX
     return [
         problem
         for name, expected in sorted(listed.items())
-        if (problem := _problem(store, _join(prefix, name), sizes.get(name), expected, deep))
+        if (problem := _problem(store, joined(prefix, name), sizes.get(name), expected, deep))
     ]
 
 
@@ -107,41 +105,3 @@ def _problem(store: Store, key: str, size: int | None, expected: Listed, deep: b
     if deep and store.sha256(key) != expected.sha256:
         return f"{key} has other bytes than were written (sha256 differs)"
     return None
-
-
-def read_metrics(store: Store, prefix: str) -> list[dict[str, Any]]:
-    """The records of `prefix/metrics.jsonl`, one per epoch; a torn last line is left out."""
-    key = _join(prefix, METRICS_FILE)
-    try:
-        lines = store.read(key).decode("utf-8", "replace").splitlines()
-    except KeyMissingError:
-        return []
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = parse_json(line)
-            if not isinstance(record, dict):
-                raise ValueError("not a record")
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise StoreDamagedError(f"{key} in {store.uri} is damaged in line {number}") from error
-        records.append(record)
-    return records
-
-
-def write_metrics(store: Store, prefix: str, records: Iterable[dict[str, Any]]) -> None:
-    """Write all records at once, one JSON object a line."""
-    lines = (json.dumps(_finite(record), allow_nan=False) + "\n" for record in records)
-    store.write(_join(prefix, METRICS_FILE), "".join(lines).encode())
-
-
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and value - value != 0.0 else value
-        for name, value in record.items()
-    }
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}/{name}" if prefix else name

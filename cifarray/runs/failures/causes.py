@@ -11,8 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import CifarrayError, RepeatingError
-from cifarray.runs.failures import KNOWN, Repeats, find_known
+from cifarray.runs.failures import KnownFailure, Repeats, find_known
+from cifarray.runs.failures.infrastructure import KUBERNETES, RAY, STORES
+from cifarray.runs.failures.training import DISTRIBUTED, GPUS, MEMORY, NETWORKS
 
+KNOWN: tuple[KnownFailure, ...] = (
+    *NETWORKS,
+    *GPUS,
+    *DISTRIBUTED,
+    *MEMORY,
+    *KUBERNETES,
+    *RAY,
+    *STORES,
+)
+"""In the order in which a text is compared with them: a cause comes before its consequences."""
 LONGEST = 400
 """Characters of a sentence that was taken over from elsewhere."""
 CODE_PREFIX = "cifarray-code-"

@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from cifarray.errors import JobError, RepeatingError, RunFailedError
-from cifarray.runs.causes import LONGEST, failed_worker, find_cause, worker_cause
-from cifarray.runs.failures import KNOWN
+from cifarray.runs.failures.causes import KNOWN, LONGEST, failed_worker, find_cause, worker_cause
 from tests.conftest import REPOSITORY
 
 FILES = sorted((REPOSITORY / "tests" / "failures").glob("*.yaml"))
