@@ -15,12 +15,13 @@ from cifarray.runs.status import ENDED, Status, parse_time
 from cifarray.store import Entry, Store
 from cifarray.store.layout import (
     DATASETS,
-    LATEST_FILE,
     LEASE_FILE,
-    MANIFEST_FILE,
     SPEC_FILE,
     STATUS_FILE,
     dataset_prefix,
+    latest_key,
+    locate_dataset,
+    manifest_key,
 )
 
 UNFINISHED_AFTER = timedelta(days=1)
@@ -171,9 +172,8 @@ def _unused_datasets(store: Store, remaining: list[Run]) -> tuple[list[UnusedDat
     """Versions that are not the latest and that no remaining run names."""
     versions: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in store.list(DATASETS):
-        _, *parts = entry.key.split("/")
-        if len(parts) > 2:
-            versions[parts[0], parts[1]].append(entry)
+        if version := locate_dataset(entry.key):
+            versions[version].append(entry)
     candidates = []
     for (name, digest12), entries in versions.items():
         size = sum(entry.size_bytes for entry in entries)
@@ -192,15 +192,14 @@ def _unused_datasets(store: Store, remaining: list[Run]) -> tuple[list[UnusedDat
 
 def _is_in_use(store: Store, name: str, digest12: str, entries: list[Entry]) -> bool:
     """Whether it is the latest version, or one that is being prepared."""
-    prefix = f"{DATASETS}/{name}/{digest12}"
     try:
-        latest = store.read(f"{DATASETS}/{name}/{LATEST_FILE}").decode("ascii", "replace").strip()
+        latest = store.read(latest_key(name)).decode("ascii", "replace").strip()
     except KeyMissingError:
         latest = ""
     if latest and latest[:12] == digest12:
         return True
     newest = max(entry.modified for entry in entries)
-    whole = any(entry.key == f"{prefix}/{MANIFEST_FILE}" for entry in entries)
+    whole = any(entry.key == manifest_key(name, digest12) for entry in entries)
     return not (whole and latest) and datetime.now(UTC) - newest < UNFINISHED_AFTER
 
 

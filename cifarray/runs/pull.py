@@ -28,11 +28,10 @@ from cifarray.store.layout import (
     REPORT,
     SPEC_FILE,
     TRIALS,
+    locate,
 )
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
-ATTEMPTS_REPORT = re.compile(rf"{ATTEMPTS}/\d+/({REPORT}/|{re.escape(BEST_FILE)}$)")
-"""The attempt's own copies of what has become the run's."""
 CHUNK_BYTES = 1 << 20
 
 
@@ -69,6 +68,60 @@ class Pulled:
     """One sentence for each file that the store no longer holds as it was written."""
 
 
+@dataclass(frozen=True)
+class _Proof:
+    """What checkpoint.json of a folder says."""
+
+    folder: str
+    epoch: int
+    step: int
+    value: float | None
+
+
+def chosen_checkpoints(run: Run, names: Iterable[str]) -> dict[str, str]:
+    """`best` and `last` of the newest attempt, those that there are; of a sweep the best trial's.
+
+    Best is the one that best.json names, before there is that file the best by the job's metric.
+    `names` are the run's files, relative to its folder, as the answer is.
+    """
+    newest, metric = run.newest_attempt(), run.objective()
+    trials: dict[str, str] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        found = locate(run.key(name))
+        if file == PROOF_FILE and found and found.place.attempt == newest:
+            trials[folder] = found.place.trial or ""
+    proofs = [proof for folder in trials if (proof := _read_proof(run, folder, metric))]
+    if not proofs:
+        return {}
+    chosen = _named_best(run)
+    if chosen not in trials:
+        in_order = sorted(proofs, key=lambda proof: (trials[proof.folder], proof.epoch))
+        chosen = (best(in_order, metric, lambda proof: proof.value) or in_order[0]).folder
+    alike = [proof for proof in proofs if trials[proof.folder] == trials[chosen]]
+    last = max(alike, key=lambda p: (p.epoch, p.step, p.folder), default=None)
+    return {"best": chosen, "last": last.folder if last else chosen}
+
+
+def _named_best(run: Run) -> str | None:
+    try:
+        content = run.store.read_json(run.key(BEST_FILE))
+    except (KeyMissingError, StoreDamagedError):
+        return None
+    named = content.get("checkpoint") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def _read_proof(run: Run, folder: str, metric: str) -> _Proof | None:
+    """What checkpoint.json says; None where it is damaged."""
+    try:
+        content: dict[str, Any] = run.store.read_json(run.key(folder, PROOF_FILE))
+        value = epoch_value(content.get("metrics", {}), metric)
+        return _Proof(folder, int(content["epoch"]), int(content.get("step", 0)), value)
+    except (KeyMissingError, StoreDamagedError, TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
 def plan_pull(run: Run) -> PullPlan:
     """Choose the files: records, curves, logs and report, and of the checkpoints best and last.
 
@@ -77,11 +130,13 @@ def plan_pull(run: Run) -> PullPlan:
     start = len(run.prefix) + 1
     sizes = {entry.key[start:]: entry.size_bytes for entry in run.store.list(run.prefix)}
     checkpoints = chosen_checkpoints(run, sizes)
-    folders = set(checkpoints.values())
-    newest = str(run.newest_attempt())
-    wanted = {name: size for name, size in sizes.items() if _is_wanted(name, folders, newest)}
-    if f"{REPORT}/{INDEX_FILE}" in sizes:
-        wanted = {name: size for name, size in wanted.items() if not ATTEMPTS_REPORT.match(name)}
+    folders, newest = set(checkpoints.values()), run.newest_attempt()
+    has_report = f"{REPORT}/{INDEX_FILE}" in sizes
+    wanted = {
+        name: size
+        for name, size in sizes.items()
+        if name.rpartition("/")[0] in folders or _is_wanted(run, name, newest, has_report)
+    }
     listed: dict[str, Listed] = {}
     for name in sorted(sizes, key=len):  # what a deeper index says of a file counts
         folder = name.rpartition("/")[0]
@@ -92,19 +147,20 @@ def plan_pull(run: Run) -> PullPlan:
     return PullPlan(run, wanted, listed, checkpoints, sorted(missing))
 
 
-def _is_wanted(name: str, checkpoints: set[str], newest: str) -> bool:
-    if name.rpartition("/")[0] in checkpoints:
-        return True
-    top, *rest = name.split("/")
-    if top != ATTEMPTS:
-        return name not in (LEASE_FILE, INDEX_FILE)
-    inside = rest[1:]
-    if rest[:1] != [newest]:
-        return inside == [LOG_FILE]
-    if len(inside) > 1 and inside[0] in (CHECKPOINTS, TRIALS):
-        is_record = inside[-1] == METRICS_FILE or inside[2:3] == [EVENTS]
-        return inside[0] == TRIALS and is_record
-    return inside != [INDEX_FILE]
+def _is_wanted(run: Run, name: str, newest: int, has_report: bool) -> bool:
+    """Whether a file comes along that belongs to none of the chosen checkpoints."""
+    found = locate(run.key(name))
+    assert found is not None, "it lies below the run"
+    place, part = found.place, found.part
+    if place.attempt is None:
+        return part not in (ATTEMPTS, LEASE_FILE, INDEX_FILE)
+    if place.trial is not None:
+        return place.attempt == newest and part in (METRICS_FILE, EVENTS)
+    if place.attempt != newest:
+        return part == LOG_FILE
+    if has_report and part in (REPORT, BEST_FILE):  # what has become the run's own
+        return False
+    return part not in (CHECKPOINTS, TRIALS, INDEX_FILE)
 
 
 def _listed(run: Run, folder: str, index: str) -> dict[str, Listed]:
@@ -248,58 +304,3 @@ def _write_index(pulled: Pulled) -> None:
     written = pulled.folder / f"{INDEX_FILE}.{hashlib.sha256(content).hexdigest()[:12]}.part"
     written.write_bytes(content)
     os.replace(written, pulled.folder / INDEX_FILE)
-
-
-@dataclass(frozen=True)
-class _Proof:
-    folder: str
-    epoch: int
-    step: int
-    value: float | None
-
-
-def chosen_checkpoints(run: Run, names: Iterable[str]) -> dict[str, str]:
-    """`best` and `last` of the newest attempt, those that there are; of a sweep the best trial's.
-
-    Best is the one that best.json names, before there is that file the best by the job's metric.
-    `names` are the run's files, relative to its folder, as the answer is.
-    """
-    proof = f"/{PROOF_FILE}"
-    folders = [name.removesuffix(proof) for name in names if name.endswith(proof)]
-    newest = f"{ATTEMPTS}/{run.newest_attempt()}/"
-    folders = [folder for folder in folders if folder.startswith(newest)]
-    metric = run.objective()
-    proofs = [found for folder in folders if (found := _proof(run, folder, metric))]
-    if not proofs:
-        return {}
-    chosen = _named_best(run)
-    if chosen not in folders:
-        in_order = sorted(proofs, key=lambda proof: (_trial(proof.folder) or "", proof.epoch))
-        chosen = (best(in_order, metric, lambda proof: proof.value) or in_order[0]).folder
-    alike = [proof for proof in proofs if _trial(proof.folder) == _trial(chosen)]
-    last = max(alike, key=lambda p: (p.epoch, p.step, p.folder), default=None)
-    return {"best": chosen, "last": last.folder if last else chosen}
-
-
-def _named_best(run: Run) -> str | None:
-    try:
-        content = run.store.read_json(run.key(BEST_FILE))
-    except (KeyMissingError, StoreDamagedError):
-        return None
-    named = content.get("checkpoint") if isinstance(content, dict) else None
-    return named if isinstance(named, str) else None
-
-
-def _proof(run: Run, folder: str, metric: str) -> _Proof | None:
-    """What checkpoint.json says; None where it is damaged."""
-    try:
-        content: dict[str, Any] = run.store.read_json(run.key(folder, PROOF_FILE))
-        value = epoch_value(content.get("metrics", {}), metric)
-        return _Proof(folder, int(content["epoch"]), int(content.get("step", 0)), value)
-    except (KeyMissingError, StoreDamagedError, TypeError, ValueError, KeyError, AttributeError):
-        return None
-
-
-def _trial(folder: str) -> str | None:
-    parts = folder.split("/")
-    return parts[3] if parts[2:3] == [TRIALS] else None

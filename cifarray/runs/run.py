@@ -38,6 +38,7 @@ from cifarray.store.layout import (
     SPEC_FILE,
     STATUS_FILE,
     Place,
+    attempt_number,
 )
 
 WRITE_TRIES = 20
@@ -235,8 +236,8 @@ class Run:
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts that have written anything, ascending."""
-        names = self.store.folders(self.key(ATTEMPTS))
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        numbers = map(attempt_number, self.store.folders(self.key(ATTEMPTS)))
+        return sorted(number for number in numbers if number is not None)
 
     def newest_attempt(self) -> int:
         """The attempt whose folder alone readers read: the last that has begun; 0 without one.
