@@ -1,6 +1,6 @@
 """A store's contract: what its server does of all that cifarray asks, and what each answer means.
 
-`store/probe.py` asks the server once; the answers lie beside the data, where every later process
+`probe.py` asks a server, once; the answers are kept beside the data, where every later process
 reads them in one request.
 """
 

@@ -24,8 +24,8 @@ from cifarray.store.base import (
 )
 from cifarray.store.contract import Contract
 from cifarray.store.keys import checked_key, checked_prefix, index_last, is_index, is_key, joined
-from cifarray.store.probe import agreed, kept
 from cifarray.store.s3_connection import Connection
+from cifarray.store.s3_contract import agreed, kept
 from cifarray.store.s3_deleting import Deleter
 from cifarray.store.s3_errors import LOST_RACE, error_code, translated
 
