@@ -19,6 +19,7 @@ __all__ = [
     "JsonOption",
     "QuietOption",
     "RunArgument",
+    "RunsArgument",
     "StoreOption",
     "VerboseOption",
     "YesOption",
@@ -80,6 +81,9 @@ QuietOption = Annotated[
 ]
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or enough of its start.")
+]
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
 ]
 
 

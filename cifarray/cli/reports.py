@@ -13,6 +13,7 @@ from cifarray.cli.options import (
     JsonOption,
     QuietOption,
     RunArgument,
+    RunsArgument,
     StoreOption,
     open_store,
 )
@@ -32,9 +33,6 @@ OutputOption = Annotated[
     ),
 ]
 OpenOption = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
-RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
-]
 
 
 def report(

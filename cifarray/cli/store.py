@@ -1,6 +1,8 @@
-"""Commands that bring runs here or remove them from the store: pull, delete, prune."""
+"""Commands on what a store holds: pull, delete, prune, and exporter, which serves its metrics."""
 
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from cifarray.cli.options import (
     JsonOption,
     QuietOption,
     RunArgument,
+    RunsArgument,
     StoreOption,
     VerboseOption,
     YesOption,
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
 
 UNITS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 
-RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
-]
 FolderArgument = Annotated[
     Path | None,
     typer.Argument(metavar="[DIR]", help="Folder to fill  [default: ./<run id>]"),
@@ -44,6 +44,13 @@ KeepBestOption = Annotated[
     typer.Option("--keep-best", metavar="N", min=0, help="Keep the N best runs of each job."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show it and delete nothing.")]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")]
+HostOption = Annotated[
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every interface.")
+]
+IntervalOption = Annotated[
+    float, typer.Option("--interval", min=1.0, help="Seconds between two readings of the store.")
+]
 
 
 def pull(
@@ -171,6 +178,29 @@ def prune(
         output.print_line(f"deleted {len(deleted)} of {amount}")
 
 
+def exporter(
+    store: StoreOption = None,
+    endpoint: EndpointOption = None,
+    port: PortOption = 9808,
+    host: HostOption = "127.0.0.1",
+    interval: IntervalOption = 30.0,
+    quiet: QuietOption = False,
+) -> None:
+    """Serve metrics of a store's runs to Prometheus, until SIGTERM or Ctrl-C.
+
+    \b
+    Example:  cifarray exporter --store s3://bucket/cifarray
+    """
+    from cifarray.monitoring.exporter import export
+
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        export(open_store(store, endpoint), host, port, interval, stop, output.say)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _noting(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str], None]:
     def done(name: str) -> None:
         deleted.append(name)
@@ -180,7 +210,7 @@ def _noting(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str
 
 
 def _agreed(question: str, yes: bool) -> bool:
-    """Whether the person wants it. Raises: InputError where nobody can be asked."""
+    """Whether the person agrees. Raises: InputError where nobody can be asked."""
     if yes:
         return True
     if not output.can_ask():
