@@ -210,8 +210,9 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
 def _state_in_row(found: "ObservedState") -> str:
     from cifarray.submit.news import rough_time
 
-    silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
-    return found.state + silent
+    if found.silent_s is None:
+        return found.state
+    return f"{found.state}, no heartbeat for {rough_time(found.silent_s)}"
 
 
 def _best(current: "Status") -> str | None:
