@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreFullError
+from cifarray.store.address import Access
 from cifarray.store.base import Entries, Keys, Store
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ class PatientStore(Store):
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._has_answered = False
-        self.uri, self.endpoint = behind.uri, behind.endpoint
+        self.uri, self.endpoint, self.access = behind.uri, behind.endpoint, behind.access
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_patient, (self.uri, self.endpoint, self.limit_s)
+        return open_patient, (self.uri, self.endpoint, self.access.without_keys, self.limit_s)
 
     def patient(self, limit_s: float, tell: Tell | None = None) -> "PatientStore":
         """The same store with another patience."""
@@ -245,8 +246,8 @@ class PatientStore(Store):
         return self._behind.chunks(key, offset, version)
 
 
-def open_patient(uri: str, endpoint: str | None, limit_s: float) -> Store:
+def open_patient(uri: str, endpoint: str | None, access: Access, limit_s: float) -> Store:
     """The store at this address with this patience, as a process that unpickles it opens it."""
-    store = Store.open(uri, endpoint)
+    store = Store.open(uri, endpoint, access)
     assert isinstance(store, PatientStore)
     return store.patient(limit_s)

@@ -12,6 +12,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreRefusedError
+from cifarray.store.address import STANDARD_CHAIN, Access
 from cifarray.store.base import (
     TRANSFER_TRIES,
     Entries,
@@ -42,12 +43,13 @@ IN_PARTS = TransferConfig(
 
 
 class S3Store(Store):
-    """Objects below one prefix of a bucket, with credentials from the standard AWS chain."""
+    """Objects below one prefix of a bucket."""
 
-    def __init__(self, uri: str, endpoint: str | None = None) -> None:
-        self._at = Connection(uri, endpoint)
-        self.uri = self._at.uri
-        self.endpoint = self._at.endpoint
+    def __init__(
+        self, uri: str, endpoint: str | None = None, access: Access = STANDARD_CHAIN
+    ) -> None:
+        self._at = Connection(uri, endpoint, access)
+        self.uri, self.endpoint, self.access = self._at.uri, self._at.endpoint, access
         self._contract: Contract | None = None
         self._deleter: Deleter | None = None
 

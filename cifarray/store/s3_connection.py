@@ -17,7 +17,13 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cifarray.errors import StoreAwayError, StoreError, StoreRefusedError
 from cifarray.proxies import is_loopback
-from cifarray.store.address import bucket_and_prefix, checked_endpoint, endpoint_of_environment
+from cifarray.store.address import (
+    STANDARD_CHAIN,
+    Access,
+    bucket_and_prefix,
+    checked_endpoint,
+    endpoint_of_environment,
+)
 from cifarray.store.keys import joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
 
@@ -35,13 +41,15 @@ AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class Connection:
-    """One bucket at one endpoint, with credentials from the standard AWS chain; lazy."""
+    """One bucket at one endpoint, with the keys of `access` or the standard AWS chain's; lazy."""
 
-    def __init__(self, uri: str, endpoint: str | None) -> None:
+    def __init__(self, uri: str, endpoint: str | None, access: Access = STANDARD_CHAIN) -> None:
         self.bucket, self.prefix = bucket_and_prefix(uri)
         self.uri = f"s3://{joined(self.bucket, self.prefix).rstrip('/')}"
         self.endpoint = checked_endpoint(endpoint or endpoint_of_environment())
+        self.access = access
         self.region: str | None = None
+        """The bucket's, once the server has said so."""
         self.style = AUTO if self.is_aws else PATH
         self.checksums = "when_required"
         self._lock = threading.RLock()
@@ -133,7 +141,7 @@ class Connection:
 
     def _new_client(self, connect_s: int, read_s: int, attempts: int, style: str) -> Any:
         if self._session is None:
-            self._session = _new_session()
+            self._session = _new_session(self.access)
         config = Config(
             connect_timeout=connect_s,
             read_timeout=read_s,
@@ -144,8 +152,9 @@ class Connection:
             max_pool_connections=32,
             proxies={} if is_loopback(self.endpoint) else None,
         )
-        # Every other AWS client reads this variable; boto3 reads AWS_DEFAULT_REGION alone.
-        asked = os.environ.get("AWS_REGION") or self._session.region_name
+        # Every other AWS client reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION alone.
+        told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        asked = told or self.access.region or self._session.region_name
         region = self.region or asked or "us-east-1"
         client = self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config
@@ -178,11 +187,17 @@ def _api_models() -> Any:
     return botocore.loaders.create_loader()
 
 
-def _new_session() -> Any:
-    """A session that looks for credentials anew."""
-    session = botocore.session.get_session()
+def _new_session(access: Access) -> Any:
+    """A session with these keys; without any it looks for credentials anew."""
+    # A profile that AWS_PROFILE names has no say where keys are given.
+    no_profile = {"profile": (None, None, None, None)} if access.key_id else None
+    session = botocore.session.get_session(no_profile)
     session.register_component("data_loader", _api_models())
-    return boto3.session.Session(botocore_session=session)
+    return boto3.session.Session(
+        aws_access_key_id=access.key_id,
+        aws_secret_access_key=access.secret_key,
+        botocore_session=session,
+    )
 
 
 class NoS3ServerError(StoreAwayError):

@@ -26,7 +26,7 @@ class Bucket:
     contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
-        self.at = Connection(self.store.uri, self.store.endpoint)
+        self.at = Connection(self.store.uri, self.store.endpoint, self.store.access)
 
 
 def reach(bucket: Bucket) -> Result:
