@@ -348,6 +348,7 @@ def test_nothing_is_kept_of_a_server_that_goes_away(moto: S3Server) -> None:
     with quirky_store(moto) as (store, server):
         server.lose = lambda one: one.method == "PUT" and one.path.endswith(CONTRACT_FILE)
         store.write("a", b"")
+        assert [one.lost for one in server.seen].count(True) == 1
     with pytest.raises(StoreAwayError):
         again(store).list()
 
