@@ -81,7 +81,8 @@ class ApiServer:
 
     def forbid(self, request: str) -> None:
         """Answer 403 to every request of `METHOD /path`."""
-        self.script(request, *[refusal(403, f"{request} is forbidden")] * 500)
+        self.scripted[request] = [refusal(403, f"{request} is forbidden")] * 500
+        self.met.add(request)  # that nobody asks for it is fine
 
     def put(self, path: str, **content: Any) -> dict[str, Any]:
         """Hold an object under the path of its kind and name."""
