@@ -20,6 +20,7 @@ from cifarray.runs import ENDED, Run, RunState, Status, cause_of_death, heartbea
 from cifarray.runs.liveness import HeartbeatWatch, lease_evidence, look_s
 from cifarray.runs.status import parse_time
 from cifarray.store import Store
+from cifarray.timers import every
 
 FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 STATES = (*get_args(RunState), "lost")
@@ -220,24 +221,22 @@ def export(
 
     Raises: InputError if nothing can listen there.
     """
-    watch = StoreWatch(store, interval_s)
+    watch, failing = StoreWatch(store, interval_s), False
 
     def read() -> None:
-        failing = False
-        while not stop.is_set():
-            error = watch.read()
-            if error is not None and not failing:
-                say(f"{error}; trying again every {interval_s:g} s")
-            elif failing and error is None:
-                say(f"{store.uri} can be read again")
-            failing = error is not None
-            stop.wait(interval_s)
+        nonlocal failing
+        error = watch.read()
+        if error is not None and not failing:
+            say(f"{error}; trying again every {interval_s:g} s")
+        elif failing and error is None:
+            say(f"{store.uri} can be read again")
+        failing = error is not None
 
     with _served(watch, host, port) as taken:
         say(f"serving http://{host}:{taken}/metrics of {store.uri}")
-        # A daemon, so that a store that does not answer delays no exit.
-        threading.Thread(target=read, daemon=True, name=f"reading {store.uri}").start()
-        stop.wait()
+        # Nobody waits for the reader: a store that does not answer delays no exit.
+        with every(interval_s, read, f"reading {store.uri}", at_once=True, join_s=0.0):
+            stop.wait()
 
 
 @contextmanager

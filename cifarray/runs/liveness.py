@@ -13,6 +13,7 @@ from cifarray.runs.lease import Holder
 from cifarray.runs.listing import in_parallel
 from cifarray.runs.run import Run
 from cifarray.runs.status import ENDED, Status
+from cifarray.timers import Deadline
 
 INTERVALS = 3.0
 """So many heartbeats have to be missing: one may be late while a store is slow."""
@@ -154,12 +155,12 @@ def _watch(
     time_s = max(look_s(holder) for holder, _ in first)
     whose = f"of {runs[0].id}" if len(runs) == 1 else f"of {len(runs)} runs"
     say(f"looking at the heartbeat {whose} for {time_s:.0f} s ...")
-    pause_s, latest = time_s / LOOKS, clock() + LONGEST * time_s
+    pause_s, deadline = time_s / LOOKS, Deadline(LONGEST * time_s, clock)
     watch = HeartbeatWatch(max(1.0, 3 * pause_s), clock)
     tags = {run: tag for run, (_, tag) in zip(runs, first, strict=True)}
     watched = {run: _Watched(tag, watch.see(run.id, tag), False) for run, tag in tags.items()}
     left = list(runs)
-    while left and clock() < latest:
+    while left and not deadline.is_over:
         sleep(pause_s)
         for run, (holder, tag) in zip(left, in_parallel(Run.read_heartbeat, left), strict=True):
             seen = _Watched(tag, watch.see(run.id, tag), tag != tags[run])

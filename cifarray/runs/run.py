@@ -40,6 +40,7 @@ from cifarray.store.layout import (
     Place,
     attempt_number,
 )
+from cifarray.timers import every
 
 WRITE_TRIES = 20
 LONGEST_ID = 47
@@ -338,24 +339,19 @@ class Attempt:
     @contextmanager
     def keep_alive(self, every_s: float | None = None) -> Iterator["Attempt"]:
         """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
-        every_s, over = every_s or self._lease.holder.heartbeat_s, threading.Event()
+        every_s = every_s or self._lease.holder.heartbeat_s
 
-        def beat() -> None:
-            while not over.wait(every_s):
-                try:
-                    self.heartbeat()
-                except LeaseLostError:
-                    return
-                except StoreError:  # a store that is away for a while is tried again
-                    continue
+        def beat() -> bool:
+            try:
+                self.heartbeat()
+            except LeaseLostError:
+                return False
+            except StoreError:
+                pass  # a store that is away for a while is tried again
+            return True
 
-        thread = threading.Thread(target=beat, daemon=True, name=f"heartbeat of {self.run.id}")
-        thread.start()
-        try:
+        with every(every_s, beat, f"heartbeat of {self.run.id}", join_s=every_s):
             yield self
-        finally:
-            over.set()
-            thread.join(timeout=every_s)
 
     def close(
         self, state: Literal["finished", "failed", "stopped"], error: str | None = None

@@ -1,6 +1,5 @@
 """A store that waits while the one behind it is away: 14 s for a person, half an hour for a run."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreFullError
 from cifarray.store.address import Access
 from cifarray.store.base import Entries, Keys, Store
+from cifarray.timers import pauses
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -22,8 +22,6 @@ PERSON_S = 14.0
 RUN_S = 1800.0
 """A run waits this long unless its profile says otherwise: `store_patience_s`."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-JITTER = random.Random()
-"""Of its own: a wait must not move the random numbers that a training draws."""
 
 T = TypeVar("T")
 
@@ -84,22 +82,21 @@ class PatientStore(Store):
 
     def _patiently(self, operation: Callable[[], T]) -> T:
         """The operation's result, as soon as the store gives one."""
-        tries, failing_since = 0, float("inf")
-        while True:
+        failing_since = float("inf")
+        for pause_s in pauses(PAUSES_S):
             try:
                 result = operation()
             except StoreAwayError as error:
                 failing_since = min(failing_since, time.monotonic())
                 self._refuse_if_over(error, failing_since)
-                pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
-                time.sleep(pause * JITTER.uniform(0.75, 1.25))
-                tries += 1
+                time.sleep(pause_s)
             except Exception:
                 self._answered()  # it said no, or has no such key
                 raise
             else:
                 self._answered()
                 return result
+        raise AssertionError("pauses never end")
 
     def _refuse_if_over(self, error: StoreAwayError, failing_since: float) -> None:
         """Raise if the store has been away for too long; tell of a wait that begins.

@@ -3,7 +3,6 @@
 import functools
 import ipaddress
 import os
-import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +25,7 @@ from cifarray.store.address import (
 )
 from cifarray.store.keys import joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
+from cifarray.timers import JITTER
 
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
@@ -33,8 +33,6 @@ CHECK_DEADLINE_S = 14.0
 CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 """For work: so many attempts at each request; for longer than that, `PatientStore` waits."""
 LONGEST_PAUSE_S = 4.0
-JITTER = random.Random()
-"""Of its own: botocore's would move the random numbers that a training in this process draws."""
 PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
 """Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
 AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
@@ -168,7 +166,8 @@ def _pause_s(
 ) -> float | None:
     """Seconds until a request is sent again; None if it is not.
 
-    Called by botocore after each attempt, in place of its own rule.
+    Called by botocore after each attempt, in place of its own rule, which draws from the global
+    random numbers.
     """
     if attempts >= most:
         return None
