@@ -61,12 +61,12 @@ def duration(seconds: float | None) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """3221225472 -> '3.0 GiB'."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
+    """3221225472 -> '3.2 GB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} TiB"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
 
 
 def value(anything: Any) -> str:

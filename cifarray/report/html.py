@@ -21,7 +21,7 @@ from cifarray.metrics import ranked
 from cifarray.report import formats
 from cifarray.report.confusion import MOST_NUMBERED, matrix, worst_pairs
 from cifarray.report.curves import curves, trial_curves
-from cifarray.report.inputs import SPLITS, ReportDataset, ReportInputs, Trial
+from cifarray.report.inputs import SPLITS, ReportInputs, Trial
 from cifarray.report.network import network_size, paint_network, size, solids, totals
 from cifarray.report.svg import COLOURS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
@@ -79,7 +79,10 @@ def render(
             epochs=inputs.history,
             network=_network(inputs),
             matrix=matrix(counts, inputs.dataset),
-            shares=_shares(counts, inputs.dataset),
+            # Of many classes the shades of the counts show it already.
+            shares=matrix(counts, inputs.dataset, normalized=True)
+            if len(counts) <= MOST_NUMBERED
+            else None,
             pairs=pairs,
             classes=classes,
             taken_for=_taken_for(counts),
@@ -122,11 +125,6 @@ def _network(inputs: ReportInputs) -> dict[str, Any] | None:
         "parameters": parameters,
         "trainable": trainable,
     }
-
-
-def _shares(counts: NDArray[np.int64], dataset: ReportDataset) -> Markup | None:
-    """Return the normalised matrix; of many classes the shades of the counts show it already."""
-    return matrix(counts, dataset, normalized=True) if len(counts) <= MOST_NUMBERED else None
 
 
 def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def examine(
 
     The readings of all runs share their time; `say` is told of it. Raises: StoreError.
     """
-    found = {each.run.id: each for each in in_parallel(_glancing(evidence_of), runs)}
+    found = {each.run.id: each for each in in_parallel(lambda run: _glance(run, evidence_of), runs)}
     doubtful = [each.run for each in found.values() if each.is_doubtful]
     if doubtful:
         for run, watched in _watch(doubtful, say, clock, sleep).items():
@@ -168,10 +168,6 @@ def _watch(
             if tag is None or seen.moves or seen.unmoved_s > look_s(holder):
                 left = [each for each in left if each is not run]
     return watched
-
-
-def _glancing(evidence_of: EvidenceOf) -> Callable[[Run], Examined]:
-    return lambda run: _glance(run, evidence_of)
 
 
 def _glance(run: Run, evidence_of: EvidenceOf, watched: _Watched | None = None) -> Examined:

@@ -32,7 +32,6 @@ from cifarray.store.layout import (
 )
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part$")
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,9 @@ def pull(
     pulled = Pulled(run.id, target)
     damaged = {_indexed_folder(plan, name) for name in plan.missing}
     pulled.problems += [f"{run.key(name)} is missing in {run.store.uri}" for name in plan.missing]
-    for name in _in_order(plan.sizes):
+    # job.yaml, which tells whose folder this is, comes first; what makes a folder valid, last.
+    in_order = sorted(index_last(list(plan.sizes)), key=lambda name: name != SPEC_FILE)
+    for name in in_order:
         if is_index(name) and name.rpartition("/")[0] in damaged:
             continue  # an index makes its folder valid
         try:
@@ -236,11 +237,6 @@ def _bring(
     raise _Damaged(f"{plan.run.key(name)} in {plan.run.store.uri} is damaged: its sha256 differs")
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    """job.yaml first, which tells whose folder this is; what makes a folder valid last."""
-    return sorted(index_last(list(names)), key=lambda name: name != SPEC_FILE)
-
-
 def _indexed_folder(plan: PullPlan, name: str) -> str:
     """The folder whose index speaks of this file."""
     folders = [f for f in (*plan.checkpoints.values(), REPORT) if name.startswith(f"{f}/")]
@@ -281,11 +277,8 @@ def _is_of(run: Run, target: Path) -> bool:
 
 
 def _fingerprint(path: Path) -> Listed:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return Listed(os.path.getsize(path), digest.hexdigest())
+        return Listed(os.path.getsize(path), hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _drop_parts(target: Path) -> None:

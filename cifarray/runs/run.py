@@ -372,8 +372,7 @@ class Attempt:
                 self._write(**ended, heartbeat_at=now(), ended_at=now())
 
     def _renew(self) -> None:
-        self._refuse_if_lost()
-        if not self._lease.renew():
+        if self.lost.is_set() or not self._lease.renew():
             self._give_up()
 
     def _write(self, **changes: Any) -> None:
@@ -408,10 +407,6 @@ class Attempt:
         self._renew()
         self._status = status
         return status
-
-    def _refuse_if_lost(self) -> None:
-        if self.lost.is_set():
-            self._give_up()
 
     def _give_up(self) -> None:
         self.lost.set()

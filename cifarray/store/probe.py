@@ -15,8 +15,14 @@ from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRef
 from cifarray.store.contract import TRAITS, Answer, Contract
 from cifarray.store.keys import joined
 from cifarray.store.layout import RESERVED
-from cifarray.store.s3_connection import PATH, VIRTUAL, Connection
-from cifarray.store.s3_deleting import SINGLY, WAYS, delete_by
+from cifarray.store.s3_connection import (
+    DELETE_WAYS,
+    PATH,
+    SINGLY,
+    VIRTUAL,
+    Connection,
+    delete_by,
+)
 from cifarray.store.s3_errors import (
     LOST_RACE,
     MISSING,
@@ -211,7 +217,7 @@ class Probe:
         if not self._deletes:
             return Answer("unknown")
         said = ""
-        for way in WAYS:
+        for way in DELETE_WAYS:
             names = [self._name(), self._name()]
             for name in names:
                 self._put(name, TEXT)
@@ -279,7 +285,9 @@ class Probe:
         """Remove what was written, in the way that works."""
         names = list(dict.fromkeys(self._written))
         with suppress(ClientError, BotoCoreError):  # the question of deletes has said so
-            delete_by(way if way in WAYS else SINGLY, self._at.client, self._at.bucket, names)
+            delete_by(
+                way if way in DELETE_WAYS else SINGLY, self._at.client, self._at.bucket, names
+            )
 
 
 def _tried_again(ask: Callable[[], T]) -> T:

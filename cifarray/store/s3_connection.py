@@ -1,10 +1,13 @@
-"""How a bucket is reached: address, credentials, time limits, and the one client for all of it."""
+"""How a bucket is reached: credentials, time limits, the one client, and how its server deletes."""
 
+import base64
 import functools
+import hashlib
 import ipaddress
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +26,7 @@ from cifarray.store.address import (
     checked_endpoint,
     endpoint_of_environment,
 )
-from cifarray.store.keys import joined
+from cifarray.store.keys import is_index, joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
 from cifarray.timers import JITTER
 
@@ -35,6 +38,11 @@ CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 LONGEST_PAUSE_S = 4.0
 PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
 """Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
+BATCH, WITH_MD5, SINGLY = "batch", "content-md5", "one by one"
+DELETE_WAYS = (BATCH, WITH_MD5, SINGLY)
+"""How a server deletes several objects, as the contract calls it, the cheapest first."""
+DELETE_THREADS = 8
+MD5_EVENT, MD5_MARK = "before-call.s3.DeleteObjects", "cifarray-content-md5"
 AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
@@ -197,6 +205,39 @@ def _new_session(access: Access) -> Any:
         aws_secret_access_key=access.secret_key,
         botocore_session=session,
     )
+
+
+def delete_by(way: str, client: Any, bucket: str, names: Sequence[str]) -> list[dict[str, str]]:
+    """Delete these objects in this way; what the server says of those that it keeps."""
+    if way == SINGLY:
+        _delete_singly(client, bucket, names)
+        return []
+    if way == WITH_MD5:
+        client.meta.events.register(MD5_EVENT, _add_md5, unique_id=MD5_MARK)
+    request = {"Objects": [{"Key": name} for name in names], "Quiet": True}
+    refused: list[dict[str, str]] = client.delete_objects(Bucket=bucket, Delete=request).get(
+        "Errors", []
+    )
+    return refused
+
+
+def _delete_singly(client: Any, bucket: str, names: Sequence[str]) -> None:
+    """One request each; what makes a folder valid goes before the rest."""
+
+    def delete(name: str) -> None:
+        client.delete_object(Bucket=bucket, Key=name)
+
+    for name in filter(is_index, names):
+        delete(name)
+    with ThreadPoolExecutor(DELETE_THREADS) as pool:
+        list(pool.map(delete, (name for name in names if not is_index(name))))
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """Send Content-MD5, as clients did before 2025, in place of a newer checksum."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    params["context"].pop("checksum", None)
 
 
 class NoS3ServerError(StoreAwayError):
