@@ -65,7 +65,7 @@ RAY = (
     known(
         r"OutOfDiskError|object store is full|Local disk is full",
         "Ray's object store and the disk behind it are full",
-        "make room on the node's disk, or give Ray a larger object store",
+        "free space on the node's disk, or give Ray a larger object store",
         "never",
     ),
     known(
@@ -89,7 +89,7 @@ RAY = (
     known(
         r"Failed to connect to GCS|failed to connect to gcs|Unable to connect to GCS",
         "Ray's head node does not answer",
-        "see whether it lives (`cifarray cluster status`)",
+        "see whether it runs (`cifarray cluster status`)",
         "never",
     ),
 )
@@ -99,7 +99,7 @@ KUBERNETES = (
     known(
         r"The node was low on resource: (?P<resource>[\w-]+)",
         "Kubernetes evicted the pod, since its node was low on {resource}",
-        "request more of it in the profile, so that the pod gets a node with room",
+        "request more of it in the profile, so that the pod gets a node with enough",
         "never",
     ),
     known(
@@ -123,13 +123,13 @@ KUBERNETES = (
     ),
     known(
         r"exceeded quota: (?P<quota>[\w.-]+)",
-        "the namespace's quota {quota} has no room for the pods",
+        "the pods exceed the namespace's quota {quota}",
         "take fewer or smaller workers, or ask for a larger quota",
         "never",
     ),
     known(
         r"\d+/(?P<nodes>\d+) nodes are available: (?P<why>[^\n]+?)(?:\. preemption|\.? ?$|\n)",
-        "no node has room for a pod: {why}",
+        "no node can take a pod: {why}",
         "take fewer or smaller workers, or add nodes",
         "never",
     ),
@@ -204,14 +204,14 @@ STORES = (
         r"\((?P<code>SlowDown|ServiceUnavailable|InternalError|503|500|502|504)\)|"
         r"AWS Error (?:SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE)|"
         r"HTTP (?:response code|status) 50[0234]",
-        "the store is overloaded or unwell{code: (%s)}",
+        "the store is overloaded or failing{code: (%s)}",
         "wait for it, then resume",
         "never",
     ),
     known(
         r"Insufficient ?Storage|XMinioStorageFull|HTTP (?:response code|status) 507|QuotaExceeded",
         "the store is full",
-        "make room there (`cifarray prune`), then resume",
+        "free space there (`cifarray prune`), then resume",
         "never",
     ),
     known(

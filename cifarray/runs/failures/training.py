@@ -332,8 +332,8 @@ DISTRIBUTED = (
     known(
         r"Watchdog caught collective operation timeout:.*?OpType=(?P<call>\w+).*?"
         r"ran for (?P<ms>\d+) milliseconds",
-        "NCCL: {call} was not over within {ms} ms: a worker hangs, or ended without a word",
-        "look for the rank that says nothing in the log; NCCL_DEBUG=INFO says where it waits",
+        "NCCL: {call} was not over within {ms} ms: a worker hangs, or ended without a message",
+        "look for the rank that logs nothing; NCCL_DEBUG=INFO says where it waits",
         "never",
     ),
     known(
@@ -361,7 +361,7 @@ DISTRIBUTED = (
     known(
         r"Timed out waiting (?P<ms>\d+)ms for (?P<what>send|recv) operation to complete",
         "gloo waited {ms} ms for another worker",
-        "look for the rank that says nothing in the log; a busy node needs fewer workers",
+        "look for the rank that logs nothing; a busy node needs fewer workers",
         "never",
         follows=True,
     ),
@@ -410,7 +410,7 @@ MEMORY = (
     known(
         r"(?:Errno 28|ENOSPC).*?No space left on device(?:: '(?P<path>[^']+)')?",
         "the disk of the worker's node is full{path: (%s)}",
-        "make room there, or point TMPDIR to a larger disk",
+        "free space there, or point TMPDIR to a larger disk",
         "never",
     ),
     known(
