@@ -1,6 +1,7 @@
 """Indexes: files.json and checkpoint.json, which make a folder valid and list its files."""
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
@@ -40,20 +41,15 @@ def write_index(store: Store, prefix: str, leave_out: Collection[str] = ()) -> N
 
 
 def _proven(store: Store, prefix: str, names: Iterable[str]) -> dict[str, Listed]:
-    proven = {}
+    """What the checkpoints below a prefix list of their own files."""
+    proven: dict[str, Listed] = {}
     for name in names:
         folder, _, last = name.rpartition("/")
         if last == PROOF_FILE:
-            for inner, listed in _tolerant_index(store, joined(prefix, folder), PROOF_FILE).items():
-                proven[joined(folder, inner)] = listed
+            with suppress(KeyMissingError, StoreDamagedError):
+                listed = read_index(store, joined(prefix, folder), PROOF_FILE)
+                proven |= {joined(folder, inner): each for inner, each in listed.items()}
     return proven
-
-
-def _tolerant_index(store: Store, prefix: str, index: str) -> dict[str, Listed]:
-    try:
-        return read_index(store, prefix, index)
-    except (KeyMissingError, StoreDamagedError):
-        return {}
 
 
 def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, Listed]:
