@@ -98,12 +98,12 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _print_layers(record: dict[str, Any]) -> None:
-    from cifarray.report.network import Layer, size
+    from cifarray.report.network import Layer, shape_text
 
     layers = [Layer.from_mapping(values) for values in record["layers"]]
     rows = [
         (
-            *(each.name, each.kind, each.detail, size(each.output_shape)),
+            *(each.name, each.kind, each.detail, shape_text(each.output_shape)),
             *(f"{each.parameters:,}", each.learns),
         )
         for each in layers

@@ -80,6 +80,13 @@ def worst_pairs(counts: NDArray[np.int64], limit: int) -> list[Pair]:
     ]
 
 
+def taken_for(counts: NDArray[np.int64]) -> list[tuple[int, int] | None]:
+    """Return for each class the other one that it was most often taken for, and how often."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    return [(int(row.argmax()), int(row.max())) if row.any() else None for row in wrong]
+
+
 def class_order(dataset: ReportDataset) -> list[int]:
     """Return labels by superclass, where there are any, then by label."""
     labels = range(len(dataset.classes))

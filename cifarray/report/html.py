@@ -19,10 +19,10 @@ from PIL import Image
 from cifarray.errors import WorkError
 from cifarray.metrics import ranked
 from cifarray.report import formats
-from cifarray.report.confusion import MOST_NUMBERED, matrix, worst_pairs
+from cifarray.report.confusion import MOST_NUMBERED, matrix, taken_for, worst_pairs
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import SPLITS, ReportInputs, Trial
-from cifarray.report.network import network_size, paint_network, size, solids, totals
+from cifarray.report.network import network_size, paint_network, shape_text, solids, totals
 from cifarray.report.svg import COLOURS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.report.tables import ClassRow
@@ -85,7 +85,7 @@ def render(
             else None,
             pairs=pairs,
             classes=classes,
-            taken_for=_taken_for(counts),
+            taken_for=taken_for(counts),
             mistakes=[(m, Markup(png_address(m.image))) for m in inputs.mistakes[:MOST_MISTAKES]],
             job_yaml=to_yaml(inputs.spec.job),
             hardware=dict(_rows(inputs.hardware)),
@@ -121,7 +121,7 @@ def _network(inputs: ReportInputs) -> dict[str, Any] | None:
         "picture": Markup(
             draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLOURS))
         ),
-        "layers": [(layer, size(layer.output_shape)) for layer in inputs.layers],
+        "layers": [(layer, shape_text(layer.output_shape)) for layer in inputs.layers],
         "parameters": parameters,
         "trainable": trainable,
     }
@@ -167,13 +167,6 @@ def _rungs(sweep: SweepSpec, longest: int) -> list[int]:
         rungs.append(rung)
         rung *= sweep.scheduler.factor
     return rungs
-
-
-def _taken_for(counts: NDArray[np.int64]) -> list[tuple[int, int] | None]:
-    """Return for each class the other one that it was most often taken for, and how often."""
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    return [(int(row.argmax()), int(row.max())) if row.any() else None for row in wrong]
 
 
 def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

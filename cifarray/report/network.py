@@ -90,7 +90,7 @@ def totals(layers: Sequence[Layer]) -> tuple[int, int]:
     return sum(layer.parameters for layer in layers), sum(layer.trainable for layer in layers)
 
 
-def size(shape: Shape | None) -> str:
+def shape_text(shape: Shape | None) -> str:
     """(64, 32, 32) -> '64x32x32'; empty for None."""
     return "x".join(map(str, shape or ()))
 
