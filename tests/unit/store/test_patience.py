@@ -4,7 +4,6 @@ import pickle
 import random
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,19 +44,19 @@ def beyond(s3: S3Server, proxy: HoldingProxy) -> Store:
 
 
 class Outage:
-    """Lets every request fail until it is over."""
+    """Lets every request fail until it is over: so many seconds after the first one failed."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault: Fault | None = fault
+        self._seconds, self._since = float("inf"), float("inf")
 
     def __call__(self, request: Request) -> Fault | None:
-        return self.fault
+        now = time.monotonic()
+        self._since = min(self._since, now)
+        return self.fault if now < self._since + self._seconds else None
 
     def end_in(self, seconds: float) -> None:
-        def end() -> None:
-            self.fault = None
-
-        threading.Timer(seconds, end).start()
+        self._seconds = seconds
 
 
 def calls(store: Store, folder: Path) -> dict[str, Callable[[], object]]:
