@@ -40,6 +40,10 @@ SESSION = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "KUBECONFIG": os.devnull,
 }
+LIBRARIES = ("store", "spec", "runs", "data", "report", "monitoring")
+"""Folders of tests/unit whose packages start no process, and so leave its environment alone."""
+SET_BY_OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+"""The last two by scikit-learn when it is imported."""
 MOTOS_KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 
 
@@ -62,9 +66,24 @@ def own_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def unchanged_environment(request: pytest.FixtureRequest) -> Iterator[None]:
+    """See that no call of a library changes the process's environment, once a test has ended.
+
+    It comes before `monkeypatch`, and so ends after that has taken back what the test itself set.
+    """
+    before = dict(os.environ)
+    yield
+    if request.path.parent.name in LIBRARIES and request.path.parent.parent.name == "unit":
+        changed = {name for name, _ in os.environ.items() ^ before.items()}
+        assert changed <= SET_BY_OTHERS, f"the environment has other {changed}"
+
+
 @pytest.fixture(autouse=True)
 def cifarray_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    unchanged_environment: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """Give each test its own node state, cache and default store, and run it in an empty folder."""
     home = tmp_path_factory.mktemp("home")

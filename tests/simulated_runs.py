@@ -22,7 +22,7 @@ from cifarray.errors import (
     LeaseLostError,
     StoreAwayError,
 )
-from cifarray.monitoring.store_watch import StoreWatch
+from cifarray.monitoring.exporter import StoreWatch
 from cifarray.runs import (
     ENDED,
     Attempt,

@@ -125,12 +125,12 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _print_layers(record: dict[str, Any]) -> None:
-    from cifarray.reporting.layers import Layer, size
+    from cifarray.report.network import Layer, shape_text
 
     layers = [Layer.from_mapping(values) for values in record["layers"]]
     rows = [
         (
-            *(each.name, each.kind, each.detail, size(each.output_shape)),
+            *(each.name, each.kind, each.detail, shape_text(each.output_shape)),
             *(f"{each.parameters:,}", each.learns),
         )
         for each in layers
@@ -147,9 +147,8 @@ def _print_layers(record: dict[str, Any]) -> None:
 
 def _draw(record: dict[str, Any], path: Path) -> None:
     """Write the network's picture. Raises: InputError."""
-    from cifarray.reporting.layers import Layer
-    from cifarray.reporting.network import network_size, paint_network, solids
-    from cifarray.reporting.svg import ON_PAPER, draw_file
+    from cifarray.report.network import Layer, network_size, paint_network, solids
+    from cifarray.report.svg import ON_PAPER, draw_file
 
     height, width, channels = record["input_shape"]
     layers = [Layer.from_mapping(values) for values in record["layers"]]

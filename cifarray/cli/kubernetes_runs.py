@@ -37,7 +37,7 @@ class Unrecorded:
 
 def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
     """The run of this id whose RayJob waits on the cluster that the command names."""
-    from cifarray.runs.ids import is_run_id
+    from cifarray.runs.run import is_run_id
     from cifarray.submit.kubernetes.cluster import open_cluster
 
     if named is None or named.kind != "kubernetes" or not is_run_id(run_id):

@@ -61,7 +61,7 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
     from cifarray.runs import Run
-    from cifarray.runs.ids import is_run_id
+    from cifarray.runs.run import is_run_id
     from cifarray.spec.load import load_job, load_profile
     from cifarray.submit.cluster import given_cluster
     from cifarray.submit.new_run import plan

@@ -192,7 +192,7 @@ def _cut(error: str) -> str:
 
 
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
-    from cifarray.reporting.formats import duration
+    from cifarray.report.formats import duration
     from cifarray.submit.news import seconds_since
 
     current = summary.status
@@ -211,8 +211,9 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
 def _state_in_row(found: "ObservedState") -> str:
     from cifarray.submit.news import rough_time
 
-    silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
-    return found.state + silent
+    if found.silent_s is None:
+        return found.state
+    return f"{found.state}, no heartbeat for {rough_time(found.silent_s)}"
 
 
 def _best(current: "Status") -> str | None:
@@ -257,7 +258,7 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
-    from cifarray.reporting.formats import duration
+    from cifarray.report.formats import duration
     from cifarray.submit.news import failures_line, progress_line
     from cifarray.submit.observed_state import observe
 

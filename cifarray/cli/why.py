@@ -41,7 +41,7 @@ def tell_why(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None"
 ) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
-    from cifarray.runs.causes import find_cause, own_sentence
+    from cifarray.runs.failures.causes import find_cause, own_sentence
     from cifarray.runs.post_mortem import (
         cause_as_dict,
         failure_records,

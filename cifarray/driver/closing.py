@@ -15,11 +15,11 @@ from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import read_images
 from cifarray.data.split import learnt_labels
-from cifarray.reporting.inputs import SPLITS, images_per_s
-from cifarray.reporting.layers import Layer
-from cifarray.reporting.pictures import LARGEST_SIDE
-from cifarray.reporting.report import Mistake, ReportDataset, ReportInputs, write_report
-from cifarray.reporting.scores import Predictions
+from cifarray.report.build import write_report
+from cifarray.report.html import LARGEST_SIDE
+from cifarray.report.inputs import SPLITS, Mistake, ReportDataset, ReportInputs, images_per_s
+from cifarray.report.network import Layer
+from cifarray.report.scores import Predictions
 from cifarray.runs import Attempt, Run, read_metrics, write_index
 from cifarray.spec.job import Job
 from cifarray.store import Store

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cifarray.errors import KeyMissingError, StoreError
 from cifarray.runs import Attempt, Run, read_metrics
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE, TRIALS
 from cifarray.training.board import carry_histograms

@@ -21,7 +21,7 @@ from cifarray.driver.progress import watched
 from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
-from cifarray.runs.causes import find_cause
+from cifarray.runs.failures.causes import find_cause
 from cifarray.spec.profile import Profile
 from cifarray.store.layout import LOG_FILE
 from cifarray.store.patience import PERSON_S

@@ -15,7 +15,7 @@ import ray
 
 from cifarray.errors import StoreError
 from cifarray.runs import Attempt, Run
-from cifarray.runs.causes import failed_worker, find_cause
+from cifarray.runs.failures.causes import failed_worker, find_cause
 from cifarray.runs.post_mortem import (
     MOST_LOGS,
     cause_as_dict,

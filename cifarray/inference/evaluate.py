@@ -11,7 +11,7 @@ from cifarray.data.parquet import decoded_shape, read_rows
 from cifarray.data.shard import Shard, hold
 from cifarray.data.split import STORED_SPLIT, Labels, learnt_labels, rows_of_test, select_rows
 from cifarray.errors import DatasetError
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint
 from cifarray.training.evaluation import predict_shard

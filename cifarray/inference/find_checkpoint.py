@@ -11,7 +11,7 @@ from cifarray.models.registry import is_user_network
 from cifarray.runs import Run
 from cifarray.runs.run import read_spec
 from cifarray.store import Store, is_key
-from cifarray.store.layout import ATTEMPTS, BEST_FILE, PROOF_FILE, SPEC_FILE
+from cifarray.store.layout import BEST_FILE, PROOF_FILE, SPEC_FILE, run_folder
 from cifarray.training.checkpoint import Checkpoint, check_folder, load_checkpoint, read_state
 from cifarray.training.checkpoint_store import (
     best_good,
@@ -72,14 +72,15 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
     if key is not None:
         return path / key, str(path / key)
     stored = stored_checkpoints(store, "")
-    runs = sorted({_run_folder(found.key) for found in stored})
+    runs = sorted({run_folder(found.key) for found in stored})
     if len(runs) > 1:  # which one is meant is not for their figures to say
+        runs = [name or "." for name in runs]
         more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
         raise CheckpointError(
             f"{path} holds several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give the folder of "
             "one"
         )
-    if runs and runs != ["."]:
+    if runs and runs != [""]:
         return _in_pulled_run(path / runs[0])
     for found in by_metric(stored, _objective(store)):
         with suppress(CheckpointError):
@@ -94,12 +95,6 @@ def _objective(pulled: Store) -> str:
         metric = read_spec("pulled", pulled.read(SPEC_FILE)).job.metric
         return metric if metric in OBJECTIVES else DEFAULT_OBJECTIVE
     return DEFAULT_OBJECTIVE
-
-
-def _run_folder(key: str) -> str:
-    """The folder of the run that a checkpoint lies in; '.' for the folder that is looked into."""
-    before, attempts, _ = f"/{key}".partition(f"/{ATTEMPTS}/")
-    return (before.strip("/") if attempts else "") or "."
 
 
 def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarray.models.registry import MODELS, RGB_32X32, build_model, check_model
 from cifarray.models.timm_backbone import is_backbone, native_shape
-from cifarray.reporting.layers import Block, Layer, Shape
+from cifarray.report.network import Block, Layer, Shape
 from cifarray.spec.job import ModelSpec
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cifarray.errors import (
 )
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.profile import StoreSpec
-from cifarray.store.address import local_directory
+from cifarray.store.address import STANDARD_CHAIN, Access, local_directory
 from cifarray.store.keys import to_json
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ class Store(ABC):
 
     uri: str
     endpoint: str | None
+    access: Access = STANDARD_CHAIN
 
     @staticmethod
-    def open(uri: str, endpoint: str | None = None) -> "Store":
+    def open(uri: str, endpoint: str | None = None, access: Access | None = None) -> "Store":
         """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access.
 
         It waits for a server that is away as long as a person does; see `patient`.
@@ -68,7 +69,7 @@ class Store(ABC):
         if directory is None:
             from cifarray.store.s3 import S3Store
 
-            return PatientStore(S3Store(uri, endpoint))
+            return PatientStore(S3Store(uri, endpoint, access or STANDARD_CHAIN))
         from cifarray.store.local import LocalStore
 
         return PatientStore(LocalStore(directory))
@@ -85,17 +86,19 @@ class Store(ABC):
     @property
     def spec(self) -> StoreSpec:
         """What opens this store again, in another process too; holds no credentials."""
-        return StoreSpec(uri=self.uri, endpoint=self.endpoint)
+        return StoreSpec(uri=self.uri, endpoint=self.endpoint, region=self.access.region)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (self.uri, self.endpoint)
+        return Store.open, (self.uri, self.endpoint, self.access.without_keys)
 
     def __repr__(self) -> str:
         at = f", endpoint={self.endpoint!r}" if self.endpoint else ""
         return f"Store({self.uri!r}{at})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Store) and self.spec == other.spec
+        if not isinstance(other, Store):
+            return False
+        return (self.uri, self.endpoint) == (other.uri, other.endpoint)
 
     def __hash__(self) -> int:
         return hash((self.uri, self.endpoint))

@@ -111,5 +111,5 @@ def _downloaded(source: str, store: Store, path: Path) -> Path:
     parent, _, name = source.rpartition("/")
     if parent.count("/") < 2 or not name:
         raise JobError(f"{source} names no object; give s3://bucket/file")
-    Store.open(parent, store.endpoint).download(name, path)
+    Store.open(parent, store.endpoint, store.access).download(name, path)
     return path

@@ -43,7 +43,8 @@ def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str
     environment = run_environment(profile)
     if store.uri.startswith("s3://"):
         environment |= _aws_environment(here)
-        if profile.store.region and not here:
+        told = here and {"AWS_REGION", "AWS_DEFAULT_REGION"} & environment.keys()
+        if profile.store.region and not told:
             environment["AWS_REGION"] = profile.store.region
     return environment
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cifarray.errors import ClusterError
-from cifarray.runs.causes import find_cause
+from cifarray.runs.failures.causes import find_cause
 from cifarray.submit.node_state import LOG_FILE
 from cifarray.user_folders import state_folder
 

@@ -13,7 +13,7 @@ from cifarray.errors import (
     StoreRefusedError,
 )
 from cifarray.metrics import epoch_value, ranked
-from cifarray.runs.folders import check_index
+from cifarray.runs.index import check_index
 from cifarray.store import Store
 from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint import check_folder, write_checkpoint

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import Shard
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.training.ranks import sum_over_ranks
 
 EVALUATION_BATCH = 256

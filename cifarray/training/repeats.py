@@ -17,7 +17,7 @@ from cifarray.errors import (
     StoreError,
 )
 from cifarray.runs import read_metrics
-from cifarray.runs.causes import CODE_PREFIX, find_cause, unwrapped
+from cifarray.runs.failures.causes import CODE_PREFIX, find_cause, unwrapped
 from cifarray.store import Store
 
 OUTSIDE = (OSError, EOFError, MemoryError)

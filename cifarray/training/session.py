@@ -21,7 +21,7 @@ from cifarray.models.pretrained import load_pretrained
 from cifarray.models.registry import is_user_network
 from cifarray.models.summary import count_parameters
 from cifarray.models.user_network import check_unused
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.augment import check_whitening
 from cifarray.spec.job import Job
 from cifarray.training.batches import StepPlan, TrainBatches

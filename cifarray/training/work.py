@@ -33,8 +33,8 @@ from cifarray.errors import (
 )
 from cifarray.models.summary import summarize
 from cifarray.models.user_code import unpack_code
-from cifarray.reporting.layers import Layer
-from cifarray.runs.causes import CODE_PREFIX
+from cifarray.report.network import Layer
+from cifarray.runs.failures.causes import CODE_PREFIX
 from cifarray.runs.status import now
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec

@@ -43,8 +43,8 @@ from cifarray.errors import (
     StoreError,
 )
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
-from cifarray.runs.causes import find_cause, worker_cause
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.failures.causes import find_cause, worker_cause
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store.layout import FAILURES
 from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep

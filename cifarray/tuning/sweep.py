@@ -21,8 +21,8 @@ from ray.tune.search.optuna import OptunaSearch
 from cifarray.errors import CifarrayError, RunFailedError
 from cifarray.metrics import OBJECTIVES
 from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
-from cifarray.runs.causes import find_cause
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.failures.causes import find_cause
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.sweep import Domain, SweepSpec

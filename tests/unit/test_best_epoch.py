@@ -10,11 +10,11 @@ import pytest
 
 from cifarray.driver.progress import news_of
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
-from cifarray.monitoring.runs_seen import Seen, run_samples
-from cifarray.reporting.inputs import Trial
+from cifarray.monitoring.exporter import Seen, run_samples
+from cifarray.report.inputs import Trial
 from cifarray.runs import Run
-from cifarray.runs.choice import chosen_checkpoints
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
+from cifarray.runs.pull import chosen_checkpoints
 from cifarray.spec.job import EarlyStoppingSpec
 from cifarray.store import Store
 from cifarray.store.layout import PROOF_FILE

@@ -14,7 +14,7 @@ SHA256_USERS = {
     "digests.py",
     "data/shard.py",  # a seed from the raw bytes
     "data/source.py",  # with md5, in one pass over an archive
-    "reporting/page.py",  # a script's digest in base64
+    "report/html.py",  # a script's digest in base64
 }
 
 

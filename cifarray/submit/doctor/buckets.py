@@ -8,8 +8,8 @@ from functools import partial
 from cifarray.store import Store
 from cifarray.store.contract import TRAITS, Contract
 from cifarray.store.layout import CONTRACT_FILE
-from cifarray.store.probe import probe
 from cifarray.store.s3_connection import Connection
+from cifarray.store.s3_contract import probe
 from cifarray.store.s3_errors import place, translated
 from cifarray.submit.doctor.record import Check, Result, failed, passed
 
@@ -26,7 +26,7 @@ class Bucket:
     contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
-        self.at = Connection(self.store.uri, self.store.endpoint)
+        self.at = Connection(self.store.uri, self.store.endpoint, self.store.access)
 
 
 def reach(bucket: Bucket) -> Result:

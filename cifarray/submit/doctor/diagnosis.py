@@ -49,12 +49,12 @@ def diagnose(profile: Profile, local_store: Store) -> Iterator[Finding]:
         return
     with ExitStack() as stack:
         try:
-            spec = stack.enter_context(reached_store(profile, site.kube))
+            store = stack.enter_context(reached_store(profile, site.kube))
         except CifarrayError as error:
             yield Finding(BUCKET_CHECKS[0].name, Result(FAILED, str(error)))
             yield from _all_skipped(f"`{BUCKET_CHECKS[0].name}` has to pass first", start=1)
             return
-        yield from diagnose_store(profile, Store.open(spec.uri, spec.endpoint))
+        yield from diagnose_store(profile, store)
 
 
 def diagnose_store(profile: Profile, store: Store) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from cifarray.errors import ClusterError, StoreRefusedError
-from cifarray.spec.profile import Profile, StoreSpec
+from cifarray.spec.profile import Profile
+from cifarray.store import Access, Store
 from cifarray.submit.kubernetes.api import Kube, RefusedError
 from cifarray.submit.kubernetes.forward import forwarded, ready_pod
 from cifarray.submit.kubernetes.pods import of_kubernetes
@@ -18,43 +19,40 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @contextmanager
-def reached_store(profile: Profile, kube: Kube) -> Iterator[StoreSpec]:
-    """The profile's store with an endpoint that answers here, until the context ends.
+def reached_store(profile: Profile, kube: Kube) -> Iterator[Store]:
+    """The profile's store by an endpoint that answers here, until the context ends.
 
-    The keys go into this process' environment, where boto3 and pyarrow find them.
     Raises: ClusterError, StoreError where nobody gives keys.
     """
-    spec = of_kubernetes(profile)
-    use_keys(kube, spec.store_secret)
+    spec, store = of_kubernetes(profile), profile.store
+    access = store_access(kube, spec.store_secret, store.region)
     if spec.store_service is None:
-        yield profile.store
+        yield Store.open(store.uri, store.endpoint, access)
         return
     selector = service_selector(kube, spec.store_service)
     find = partial(ready_pod, kube, selector, f"the store {spec.store_service}")
     find()
     with forwarded(kube, find, STORE_PORT) as port:
-        yield profile.store.model_copy(update={"endpoint": f"http://127.0.0.1:{port}"})
+        yield Store.open(store.uri, f"http://127.0.0.1:{port}", access)
 
 
-def use_keys(kube: Kube, secret: str) -> None:
-    """Take the store's keys from the Secret, or leave those that the environment has."""
+def store_access(kube: Kube, secret: str, region: str | None) -> Access:
+    """The store's keys from the Secret; without it, those that this process finds by itself."""
     try:
         found = kube.get("Secret", secret)
     except RefusedError as error:
         if error.code != 403:
             raise
         if all(os.environ.get(name) for name in KEYS):
-            return
+            return Access(region)
         raise StoreRefusedError(
             f"the Secret {secret} with the store's keys is not yours to read; ask for the Role "
             "cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
-    if found is None:
-        return
     keys = decoded(found)
-    os.environ |= {name: keys[name] for name in KEYS if name in keys}
-    os.environ.pop("AWS_PROFILE", None)
-    os.environ.pop("AWS_SESSION_TOKEN", None)
+    if not all(keys.get(name) for name in KEYS):
+        return Access(region)
+    return Access(region, *(keys[name] for name in KEYS))
 
 
 def decoded(secret: Mapping[str, Any] | None) -> dict[str, str]:

@@ -54,7 +54,7 @@ def test_runs_lists_state_job_best_age_duration_and_size(typed: Type, run: Run) 
 def test_a_silent_run_is_shown_as_recorded_with_the_doubt_beside_it(typed: Type, run: Run) -> None:
     show_as(run, "running", silent_s=500)
     before = run.store.read(run.key("status.json"))
-    assert " running, silent 8 min " in typed("runs").out
+    assert " running, no heartbeat for 8 min " in typed("runs").out
     for command in (("status", RUN_ID, "--json"), ("runs", "--json")):
         told = json.loads(typed(*command).out)
         told = told[0] if isinstance(told, list) else told

@@ -161,6 +161,7 @@ def test_tries_are_bounded(server: ArchiveServer, wanted: Wanted) -> None:
     with pytest.raises(ArchiveError, match=r"cannot be downloaded \(503"):
         download(wanted(), Silent())
     assert len(server.asked) == 1 + len(PAUSES_S)
+    server.statuses.clear()
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: ArchiveServer, wanted: Wanted) -> None:

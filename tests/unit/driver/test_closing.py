@@ -14,7 +14,7 @@ from cifarray.data.ingest import prepare
 from cifarray.driver.closing import close_with_report, publish, report_dataset
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Attempt, Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, write_checkpoint
 from cifarray.training.checkpoint_store import StoredCheckpoint, fetch

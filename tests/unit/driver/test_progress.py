@@ -7,7 +7,7 @@ import pytest
 
 from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
 from cifarray.runs import Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.submit.news import progress_line

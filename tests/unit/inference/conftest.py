@@ -13,7 +13,7 @@ from cifarray.data.manifest import Manifest
 from cifarray.data.parquet import read_columns
 from cifarray.data.split import STORED_SPLIT, Positions, select_rows
 from cifarray.inference.find_checkpoint import open_checkpoint
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile

@@ -181,7 +181,7 @@ def test_predict_refuses_a_picture_that_it_cannot_draw_before_it_reads_anything(
     many = ["x.png"] * 33
     code, _, err = typed("predict", "nothing", *many, "--picture", tmp_path / "seen.png")
     assert code == 2
-    assert "has room for 32 images, not 33" in err
+    assert "takes at most 32 images, not 33" in err
 
 
 def test_models_lists_every_network_with_its_parameters(typed: Typed):

@@ -6,7 +6,7 @@ from torch import nn
 
 from cifarray.models.registry import MODELS, build_model
 from cifarray.models.summary import count_parameters, describe_model, summarize
-from cifarray.reporting.layers import Layer, totals
+from cifarray.report.network import Layer, totals
 from cifarray.spec.job import ModelSpec
 
 

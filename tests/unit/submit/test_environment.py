@@ -83,6 +83,17 @@ def test_the_region_of_the_profile_goes_to_another_machine_before_this_shells() 
     assert job_environment(far, BUCKET, here=True)["AWS_REGION"] == "eu-north-1"
 
 
+def test_the_region_of_the_profile_serves_here_where_this_shell_names_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    far = PROFILE.model_copy(update={"store": StoreSpec(uri=BUCKET.uri, region="us-west-2")})
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    assert "AWS_REGION" not in job_environment(far, BUCKET, here=True)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert job_environment(far, BUCKET, here=True)["AWS_REGION"] == "us-west-2"
+
+
 def test_a_local_store_needs_no_keys(tmp_path: Path) -> None:
     environment = job_environment(PROFILE, Store.open(str(tmp_path)), here=True)
     assert not any(name.startswith("AWS_") for name in environment)

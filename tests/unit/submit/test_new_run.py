@@ -16,7 +16,7 @@ from cifarray.data.split import select_rows
 from cifarray.digests import content_sha256
 from cifarray.errors import InputError, JobError, StoreError
 from cifarray.runs import Run, write_index
-from cifarray.runs.ids import is_run_id
+from cifarray.runs.run import is_run_id
 from cifarray.spec.job import Job
 from cifarray.spec.load import load_job
 from cifarray.spec.profile import Profile

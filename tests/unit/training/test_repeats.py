@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cifarray.errors import JobError, StoreAwayError
-from cifarray.runs.causes import CODE_PREFIX
+from cifarray.runs.failures.causes import CODE_PREFIX
 from cifarray.training.repeats import comes_again
 
 

@@ -13,7 +13,7 @@ import torch
 from cifarray.digests import content_sha256
 from cifarray.errors import CheckpointError, JobError, RunFailedError
 from cifarray.models.user_code import pack_code
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store

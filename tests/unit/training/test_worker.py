@@ -9,7 +9,7 @@ import torch
 from ray.train._internal.utils import get_address_and_port
 
 from cifarray.errors import JobError, RepeatingError, RunFailedError
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store

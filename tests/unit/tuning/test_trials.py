@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cifarray.errors import JobError
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.tuning.trials import TrialRecord, best_trial, read_trials, trial_job

@@ -67,6 +67,8 @@ class ApiServer:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     scripted: dict[str, list[Answer]] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
+    """Requests that got a scripted answer."""
     on_request: Callable[[Asked], None] = lambda asked: None
     version: int = 0
     clock_ahead_s: float = 0.0
@@ -79,7 +81,8 @@ class ApiServer:
 
     def forbid(self, request: str) -> None:
         """Answer 403 to every request of `METHOD /path`."""
-        self.script(request, *[refusal(403, f"{request} is forbidden")] * 500)
+        self.scripted[request] = [refusal(403, f"{request} is forbidden")] * 500
+        self.met.add(request)  # that nobody asks for it is fine
 
     def put(self, path: str, **content: Any) -> dict[str, Any]:
         """Hold an object under the path of its kind and name."""
@@ -106,6 +109,8 @@ class ApiServer:
             self.on_request(asked)
             scripted = self.scripted.get(f"{asked.method} {asked.path}")
             answer = scripted.pop(0) if scripted else None
+            if answer is not None:
+                self.met.add(f"{asked.method} {asked.path}")
             if answer is None or answer.done:
                 real = self._real_answer(asked)
             return answer or real
@@ -226,6 +231,7 @@ def serve_api() -> Iterator[ApiServer]:
     api.address = f"http://127.0.0.1:{server.server_port}"
     try:
         yield api
+        assert api.met == api.scripted.keys(), "nobody asked for what was scripted"
     finally:
         server.shutdown()
         server.server_close()

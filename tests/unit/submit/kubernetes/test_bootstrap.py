@@ -8,7 +8,7 @@ import pytest
 
 from cifarray.submit.kubernetes.api import Kube
 from cifarray.submit.kubernetes.bootstrap import ROOT, RUNS, RUNS_NAME, make_secrets, root_secret
-from tests.unit.submit.kubernetes.api_server import Answer, ApiServer, Asked, refusal
+from tests.unit.submit.kubernetes.api_server import Answer, ApiServer, Asked
 
 SECRETS = "/api/v1/namespaces/cifarray/secrets"
 
@@ -51,6 +51,6 @@ def test_the_keys_of_a_faster_job_are_taken(api: ApiServer, kube: Kube) -> None:
 def test_secrets_that_are_there_stay(api: ApiServer, kube: Kube) -> None:
     for name in (ROOT, RUNS):
         api.put(f"{SECRETS}/{name}", data=encoded(root_secret()))
-    api.script(f"POST {SECRETS}", refusal(500, "nothing is to be made"))
+    api.forbid(f"POST {SECRETS}")
     make_secrets(kube)
     assert api.requests("POST") == []
