@@ -15,8 +15,8 @@ from cifarray.data.selection import Positions, Selection, select_rows
 from cifarray.data.shards import plan_reads, read_group
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.row_source import RowSource, ShardReader
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource, ShardReader
+from cifarray.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 JOB: dict[str, Any] = {
@@ -89,13 +89,13 @@ class Digits:
 
     def session(
         self, job: Job | None = None, rows: RowSource | None = None, weights: Path | None = None
-    ) -> Session:
+    ) -> Trainer:
         """The small job, or another one, on this rank."""
         job = job or small_job()
-        return Session(job, rows or self.rows(job), weights=weights)
+        return Trainer(job, rows or self.rows(job), weights=weights)
 
 
-def weights_of(session: Session) -> dict[str, torch.Tensor]:
+def weights_of(session: Trainer) -> dict[str, torch.Tensor]:
     """A copy of the weights that the session's checkpoint would hold."""
     return {name: tensor.clone() for name, tensor in session.state()["model"].items()}
 

@@ -9,7 +9,7 @@ import torch
 from cifarray.spec.job import Job
 from cifarray.submit.beginning import find_beginning
 from cifarray.training.checkpoint import write_checkpoint
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 TINY = "timm/test_resnet"
@@ -38,7 +38,7 @@ class Pretrained:
         given = {"name": TINY, "weights": str(self.checkpoint), "head": 8, **(model or {})}
         return small_job(model=given, **sections)
 
-    def session(self, job: Job) -> Session:
+    def session(self, job: Job) -> Trainer:
         """The job on this rank, begun as `submit` and a worker begin it."""
         digits, folder = self.digits, self.checkpoint
         classes = len(digits.rows(job).selection.labels.classes)

@@ -5,7 +5,7 @@ import os
 import sys
 
 from cifarray import __version__
-from cifarray.driver.execute import STOPPED, execute
+from cifarray.driver.attempt import STOPPED, execute
 from cifarray.driver.leaving import leave, refuse
 from cifarray.errors import CifarrayError, InputError, JobError
 from cifarray.proxies import spare_loopback

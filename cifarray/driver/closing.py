@@ -24,7 +24,7 @@ from cifarray.runs import Attempt, Run, read_metrics, write_index
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.store.layout import BEST_FILE, EVALUATION, OUTCOME_FILE, REPORT
-from cifarray.tuning.sweep import SweepResult
+from cifarray.training.ray_tune import SweepResult
 
 MISTAKES_SHOWN = 24
 

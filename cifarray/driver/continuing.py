@@ -9,13 +9,13 @@ from cifarray.runs import Attempt, Run, read_metrics
 from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
 from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE, TRIALS
-from cifarray.training.board import carry_histograms
 from cifarray.training.checkpoint_store import (
     StoredCheckpoint,
     best_good,
     newest_good,
     stored_checkpoints,
 )
+from cifarray.training.tensorboard import carry_histograms
 
 TRIES = 10
 """How often an attempt that still lives may change what is being copied."""

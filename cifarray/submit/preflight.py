@@ -21,7 +21,7 @@ from cifarray.spec.load import nearest
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.preflight_of_sweeps import candidates
-from cifarray.training.lone_rows import check_lone_rows
+from cifarray.training.network_checks import check_lone_rows
 from cifarray.training.optimizers import check_optimizer
 from cifarray.training.schedules import build_schedule, check_schedule
 

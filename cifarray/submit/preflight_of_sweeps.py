@@ -10,7 +10,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.load import check_field, types_of, with_fields
 from cifarray.spec.space import Domain
 from cifarray.training.reads import decides, unread_fields
-from cifarray.tuning.trials import case_values, most_epochs, trial_job
+from cifarray.training.trials import case_values, most_epochs, trial_job
 
 NOT_SWEEPABLE = {
     "name": "it only names the job",

@@ -97,7 +97,7 @@ class DatasetState(DatasetSpec):
 
 
 class CheckpointState(_Part):
-    """A state as `Session.state` gathers it."""
+    """A state as `Trainer.state` gathers it."""
 
     model: Weights
     raw_model: Weights | None
@@ -134,7 +134,7 @@ class CheckpointState(_Part):
 
 
 STATE_KEYS = frozenset(CheckpointState.model_fields)
-"""What a state holds; `Session.state` gathers it."""
+"""What a state holds; `Trainer.state` gathers it."""
 
 
 def check_state(state: dict[str, Any], what: str) -> None:

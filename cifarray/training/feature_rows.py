@@ -18,10 +18,10 @@ from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.models.weights import file_sha256
 from cifarray.spec.images import PreprocessSpec
 from cifarray.spec.job import Job
+from cifarray.training.distributed import world
 from cifarray.training.features import FeatureCache, add_missing
 from cifarray.training.preprocessing import preprocess_state
-from cifarray.training.ranks import world
-from cifarray.training.row_source import RowSource
+from cifarray.training.rows import RowSource
 
 
 class FeatureRows:

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 from cifarray.metrics import epoch_value, is_better
 from cifarray.spec.job import EarlyStoppingSpec, TrainSpec
 from cifarray.training.batches import TrainBatches
+from cifarray.training.distributed import sum_over_ranks, world
 from cifarray.training.losses import summed_loss
-from cifarray.training.ranks import sum_over_ranks, world
 
 Record = dict[str, Any]
 

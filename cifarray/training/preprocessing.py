@@ -14,7 +14,7 @@ from cifarray.data.whitening import ROWS_AT_ONCE, Moments, Spectrum, moments, sp
 from cifarray.errors import CheckpointError
 from cifarray.models.imagenet import imagenet_numbers
 from cifarray.spec.job import Job
-from cifarray.training.ranks import share_buffers, sum_over_ranks, world
+from cifarray.training.distributed import share_buffers, sum_over_ranks, world
 
 SpectrumOf = Callable[[], Spectrum | None]
 

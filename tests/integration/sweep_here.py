@@ -9,8 +9,8 @@ import ray
 
 from cifarray.runs import Run
 from cifarray.store import Store
-from cifarray.training.work import Work
-from cifarray.tuning.sweep import sweep
+from cifarray.training.ray_tune import sweep
+from cifarray.training.worker import Work
 
 
 def main(store: str, *runs: str) -> None:

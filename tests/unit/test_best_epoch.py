@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import news_of
+from cifarray.driver.heartbeat import news_of
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
 from cifarray.monitoring.runs_seen import Seen, run_samples
 from cifarray.reporting.inputs import Trial
@@ -20,7 +20,7 @@ from cifarray.store import Store
 from cifarray.store.layout import PROOF_FILE
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep, stored_checkpoints
 from cifarray.training.loop import should_stop
-from cifarray.tuning.trials import TrialRecord, best_trial
+from cifarray.training.trials import TrialRecord, best_trial
 from tests.unit.runs.conftest import run_spec
 
 FEW_VALUES = (0.25, 0.5, 0.5, 0.75, math.nan, math.inf, -math.inf)

@@ -18,9 +18,9 @@ from cifarray.runs.folders import write_metrics
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, write_checkpoint
 from cifarray.training.checkpoint_store import StoredCheckpoint, fetch
-from cifarray.training.work import Work, write_outcome
-from cifarray.tuning.sweep import SweepResult
-from cifarray.tuning.trials import TrialRecord, trial_job
+from cifarray.training.ray_tune import SweepResult
+from cifarray.training.trials import TrialRecord, trial_job
+from cifarray.training.worker import Work, write_outcome
 from tests.archives import write_cifar100
 from tests.digit_sessions import Digits, small_job
 

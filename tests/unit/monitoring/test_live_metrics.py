@@ -63,4 +63,4 @@ def test_a_session_alone_never_touches_rays_metrics():
         for path in PACKAGE.rglob("*.py")
         if any(f"{name}.".startswith(f"{adapter}.") for name in imported_names(path))
     }
-    assert importers == {"training/worker.py", "tuning/sweep.py"}
+    assert importers == {"training/ray_train.py", "training/ray_tune.py"}

@@ -19,7 +19,7 @@ from cifarray.store import Store
 from cifarray.submit.beginning import lies_here
 from cifarray.submit.new_run import create, plan
 from cifarray.training.checkpoint import read_state, write_checkpoint
-from cifarray.training.work import Work, fetch_weights, open_session
+from cifarray.training.worker import Work, fetch_weights, open_session
 from tests.digit_sessions import CPU, Digits, small_job
 from tests.frozen_sessions import TINY, Pretrained
 from tests.s3 import S3Server

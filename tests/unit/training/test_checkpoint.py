@@ -26,12 +26,12 @@ from cifarray.training.checkpoint import (
 )
 from cifarray.training.checkpoint_state import STATE_KEYS
 from cifarray.training.evaluation import predict_shard
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 
 @pytest.fixture(scope="module")
-def written(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Session]:
+def written(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer]:
     """A checkpoint with an average of the weights, and the session that wrote it."""
     session = digits.session(small_job(train={"ema_decay": 0.5}))
     *_, record = session.records()
@@ -41,12 +41,12 @@ def written(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 @pytest.fixture
-def session(written: tuple[Path, Session]) -> Session:
+def session(written: tuple[Path, Trainer]) -> Trainer:
     return written[1]
 
 
 @pytest.fixture
-def folder(written: tuple[Path, Session], tmp_path: Path) -> Path:
+def folder(written: tuple[Path, Trainer], tmp_path: Path) -> Path:
     """A whole checkpoint to spoil."""
     return shutil.copytree(written[0], tmp_path / "checkpoint")
 
@@ -72,7 +72,7 @@ def refused(folder: Path, match: str) -> None:
 
 
 def test_checkpoint_json_says_epoch_step_metrics_and_what_the_file_is(
-    folder: Path, session: Session
+    folder: Path, session: Trainer
 ):
     proof = json.loads((folder / "checkpoint.json").read_text())
     content = (folder / "state.pt").read_bytes()
@@ -103,7 +103,7 @@ def test_a_state_is_read_by_torchs_safe_loader(folder: Path):
 
 
 def test_a_checkpoint_predicts_with_nothing_else_at_hand(
-    folder: Path, session: Session, digits: Digits, tmp_path: Path
+    folder: Path, session: Trainer, digits: Digits, tmp_path: Path
 ):
     predictions = session.evaluate(read_state(folder)["model"])
     assert predictions is not None
@@ -117,7 +117,7 @@ def test_a_checkpoint_predicts_with_nothing_else_at_hand(
 
 
 def test_a_checkpoint_says_what_it_predicts_and_from_what(
-    folder: Path, session: Session, digits: Digits
+    folder: Path, session: Trainer, digits: Digits
 ):
     checkpoint = load_checkpoint(folder)
     manifest = digits.manifest

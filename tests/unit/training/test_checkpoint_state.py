@@ -15,7 +15,7 @@ import torch
 from cifarray.errors import CheckpointError
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from cifarray.training.checkpoint_state import STATE_KEYS
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 ODD: list[Any] = [
@@ -28,14 +28,14 @@ Mutate = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def session(digits: Digits) -> Session:
+def session(digits: Digits) -> Trainer:
     session = digits.session(small_job())
     list(session.records())
     return session
 
 
 @pytest.fixture(scope="module")
-def state(session: Session, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def state(session: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As it was read from a folder."""
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder, session.state(), session.history[-1])

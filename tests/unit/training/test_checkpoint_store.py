@@ -17,7 +17,7 @@ from cifarray.training.checkpoint_store import (
     newest_good,
     stored_checkpoints,
 )
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.holding_proxy import Fault, HoldingProxy, Request, holding_proxy
 from tests.s3 import S3Server
 
@@ -155,7 +155,7 @@ def test_fetching_says_which_checkpoint_is_damaged_or_gone(store: Store, put: Pu
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_fetched_checkpoint_has_the_same_bytes(
-    store: Store, trained: Callable[..., Session], tmp_path: Path
+    store: Store, trained: Callable[..., Trainer], tmp_path: Path
 ):
     session = trained()
     write_checkpoint(tmp_path / "one", session.state(), session.history[-1])

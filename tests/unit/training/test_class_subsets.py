@@ -12,27 +12,27 @@ from cifarray.data.rows import read_columns
 from cifarray.errors import CheckpointError
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.archives import write_cifar100
 from tests.digit_sessions import Digits, open_rows, same_weights, small_job, weights_of
 
 EIGHT_THREE_ONE = {"classes": ["8", "3", "1"]}
 
 
-def finished(session: Session) -> Session:
+def finished(session: Trainer) -> Trainer:
     for _ in session.records():
         pass
     return session
 
 
 @pytest.fixture(scope="module")
-def session(digits: Digits) -> Iterator[Session]:
+def session(digits: Digits) -> Iterator[Trainer]:
     """Trained on 80 eights, threes and ones."""
     yield finished(digits.session(small_job(dataset=EIGHT_THREE_ONE, train={"epochs": 12})))
 
 
 def test_the_network_has_an_output_per_class_and_the_checkpoint_their_names(
-    session: Session, tmp_path: Path
+    session: Trainer, tmp_path: Path
 ):
     write_checkpoint(tmp_path, session.state(), session.history[-1])
     checkpoint = load_checkpoint(tmp_path)
@@ -43,7 +43,7 @@ def test_the_network_has_an_output_per_class_and_the_checkpoint_their_names(
 
 
 def test_labels_are_places_in_the_list_of_every_row_of_these_classes(
-    session: Session, digits: Digits
+    session: Trainer, digits: Digits
 ):
     found = session.evaluate(session.state()["model"])
     assert found is not None
@@ -74,7 +74,7 @@ def test_all_classes_by_number_train_the_network_that_no_choice_trains(digits: D
     assert same_weights(weights_of(plain), weights_of(counted))
 
 
-def test_mean_and_std_are_those_of_the_whole_dataset(session: Session, digits: Digits):
+def test_mean_and_std_are_those_of_the_whole_dataset(session: Trainer, digits: Digits):
     preprocess = session.state()["preprocess"]
     assert (tuple(preprocess["mean"]), tuple(preprocess["std"])) == (
         digits.manifest.mean,
@@ -98,7 +98,7 @@ def test_mean_and_std_are_those_of_the_whole_dataset(session: Session, digits: D
     ],
 )
 def test_resuming_with_another_selection_is_refused(
-    session: Session, digits: Digits, sections: dict[str, Any], named: str
+    session: Trainer, digits: Digits, sections: dict[str, Any], named: str
 ):
     other = digits.session(small_job(**sections, train={"epochs": 12}))
     sentence = rf"trained on another selection \({named}.*; a run resumes with the rows and classes"
@@ -126,7 +126,7 @@ def test_superclasses_of_a_subset_are_those_of_its_classes(tmp_path: Path):
     archive = write_cifar100(tmp_path / "cifar100.tar.gz", 4, 1)
     manifest, _ = prepare(store, "cifar100", str(archive))
     job = small_job(dataset={"name": "cifar100", "classes": ["whale", "apple", "beaver"]})
-    state = finished(Session(job, open_rows(store, manifest, job))).state()
+    state = finished(Trainer(job, open_rows(store, manifest, job))).state()
     assert state["classes"] == ["whale", "apple", "beaver"]
     assert state["coarse_classes"] == ["aquatic_mammals", "fruit_and_vegetables"]
     assert state["fine_to_coarse"] == [0, 1, 0]

@@ -13,7 +13,7 @@ from cifarray.data.augment import Normalize
 from cifarray.data.cache import ResidentShard, Rows
 from cifarray.spec.images import PreprocessSpec
 from cifarray.training.evaluation import EVALUATION_BATCH, predict_shard, validation_figures
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import CPU
 
 COUNTS = [1, EVALUATION_BATCH - 1, EVALUATION_BATCH, 2 * EVALUATION_BATCH + 3]
@@ -124,7 +124,7 @@ def test_validation_figures_are_the_means_over_the_rows(normalize: Normalize):
     assert all(math.isfinite(value) for value in figures.values())
 
 
-def test_a_session_in_bf16_is_validated_in_float32(trained: Callable[..., Session]):
+def test_a_session_in_bf16_is_validated_in_float32(trained: Callable[..., Trainer]):
     session = trained(train={"precision": "bf16"})
     predictions = session.evaluate(session.state()["model"])
     assert predictions is not None

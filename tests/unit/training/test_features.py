@@ -17,7 +17,7 @@ from cifarray.inference.evaluate import evaluate
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from cifarray.training.features import FeatureCache
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.archives import write_cifar100
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 from tests.frozen_sessions import Pretrained
@@ -46,7 +46,7 @@ def photos(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pretraine
     yield Pretrained.on(photos, tmp_path / "checkpoint", dataset=chosen)
 
 
-def finished(session: Session) -> list[dict[str, Any]]:
+def finished(session: Trainer) -> list[dict[str, Any]]:
     return [without_times(record) for record in session.records()]
 
 

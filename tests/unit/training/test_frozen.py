@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, same_weights, weights_of, without_times
 from tests.frozen_sessions import Pretrained
 
@@ -30,7 +30,7 @@ def pretrained(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Pret
     return Pretrained.on(digits, tmp_path_factory.mktemp("pretrained"))
 
 
-def finished(session: Session) -> list[dict[str, Any]]:
+def finished(session: Trainer) -> list[dict[str, Any]]:
     return [without_times(record) for record in session.records()]
 
 

@@ -12,8 +12,8 @@ from cifarray.data.cache import rows_from_table
 from cifarray.errors import CheckpointError, JobError
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 
 EPSILON = 0.01
@@ -34,7 +34,7 @@ MIXED: dict[str, Any] = {
 """Nearly everything at once."""
 
 
-def saved(session: Session, folder: Path) -> dict[str, Any]:
+def saved(session: Trainer, folder: Path) -> dict[str, Any]:
     write_checkpoint(folder, session.state(), session.history[-1])
     return read_state(folder)
 
@@ -69,7 +69,7 @@ def test_trials_that_share_their_rows_fit_them_once(digits: Digits):
     matrices = []
     for epsilon in (0.01, 0.1):
         job = small_job(preprocess={"normalize": "whitening", "epsilon": epsilon})
-        session = Session(job, rows)
+        session = Trainer(job, rows)
         next(session.records())
         matrices.append(session.state()["preprocess"]["whitening"]["matrix"])
     assert rows.spectrum() is rows.spectrum()
@@ -94,7 +94,7 @@ def test_a_resumed_training_takes_the_checkpoints_matrix_and_ends_with_the_same_
 
 
 def test_weights_are_judged_with_the_preprocessing_of_their_own_checkpoint(
-    digits: Digits, tmp_path: Path, trained: Callable[..., Session]
+    digits: Digits, tmp_path: Path, trained: Callable[..., Trainer]
 ):
     session = trained(small_job(**WHITENING))
     state = saved(session, tmp_path / "checkpoint")
@@ -111,7 +111,7 @@ def test_weights_are_judged_with_the_preprocessing_of_their_own_checkpoint(
 
 
 def test_imagenet_numbers_and_three_channels_are_those_of_the_checkpoint(
-    tmp_path: Path, trained: Callable[..., Session]
+    tmp_path: Path, trained: Callable[..., Trainer]
 ):
     session = trained(small_job(preprocess={"normalize": "imagenet"}))
     saved(session, tmp_path / "checkpoint")
@@ -129,7 +129,7 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
     huge = digits.manifest.model_copy(update={"shape": (256, 256, 1)})
     elsewhere = RowSource(huge, rows.selection, rows.read, rows.device, rows.cache_bytes)
     with pytest.raises(JobError, match="whitening of 256x256x1 images takes a matrix of 65536 x"):
-        Session(job, elsewhere)
+        Trainer(job, elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
     ],
 )
 def test_a_checkpoint_whose_whitening_is_none_is_refused(
-    change: dict[str, Any], reason: str, tmp_path: Path, trained: Callable[..., Session]
+    change: dict[str, Any], reason: str, tmp_path: Path, trained: Callable[..., Trainer]
 ):
     session = trained(small_job(**WHITENING))
     state = session.state()

@@ -29,9 +29,9 @@ from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import read_state, write_checkpoint
+from cifarray.training.distributed import from_rank_0, gather, share_buffers, sum_over_ranks, world
 from cifarray.training.loop import fit
-from cifarray.training.ranks import from_rank_0, gather, share_buffers, sum_over_ranks, world
-from cifarray.training.work import refuse_without_gpus
+from cifarray.training.worker import refuse_without_gpus
 from tests.digit_sessions import CPU, Digits, same_weights, small_job, weights_of, without_times
 
 WORLDS = (2, 1, 3)

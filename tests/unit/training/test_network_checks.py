@@ -7,8 +7,8 @@ import pytest
 from cifarray.data.selection import shard_range
 from cifarray.errors import JobError
 from cifarray.training.batches import StepPlan
-from cifarray.training.lone_rows import check_lone_rows, fewest_rows
-from cifarray.training.session import Session
+from cifarray.training.network_checks import check_lone_rows, fewest_rows
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 RGB = (32, 32, 3)
@@ -60,5 +60,5 @@ def test_a_session_refuses_it_before_any_epoch(digits: Digits):
 
 def test_a_network_without_batchnorm_learns_from_one_image_at_a_time(digits: Digits):
     job = small_job(dataset={"rows": 20}, train={"global_batch_size": 1, "epochs": 1})
-    (record,) = Session(job, digits.rows(job)).records()
+    (record,) = Trainer(job, digits.rows(job)).records()
     assert record["step"] == 16

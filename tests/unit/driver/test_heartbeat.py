@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
+from cifarray.driver.heartbeat import POLL_S, best_so_far, news_of, trials_of, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cifarray.driver.room import LOOK_EVERY_S, wait_for_room
+from cifarray.driver.capacity import LOOK_EVERY_S, wait_for_room
 from cifarray.errors import ClusterError
 
 

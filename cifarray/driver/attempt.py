@@ -12,13 +12,13 @@ from dataclasses import replace
 import ray
 
 from cifarray.data.shards import keep_statistics_here
+from cifarray.driver.capacity import ensure_room
 from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
+from cifarray.driver.heartbeat import watched
 from cifarray.driver.log import kept_log
 from cifarray.driver.post_mortem import keep_post_mortem
-from cifarray.driver.progress import watched
-from cifarray.driver.room import ensure_room
 from cifarray.errors import CifarrayError, ClusterError, LeaseLostError
 from cifarray.runs import ENDED, Attempt, Run
 from cifarray.runs.causes import find_cause
@@ -26,10 +26,10 @@ from cifarray.spec.profile import Profile
 from cifarray.store.layout import LOG_FILE
 from cifarray.store.patience import PERSON_S
 from cifarray.submit.processes import this_process
-from cifarray.training.work import Work
-from cifarray.training.worker import evaluate, train
-from cifarray.tuning.sweep import sweep
-from cifarray.tuning.trials import trial_job
+from cifarray.training.ray_train import evaluate, train
+from cifarray.training.ray_tune import sweep
+from cifarray.training.trials import trial_job
+from cifarray.training.worker import Work
 
 ACTORS_TOO = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker stands twice in the log

@@ -14,7 +14,7 @@ from cifarray.spec.job import Job
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
-from cifarray.tuning.trials import TrialRecord, best_trial, read_trials
+from cifarray.training.trials import TrialRecord, best_trial, read_trials
 
 POLL_S = 3.0
 News = tuple[dict[str, Any], dict[str, Any] | None]

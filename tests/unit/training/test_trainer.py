@@ -14,8 +14,8 @@ from cifarray.data.selection import select_rows
 from cifarray.errors import CheckpointError, JobError
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import read_state, write_checkpoint
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 
 NETWORKS = '''
@@ -84,26 +84,26 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Open = Callable[..., Session]
+Open = Callable[..., Trainer]
 
 
 @pytest.fixture
 def open_session(digits: Digits, code: Path) -> Open:
     """Opens a session as a process that has done other things before would."""
 
-    def open_one(job: Job, **options: Any) -> Session:
+    def open_one(job: Job, **options: Any) -> Trainer:
         torch.rand(random.randrange(1, 9))
         np.random.rand(random.randrange(1, 9))
-        return Session(job, digits.rows(job, **options), code)
+        return Trainer(job, digits.rows(job, **options), code)
 
     return open_one
 
 
-def finish(session: Session) -> list[dict[str, Any]]:
+def finish(session: Trainer) -> list[dict[str, Any]]:
     return [without_times(record) for record in session.records()]
 
 
-def saved(session: Session, folder: Path) -> dict[str, Any]:
+def saved(session: Trainer, folder: Path) -> dict[str, Any]:
     """The session's state after a way through a checkpoint folder."""
     write_checkpoint(folder, session.state(), session.history[-1])
     return read_state(folder)
@@ -213,7 +213,7 @@ def test_checkpoints_of_another_dataset_are_refused(digits: Digits, open_session
     rows = digits.rows(small_job())
     elsewhere = RowSource(other, rows.selection, rows.read, rows.device, rows.cache_bytes)
     with pytest.raises(CheckpointError, match=r"trained on dataset digest \w{12}, not f{12};"):
-        Session(small_job(), elsewhere).restore(session.state())
+        Trainer(small_job(), elsewhere).restore(session.state())
 
 
 @pytest.mark.parametrize("section", [{"seed": 1}, {"optimizer": {"lr": 0.06}}])

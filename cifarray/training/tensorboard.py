@@ -24,7 +24,7 @@ from cifarray.store import Store
 from cifarray.store.layout import CURVES_FILE, EVENTS, GRAPH_FILE, HISTOGRAMS_FILE
 from cifarray.training.checkpoint import kept_rng
 from cifarray.training.histograms import look_inside
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 
 CURVES = {field.tensorboard: name for name, field in EPOCH.items() if field.tensorboard}
 """Scalar in TensorBoard -> field of an epoch's record; epochs are the steps."""
@@ -40,7 +40,7 @@ class Board:
         self._tried_graph = self._has_failed = False
         self._looked_at = 0
 
-    def show(self, session: Session) -> None:
+    def show(self, session: Trainer) -> None:
         """Write what the session's last epoch adds; what fails is said once and ends no run."""
         try:
             self._show_curves(session.history)
@@ -62,7 +62,7 @@ class Board:
         self._store.extend(f"{self._prefix}/{CURVES_FILE}", self._curves, self._stored)
         self._stored = len(self._curves)
 
-    def _show_graph(self, session: Session) -> None:
+    def _show_graph(self, session: Trainer) -> None:
         """Once in a folder: tracing a large network takes seconds."""
         if self._tried_graph:
             return
@@ -80,7 +80,7 @@ class Board:
             return
         self._store.write(key, content)
 
-    def _show_insides(self, session: Session) -> None:
+    def _show_insides(self, session: Trainer) -> None:
         """Every so many epochs, if the job asks for it."""
         spec, epoch = session.job.train.histograms, session.history[-1]["epoch"]
         if spec is None or epoch % spec.every_epochs or epoch == self._looked_at:

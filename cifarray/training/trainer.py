@@ -31,20 +31,20 @@ from cifarray.training.checkpoint import (
     rng_state,
     seed_rng,
 )
+from cifarray.training.distributed import gather, share_buffers, sum_over_ranks, world
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.feature_rows import FeatureRows
 from cifarray.training.histograms import Probe
-from cifarray.training.lone_rows import check_lone_rows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
+from cifarray.training.network_checks import check_lone_rows
 from cifarray.training.optimizers import build_optimizer
 from cifarray.training.preprocessing import fit_normalize, preprocess_state, restore_normalize
-from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
 from cifarray.training.resuming import check_optimizer, check_resumable
-from cifarray.training.row_source import RowSource
+from cifarray.training.rows import RowSource
 from cifarray.training.schedules import build_schedule
 
 
-class Session:
+class Trainer:
     """A job on this rank. Every method is called by all ranks together."""
 
     def __init__(

@@ -27,16 +27,25 @@ from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.space import Domain, SweepSpec
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
-from cifarray.training.board import Board
 from cifarray.training.checkpoint_store import (
     StoredCheckpoint,
     best_good,
     checkpoint_name,
     keep,
 )
-from cifarray.training.repeats import comes_again, epochs_done
-from cifarray.training.row_source import RowSource
-from cifarray.training.work import (
+from cifarray.training.failures import comes_again, epochs_done
+from cifarray.training.ray_train import fit_on_workers, train_only
+from cifarray.training.rows import RowSource
+from cifarray.training.tensorboard import Board
+from cifarray.training.trials import (
+    TrialRecord,
+    best_trial,
+    case_values,
+    most_epochs,
+    read_trials,
+    trial_job,
+)
+from cifarray.training.worker import (
     Work,
     cores,
     in_words,
@@ -45,15 +54,6 @@ from cifarray.training.work import (
     refuse_divergence,
     refuse_without_gpus,
     resume,
-)
-from cifarray.training.worker import fit_on_workers, train_only
-from cifarray.tuning.trials import (
-    TrialRecord,
-    best_trial,
-    case_values,
-    most_epochs,
-    read_trials,
-    trial_job,
 )
 
 CASE = "case"

@@ -15,8 +15,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import Place
-from cifarray.training.work import Work
-from cifarray.tuning.sweep import (
+from cifarray.training.ray_tune import (
     CASE,
     concurrency,
     scheduler,
@@ -25,6 +24,7 @@ from cifarray.tuning.sweep import (
     trial_threads,
     tune_config,
 )
+from cifarray.training.worker import Work
 from tests.digit_sessions import small_job
 
 SPACE = {

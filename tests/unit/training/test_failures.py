@@ -9,7 +9,7 @@ from torch import nn
 
 from cifarray.errors import JobError, StoreAwayError
 from cifarray.runs.causes import CODE_PREFIX
-from cifarray.training.repeats import comes_again
+from cifarray.training.failures import comes_again
 
 
 def error_of(raising: object, *given: object) -> BaseException:

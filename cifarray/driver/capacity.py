@@ -8,7 +8,7 @@ from ray.util import placement_group, remove_placement_group
 
 from cifarray.errors import ClusterError
 from cifarray.spec.run import RunSpec
-from cifarray.tuning.sweep import concurrency, spec_of
+from cifarray.training.ray_tune import concurrency, spec_of
 
 READING_CPUS = 0.25
 """What Ray Data needs free beside the workers."""

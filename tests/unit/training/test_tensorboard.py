@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.store.layout import CURVES_FILE, GRAPH_FILE
-from cifarray.training.board import CURVES, Board, carry_histograms
-from cifarray.training.session import Session
+from cifarray.training.tensorboard import CURVES, Board, carry_histograms
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 
 FOLDER = "runs/few-digits-1/attempts/1"
@@ -51,7 +51,7 @@ def names(store: Store, folder: str = FOLDER) -> list[str]:
     return [entry.key.rpartition("/")[2] for entry in store.list(f"{folder}/tensorboard")]
 
 
-def train(session: Session, board: Board, epochs: int | None = None) -> Session:
+def train(session: Trainer, board: Board, epochs: int | None = None) -> Trainer:
     """Train as a worker does, to the end or up to an epoch."""
     for record in session.records():
         board.show(session)
@@ -60,7 +60,7 @@ def train(session: Session, board: Board, epochs: int | None = None) -> Session:
     return session
 
 
-def resumed(session: Session, digits: Digits, job: Job) -> Session:
+def resumed(session: Trainer, digits: Digits, job: Job) -> Trainer:
     other = digits.session(job)
     other.restore(session.state())
     return other
@@ -147,7 +147,7 @@ def test_a_network_that_cannot_be_traced_is_told_once_and_trains_on(
 ):
     (tmp_path / "network_of_test_board.py").write_text(UNTRACEABLE)
     job = small_job(model={"name": "network_of_test_board:Moody"})
-    session = Session(job, digits.rows(job), tmp_path)
+    session = Trainer(job, digits.rows(job), tmp_path)
     train(session, Board(store, FOLDER))
     said = "TensorBoard has no graph of the network: not to be traced\n"
     assert capsys.readouterr().out == said

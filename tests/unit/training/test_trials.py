@@ -11,7 +11,7 @@ from cifarray.errors import JobError
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.tuning.trials import TrialRecord, best_trial, read_trials, trial_job
+from cifarray.training.trials import TrialRecord, best_trial, read_trials, trial_job
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1/trials"
