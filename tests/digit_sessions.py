@@ -1,4 +1,4 @@
-"""Sessions on the bundled digits that read the store as Ray's tasks do, without a Ray node."""
+"""Trainers on the bundled digits that read the store as Ray's tasks do, without a Ray node."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Digits:
         """The job's rows."""
         return open_rows(self.store, self.manifest, job, **options)
 
-    def session(
+    def trainer(
         self, job: Job | None = None, rows: RowSource | None = None, weights: Path | None = None
     ) -> Trainer:
         """The small job, or another one, on this rank."""
@@ -95,9 +95,9 @@ class Digits:
         return Trainer(job, rows or self.rows(job), weights=weights)
 
 
-def weights_of(session: Trainer) -> dict[str, torch.Tensor]:
-    """A copy of the weights that the session's checkpoint would hold."""
-    return {name: tensor.clone() for name, tensor in session.state()["model"].items()}
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """A copy of the weights that the trainer's checkpoint would hold."""
+    return {name: tensor.clone() for name, tensor in trainer.state()["model"].items()}
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

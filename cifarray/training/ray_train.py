@@ -47,16 +47,15 @@ from cifarray.runs.causes import find_cause, worker_cause
 from cifarray.runs.folders import write_metrics
 from cifarray.store.layout import FAILURES
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
-from cifarray.training.distributed import from_rank_0, world
+from cifarray.training.distributed import from_rank_0, listen_on_loopback, use_loopback, world
 from cifarray.training.failures import comes_again, epochs_done, refuse_again
-from cifarray.training.rendezvous import listen_on_loopback, use_loopback
 from cifarray.training.tensorboard import Board
 from cifarray.training.trainer import Trainer
 from cifarray.training.worker import (
     Work,
     cores,
     in_words,
-    open_session,
+    open_trainer,
     raise_refusal,
     refuse_divergence,
     refuse_without_gpus,
@@ -331,4 +330,4 @@ def _open(work: Work) -> Trainer:
     on_node = ray.train.get_context().get_local_world_size()
     share = max(1, cores() // on_node)
     refuse_without_gpus(work.profile, torch.cuda.is_available())  # Ray names one all the same
-    return open_session(work, get_device(), work.profile.threads_per_worker or share)
+    return open_trainer(work, get_device(), work.profile.threads_per_worker or share)

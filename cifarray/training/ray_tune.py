@@ -50,7 +50,7 @@ from cifarray.training.worker import (
     cores,
     in_words,
     open_rows,
-    open_session,
+    open_trainer,
     refuse_divergence,
     refuse_without_gpus,
     resume,
@@ -271,7 +271,7 @@ def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> No
     if read not in _ROWS:
         _ROWS.clear()
         _ROWS[read] = open_rows(trial, device)
-    session = open_session(trial, device, threads, _ROWS[read])
+    session = open_trainer(trial, device, threads, _ROWS[read])
     store = trial.open_store()
     with tempfile.TemporaryDirectory() as scratch:
         resume(session, store, trial.prefix, Path(scratch))

@@ -1,23 +1,36 @@
-"""What the trials of a sweep left in the store: parameters, records, states, and the best."""
+"""The trials of a sweep: the job of each, and what they left in the store.
 
-from collections.abc import Mapping, Sequence
+Known without torch: submitting a sweep asks which jobs it will try, and which fields these read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.metrics import DEFAULT_OBJECTIVE, best, best_epoch
+from cifarray.models.registry import find_entry
 from cifarray.runs import read_metrics
-from cifarray.spec.job import Job
+from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import read_field, with_fields
 from cifarray.spec.record import Record
 from cifarray.store import Store
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
-from cifarray.training.reads import unread_fields, unset
+from cifarray.training.optimizers import OPTIMIZERS
+from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
+
+SWITCHES = frozenset({"preprocess.normalize", "augment.rotation", "augment.shift", "augment.zoom"})
+"""Fields that, like names, decide which others are read."""
+MODEL_DEFAULTS = {
+    f"model.{name}": field.get_default(call_default_factory=True)
+    for name, field in ModelSpec.model_fields.items()
+}
+"""What these fields hold when nobody sets them; in other sections that is None."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One configuration of a sweep and what came of it."""
+    """One configuration of a sweep and its result."""
 
     id: str
     params: dict[str, Any]
@@ -55,6 +68,39 @@ def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
     return unset(trial, unread_fields(trial))
 
 
+def decides(path: str) -> bool:
+    """Whether another value of the field at this path may leave other fields unread."""
+    return path.endswith(".name") or path in SWITCHES
+
+
+def unread_fields(job: Job) -> list[str]:
+    """Dotted paths of fields that are set, but that nothing chosen by this job reads.
+
+    Names that are in no registry, and user-defined networks, count as reading everything.
+    """
+    reads = {"augment": job.augment.reads, "preprocess": job.preprocess.reads}
+    if job.optimizer.name in OPTIMIZERS:
+        reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields
+    if job.schedule.name in SCHEDULES:
+        reads["schedule"] = SCHEDULES[job.schedule.name].fields | WARMUP_FIELDS
+    if entry := find_entry(job.model.name):
+        reads["model"] = entry.reads
+    unread: list[str] = []
+    for section, fields in reads.items():
+        given = getattr(job, section).model_dump(exclude={"name", "lr"}, exclude_none=True)
+        unread += [
+            f"{section}.{field}"
+            for field, value in given.items()
+            if field not in fields and value != MODEL_DEFAULTS.get(f"{section}.{field}")
+        ]
+    return unread
+
+
+def unset(job: Job, paths: Iterable[str]) -> Job:
+    """The job with these fields as if nobody had set them."""
+    return with_fields(job, {path: MODEL_DEFAULTS.get(path) for path in paths})
+
+
 def read_trials(
     store: Store, prefix: str, errors: Mapping[str, str], total_epochs: int | None
 ) -> list[TrialRecord]:
@@ -82,7 +128,7 @@ def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None
 def case_values(job: Job) -> list[dict[str, Any]]:
     """Every case of a sweep with a value for each field that any of them varies.
 
-    A field within a record that the job leaves off has none but where a case gives one.
+    A field within a record that the job leaves off has a value only where a case gives one.
     """
     assert job.sweep is not None
     own = {
@@ -107,7 +153,7 @@ def most_epochs(job: Job) -> int | None:
 
 
 def _ending(store: Store, prefix: str) -> dict[str, Any]:
-    """What a trial, or Tune in its place, wrote at its end; nothing of one that goes on."""
+    """What a trial, or Tune in its place, wrote at its end; empty while it runs."""
     try:
         ended: dict[str, Any] = store.read_json(f"{prefix}/{ENDED_FILE}")
         return ended

@@ -100,7 +100,7 @@ def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Pla
     return opened.patient(limit_s, tell)
 
 
-def open_session(
+def open_trainer(
     work: Work, device: torch.device, threads: int, rows: RowSource | None = None
 ) -> Trainer:
     """Set torch's threads and open the job on this rank, on given rows if they were read before."""

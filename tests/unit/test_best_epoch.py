@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.heartbeat import news_of
+from cifarray.driver.heartbeat import read_progress
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
 from cifarray.monitoring.runs_seen import Seen, run_samples
 from cifarray.reporting.inputs import Trial
@@ -83,7 +83,7 @@ def test_every_reader_names_the_first_epoch_that_reached_the_best_value(
     named["loop"] = (best_epoch(history, metric) or {}).get("epoch")
     found = best_good(store, attempt.prefix, metric, tmp_path / "best")
     named["checkpoints"] = found and found.epoch
-    progress, best = news_of(store, attempt.prefix, job)
+    progress, best = read_progress(store, attempt.prefix, job)
     named["status"] = best and best["epoch"]
     attempt.heartbeat(progress, best)
     start = len(run.prefix) + 1

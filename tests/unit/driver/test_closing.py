@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from cifarray.data.ingest import prepare
-from cifarray.driver.closing import close_with_report, publish, report_dataset
+from cifarray.driver.attempt import close_with_report, publish, report_dataset
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Attempt, Run
 from cifarray.runs.folders import write_metrics
@@ -30,7 +30,7 @@ def carried_out(run: Run, digits: Digits, scratch: Path, folder: str = "") -> At
     spec, store = run.spec(), run.store
     attempt = run.start_attempt("a test")
     job = spec.job if spec.job.sweep is None else trial_job(spec.job, {"optimizer.lr": 0.02})
-    session = digits.session(job)
+    session = digits.trainer(job)
     *_, record = session.records()
     write_metrics(store, f"{attempt.prefix}{folder}", session.history)
     write_checkpoint(scratch / "checkpoint", session.state(), record)

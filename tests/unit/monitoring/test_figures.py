@@ -15,7 +15,7 @@ OF_CHECKPOINTS = {"cifarray_checkpoint_age_seconds", "cifarray_checkpoint_second
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A small training that has ended."""
-    session = Digits.prepared_in(tmp_path_factory.mktemp("digits")).session()
+    session = Digits.prepared_in(tmp_path_factory.mktemp("digits")).trainer()
     for _ in session.records():
         pass
     return session

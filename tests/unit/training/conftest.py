@@ -1,4 +1,4 @@
-"""Fixtures of the training tests: digits in a local store, one thread, small sessions."""
+"""Fixtures of the training tests: digits in a local store, one thread, small trainers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,9 +32,9 @@ def trained(digits: Digits) -> Callable[..., Trainer]:
     """Trains a job to its end, by default the small one with some sections changed."""
 
     def train(job: Job | None = None, rows: RowSource | None = None, **sections: Any) -> Trainer:
-        session = digits.session(job or small_job(**sections), rows)
-        for _ in session.records():
+        trainer = digits.trainer(job or small_job(**sections), rows)
+        for _ in trainer.records():
             pass
-        return session
+        return trainer
 
     return train

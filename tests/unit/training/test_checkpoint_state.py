@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from cifarray.errors import CheckpointError
-from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.checkpoint_state import STATE_KEYS
+from cifarray.training.checkpoint import STATE_KEYS, load_checkpoint, read_state, write_checkpoint
 from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
@@ -28,17 +27,17 @@ Mutate = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def session(digits: Digits) -> Trainer:
-    session = digits.session(small_job())
-    list(session.records())
-    return session
+def trainer(digits: Digits) -> Trainer:
+    trainer = digits.trainer(small_job())
+    list(trainer.records())
+    return trainer
 
 
 @pytest.fixture(scope="module")
-def state(session: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def state(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As it was read from a folder."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_checkpoint(folder, session.state(), session.history[-1])
+    write_checkpoint(folder, trainer.state(), trainer.history[-1])
     found = copy.deepcopy(read_state(folder))
     shutil.rmtree(folder)
     return found
@@ -140,12 +139,12 @@ def test_what_training_cannot_go_on_from_is_refused(
     changed = copy.deepcopy(state)
     mutate(changed)
     with pytest.raises(CheckpointError) as caught:
-        digits.session(small_job()).restore(read_state(signed(tmp_path, changed)))
+        digits.trainer(small_job()).restore(read_state(signed(tmp_path, changed)))
     assert "\n" not in str(caught.value)
 
 
 def test_the_untouched_state_is_gone_on_from(state: dict[str, Any], digits: Digits, tmp_path: Path):
-    resumed = digits.session(small_job())
+    resumed = digits.trainer(small_job())
     resumed.restore(read_state(signed(tmp_path, state)))
     assert resumed.history == state["history"]
 

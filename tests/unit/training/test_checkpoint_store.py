@@ -157,14 +157,14 @@ def test_fetching_says_which_checkpoint_is_damaged_or_gone(store: Store, put: Pu
 def test_a_fetched_checkpoint_has_the_same_bytes(
     store: Store, trained: Callable[..., Trainer], tmp_path: Path
 ):
-    session = trained()
-    write_checkpoint(tmp_path / "one", session.state(), session.history[-1])
+    trainer = trained()
+    write_checkpoint(tmp_path / "one", trainer.state(), trainer.history[-1])
     for path in (tmp_path / "one").iterdir():
         store.upload(path, f"{FOLDER}/c/{path.name}")
     folder = fetch(store, f"{FOLDER}/c", tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
-    assert read_state(folder)["step"] == session.history[-1]["step"]
+    assert read_state(folder)["step"] == trainer.history[-1]["step"]
 
 
 def test_of_kept_checkpoints_the_best_and_the_last_remain(

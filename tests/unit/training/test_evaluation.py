@@ -125,8 +125,8 @@ def test_validation_figures_are_the_means_over_the_rows(normalize: Normalize):
 
 
 def test_a_session_in_bf16_is_validated_in_float32(trained: Callable[..., Trainer]):
-    session = trained(train={"precision": "bf16"})
-    predictions = session.evaluate(session.state()["model"])
+    trainer = trained(train={"precision": "bf16"})
+    predictions = trainer.evaluate(trainer.state()["model"])
     assert predictions is not None
     loss = predictions["validation"].loss
-    assert session.history[-1]["validation.loss"] == pytest.approx(loss, rel=1e-9)
+    assert trainer.history[-1]["validation.loss"] == pytest.approx(loss, rel=1e-9)

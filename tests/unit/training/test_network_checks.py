@@ -55,7 +55,7 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
 def test_a_session_refuses_it_before_any_epoch(digits: Digits):
     job = small_job(model={"name": "timm/test_resnet"}, train={"global_batch_size": 1})
     with pytest.raises(JobError, match="leaves a worker a step of one image"):
-        digits.session(job)
+        digits.trainer(job)
 
 
 def test_a_network_without_batchnorm_learns_from_one_image_at_a_time(digits: Digits):

@@ -14,8 +14,8 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, Place
+from cifarray.training.distributed import listen_on_loopback
 from cifarray.training.ray_train import FailureLog, Torch, node_id, on_worker, torch_trainer
-from cifarray.training.rendezvous import listen_on_loopback
 from cifarray.training.worker import Work, raise_refusal, refuse_without_gpus
 from tests.digit_sessions import small_job
 

@@ -133,9 +133,9 @@ Outcome = tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
 
 def outcome(job: Job, rows: RowSource, code: Path, weights: Path) -> Outcome:
     """Figures and weights of a training."""
-    session = Trainer(job, rows, code, weights)
-    records = [without_times(record) for record in session.records()]
-    return records, session.state()["model"]
+    trainer = Trainer(job, rows, code, weights)
+    records = [without_times(record) for record in trainer.records()]
+    return records, trainer.state()["model"]
 
 
 def differ(one: Outcome, two: Outcome) -> bool:

@@ -25,7 +25,7 @@ from cifarray.training.worker import (
     hardware,
     in_words,
     open_rows,
-    open_session,
+    open_trainer,
     refuse_divergence,
     resume,
     write_outcome,
@@ -60,34 +60,34 @@ def work(store: Store, digits: Digits) -> Work:
 
 
 @pytest.fixture
-def session(trained: Callable[..., Trainer]) -> Trainer:
+def trainer(trained: Callable[..., Trainer]) -> Trainer:
     return trained()
 
 
-def put_checkpoint(store: Store, session: Trainer, name: str, scratch: Path) -> str:
-    """The session's checkpoint in the store."""
-    write_checkpoint(scratch / name, session.state(), session.history[-1])
+def put_checkpoint(store: Store, trainer: Trainer, name: str, scratch: Path) -> str:
+    """The trainer's checkpoint in the store."""
+    write_checkpoint(scratch / name, trainer.state(), trainer.history[-1])
     for path in (scratch / name).iterdir():
         store.upload(path, f"{FOLDER}/checkpoints/ray/{name}/{path.name}")
     return f"{FOLDER}/checkpoints/ray/{name}"
 
 
 def test_an_outcome_says_what_was_evaluated_and_on_what(
-    work: Work, store: Store, session: Trainer, tmp_path: Path
+    work: Work, store: Store, trainer: Trainer, tmp_path: Path
 ):
-    key = put_checkpoint(store, session, "one", tmp_path)
-    history = [without_times(record) for record in session.history]
-    write_outcome(work, session, key, tmp_path / "scratch")
+    key = put_checkpoint(store, trainer, "one", tmp_path)
+    history = [without_times(record) for record in trainer.history]
+    write_outcome(work, trainer, key, tmp_path / "scratch")
     outcome = store.read_json(f"{FOLDER}/outcome.json")
     assert [without_times(record) for record in outcome.pop("history")] == history
     layers = outcome.pop("layers")
-    assert sum(layer["parameters"] for layer in layers) == session.parameters
+    assert sum(layer["parameters"] for layer in layers) == trainer.parameters
     assert layers[-1]["output_shape"] == [10]
     assert outcome == {
         "input_shape": [8, 8, 1],
         "checkpoint": key,
         "epoch": 2,
-        "parameters": session.parameters,
+        "parameters": trainer.parameters,
         "world_size": 1,
         "threads": 1,
         "hardware": hardware(),
@@ -95,12 +95,12 @@ def test_an_outcome_says_what_was_evaluated_and_on_what(
 
 
 def test_predictions_of_every_split_lie_beside_the_outcome(
-    work: Work, store: Store, session: Trainer, tmp_path: Path
+    work: Work, store: Store, trainer: Trainer, tmp_path: Path
 ):
-    key = put_checkpoint(store, session, "one", tmp_path)
-    expected = session.evaluate(session.state()["model"])
+    key = put_checkpoint(store, trainer, "one", tmp_path)
+    expected = trainer.evaluate(trainer.state()["model"])
     assert expected is not None
-    write_outcome(work, session, key, tmp_path / "scratch")
+    write_outcome(work, trainer, key, tmp_path / "scratch")
     for split, rows in expected.items():
         content = store.read(f"{FOLDER}/evaluation/{split}.parquet")
         found = Predictions.from_table(pq.read_table(io.BytesIO(content)))
@@ -110,12 +110,12 @@ def test_predictions_of_every_split_lie_beside_the_outcome(
 
 
 def test_a_damaged_checkpoint_gives_no_outcome(
-    work: Work, store: Store, session: Trainer, tmp_path: Path
+    work: Work, store: Store, trainer: Trainer, tmp_path: Path
 ):
-    key = put_checkpoint(store, session, "one", tmp_path)
+    key = put_checkpoint(store, trainer, "one", tmp_path)
     store.write(f"{key}/state.pt", b"damaged")
     with pytest.raises(CheckpointError):
-        write_outcome(work, session, key, tmp_path / "scratch")
+        write_outcome(work, trainer, key, tmp_path / "scratch")
     assert not store.exists(f"{FOLDER}/outcome.json")
 
 
@@ -123,11 +123,11 @@ def test_a_session_goes_on_from_the_newest_whole_checkpoint(
     store: Store, digits: Digits, tmp_path: Path
 ):
     job = small_job(train={"epochs": 3})
-    whole = digits.session(job)
+    whole = digits.trainer(job)
     for record in whole.records():
         put_checkpoint(store, whole, f"epoch_{record['epoch']}", tmp_path)
     store.write(f"{FOLDER}/checkpoints/ray/epoch_3/state.pt", b"damaged")
-    resumed = digits.session(job)
+    resumed = digits.trainer(job)
     resume(resumed, store, FOLDER, tmp_path / "scratch")
     assert [record["epoch"] for record in resumed.history] == [1, 2]
 
@@ -135,17 +135,17 @@ def test_a_session_goes_on_from_the_newest_whole_checkpoint(
 def test_a_session_without_checkpoints_begins_at_its_beginning(
     store: Store, digits: Digits, tmp_path: Path
 ):
-    session = digits.session()
-    resume(session, store, FOLDER, tmp_path)
-    assert session.history == []
+    trainer = digits.trainer()
+    resume(trainer, store, FOLDER, tmp_path)
+    assert trainer.history == []
 
 
 def test_opening_a_session_sets_the_threads(work: Work, digits: Digits):
     before = torch.get_num_threads()
     try:
-        session = open_session(work, CPU, threads=2, rows=digits.rows(work.job))
+        trainer = open_trainer(work, CPU, threads=2, rows=digits.rows(work.job))
         assert torch.get_num_threads() == 2
-        assert session.job == work.job
+        assert trainer.job == work.job
     finally:
         torch.set_num_threads(before)
 
@@ -187,17 +187,17 @@ def test_a_loss_that_is_a_number_is_let_through():
     refuse_divergence([{"epoch": 4, "lr": 0.3, "train.running_loss": 2.0}])
 
 
-def test_an_epoch_in_words_is_one_line_of_its_figures(session: Trainer):
-    line = in_words(session.history[-1])
+def test_an_epoch_in_words_is_one_line_of_its_figures(trainer: Trainer):
+    line = in_words(trainer.history[-1])
     assert "\n" not in line
-    assert f"validation.top1 {session.history[-1]['validation.top1']:.4g}" in line
+    assert f"validation.top1 {trainer.history[-1]['validation.top1']:.4g}" in line
 
 
 def test_the_state_of_a_checkpoint_in_the_store_is_that_which_was_saved(
-    store: Store, session: Trainer, tmp_path: Path
+    store: Store, trainer: Trainer, tmp_path: Path
 ):
-    key = put_checkpoint(store, session, "one", tmp_path)
+    key = put_checkpoint(store, trainer, "one", tmp_path)
     for name in ("state.pt", "checkpoint.json"):
         store.download(f"{key}/{name}", tmp_path / "copy" / name)
     state = read_state(tmp_path / "copy")
-    assert all(torch.equal(state["model"][n], w) for n, w in session.state()["model"].items())
+    assert all(torch.equal(state["model"][n], w) for n, w in trainer.state()["model"].items())
