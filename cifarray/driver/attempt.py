@@ -64,7 +64,6 @@ from cifarray.training.checkpoint_store import (
 from cifarray.training.ray_train import evaluate, train
 from cifarray.training.ray_tune import SweepResult, sweep
 from cifarray.training.tensorboard import carry_histograms
-from cifarray.training.trials import trial_job
 from cifarray.training.worker import Work
 
 PROCESS_ENVIRONMENT = {
@@ -123,14 +122,13 @@ def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     _connect(spec.profile)
     keep_statistics_here()
     ensure_capacity(spec, tell)
-    work = Work(run.store.spec, spec, spec.job, attempt.place, spec.world_size)
+    work = Work(run.store.spec, spec, attempt.place)
     if spec.job.sweep is None:
         train(work)
         close_with_report(run, attempt, None)
     else:
         result = sweep(work)
-        best = replace(work, job=trial_job(work.job, result.best.params))
-        evaluate(best, result.checkpoint.key)
+        evaluate(replace(work, params=result.best.params), result.checkpoint.key)
         close_with_report(run, attempt, result)
 
 

@@ -1,15 +1,16 @@
-"""The adapter to Ray Train: runs a session on every worker, keeps its checkpoints in the store."""
+"""The adapter to Ray Train: starts a run's workers, and tells Ray of their epochs.
+
+Train's own storage is a folder of the driver's machine that nothing is read from: checkpoints go
+through our store, and a new group of workers resumes from there.
+"""
 
 import logging
 import math
 import os
-import secrets
-import socket
 import tempfile
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,105 +34,105 @@ from ray.train.v2.api.config import (
 )
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from cifarray.errors import (
-    CheckpointError,
-    CifarrayError,
-    DivergedError,
-    NoGpuError,
-    RepeatingError,
-    RunFailedError,
-    StoreError,
-)
-from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
+from cifarray.errors import RepeatingError, RunFailedError, StoreError
 from cifarray.runs.causes import find_cause, worker_cause
-from cifarray.runs.folders import write_metrics
 from cifarray.store.layout import FAILURES
-from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
-from cifarray.training.distributed import from_rank_0, listen_on_loopback, use_loopback, world
-from cifarray.training.failures import comes_again, epochs_done, refuse_again
-from cifarray.training.tensorboard import Board
+from cifarray.training.distributed import listen_on_loopback, use_loopback, world
+from cifarray.training.failures import epochs_done, on_worker, raise_refusal, refuse_repeat
+from cifarray.training.loop import Record
 from cifarray.training.trainer import Trainer
 from cifarray.training.worker import (
     Work,
     cores,
-    in_words,
+    evaluate_best,
     open_trainer,
-    raise_refusal,
-    refuse_divergence,
     refuse_without_gpus,
-    resume,
+    summary_line,
+    train_with_checkpoints,
     write_outcome,
-    write_refusal,
 )
 
+CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
+"""Ray's logger of Train's controller."""
 COLLECTIVE_TIMEOUT_S = 1800
 """How long a rank waits for the others, where none of them waits for the store."""
 
 
 def train(work: Work) -> None:
-    """Train a job on `world_size` workers, going on from the folder's newest whole checkpoint.
+    """Train the run's job from the newest whole checkpoint, then evaluate the best one.
 
-    At its end every split is evaluated from the best checkpoint; see `write_outcome`.
-    Raises: RunFailedError.
+    See `train_with_checkpoints` and `write_outcome`. Raises: RunFailedError.
     """
-    _fit(work, partial(on_worker, _train_and_evaluate, work))
+    _fit(work, _train_and_evaluate)
 
 
 def evaluate(work: Work, checkpoint_key: str) -> None:
-    """Evaluate every split from one checkpoint of the store on `world_size` workers."""
-    part = partial(_evaluate_on_worker, checkpoint_key)
-    _fit(work, partial(on_worker, part, work))
+    """Evaluate every split from one checkpoint of the store. Raises: RunFailedError."""
+    _fit(work, partial(_evaluate, checkpoint_key))
 
 
-def _fit(work: Work, function: Any) -> None:
+def train_trial(work: Work, callbacks: list[UserCallback]) -> None:
+    """Train a trial of several workers; no split but validation is evaluated.
+
+    Raises: RunFailedError for a refusal that the workers left, TrainingFailedError.
+    """
+    _fit_on_workers(work, _train, callbacks)
+
+
+def _fit(work: Work, part: Callable[[Work], object]) -> None:
     try:
-        fit_on_workers(work, function, name=f"{work.run.run_id}-{work.place.attempt}")
+        _fit_on_workers(work, part, [])
     except TrainingFailedError as error:
         raise RunFailedError(f"training failed: {find_cause(error)}") from error
 
 
-def fit_on_workers(
-    work: Work, function: Any, name: str, callbacks: list[Any] | None = None
+def _fit_on_workers(
+    work: Work, part: Callable[[Work], object], callbacks: list[UserCallback]
 ) -> None:
-    """Run the function on the profile's workers until all have returned.
-
-    Raises: RunFailedError for a refusal that they left, TrainingFailedError.
-    """
+    """Have every worker do its part, until all have returned."""
     with tempfile.TemporaryDirectory(prefix="cifarray-train-") as scratch:
-        torch_trainer(work, function, name, Path(scratch), callbacks).fit()
+        torch_trainer(work, part, Path(scratch), callbacks).fit()
     raise_refusal(work)
 
 
-def on_worker(part: Callable[[Work], None], work: Work) -> None:
-    """Carry out a worker's part; an error that all ranks meet alike is left as a refusal.
+def _train_and_evaluate(work: Work) -> None:
+    evaluate_best(work, _train(work))
 
-    Ray would take it for the failure of a worker, and begin again to meet it again. One that
-    comes again but may be this rank's alone is raised as such, so that Ray ends the others too.
-    """
-    try:
-        part(work)
-    except (DivergedError, NoGpuError) as error:
-        if world()[0] == 0:
-            write_refusal(work, error)
-    except Exception as error:
-        done = epochs_done(work.open_store(), work.prefix)
-        if not comes_again(error, 1 if done is None else done):
-            raise
-        if not isinstance(error, CifarrayError):
-            traceback.print_exc()  # Ray hands on the sentence alone
-        again = RepeatingError(str(find_cause(error)))
-        again.rank, again.host = world()[0], socket.gethostname()
-        raise again from error
+
+def _train(work: Work) -> Trainer:
+    trainer = _open(work)
+    train_with_checkpoints(work, trainer, _report)
+    return trainer
+
+
+def _report(record: Record) -> None:
+    if world()[0] == 0:
+        print(f"epoch {record['epoch']}  {summary_line(record)}", flush=True)
+    ray.train.report(record)
+
+
+def _evaluate(checkpoint_key: str, work: Work) -> None:
+    trainer = _open(work)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_outcome(work, trainer, checkpoint_key, Path(scratch))
+
+
+def _open(work: Work) -> Trainer:
+    """The trainer of this Train worker, which shares the node's cores with the workers on it."""
+    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
+    on_node = ray.train.get_context().get_local_world_size()
+    share = max(1, cores() // on_node)
+    refuse_without_gpus(work.profile, torch.cuda.is_available())  # Ray names one all the same
+    return open_trainer(work, get_device(), work.profile.threads_per_worker or share)
 
 
 def torch_trainer(
-    work: Work, function: Any, name: str, scratch: Path, callbacks: list[Any] | None = None
+    work: Work,
+    part: Callable[[Work], object],
+    scratch: Path,
+    callbacks: Sequence[UserCallback] = (),
 ) -> TorchTrainer:
-    """A TorchTrainer of the profile's workers.
-
-    Train's own storage is a folder of the driver's machine that nothing is read from: checkpoints
-    go through our store, and what a new worker group goes on from is read there.
-    """
+    """A TorchTrainer of the profile's workers; `scratch` is what it takes for its storage."""
     profile = work.profile
     os.environ.setdefault(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
@@ -141,31 +142,31 @@ def torch_trainer(
     if profile.gpus_per_worker:
         resources["GPU"] = profile.gpus_per_worker
     return TorchTrainer(
-        function,
+        partial(on_worker, part, work),
         # Ranks wait for the one that waits for the store.
         torch_config=Torch(timeout_s=COLLECTIVE_TIMEOUT_S + math.ceil(profile.store_patience_s)),
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
-            # A pod is made for one worker; packed, two would share what one was given.
+            # A pod is made for one worker; packed, two would share one pod.
             placement_strategy="SPREAD" if profile.kind == "kubernetes" else "PACK",
             use_gpu=profile.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
         run_config=RunConfig(  # type: ignore[arg-type]  # Train's own, which Ray's stub lacks
-            name=name,
+            name="-".join(str(part) for part in astuple(work.place) if part is not None),
             storage_path=str(scratch),
-            # The second counts workers that find no room: without a limit a run waits for ever.
+            # The second counts workers without a place: unlimited, a run would wait for ever.
             failure_config=FailureConfig(
                 max_failures=profile.max_failures, controller_failure_limit=profile.max_failures
             ),
-            callbacks=[*(callbacks or ()), FailureLog(work)],
+            callbacks=[*callbacks, FailureLog(work)],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
 
 class Torch(TorchConfig):
-    """Torch's process group: over gloo where a worker sees no GPU, so that all can say so."""
+    """Torch's process group: over gloo where a worker sees no GPU, so that all can report it."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -174,13 +175,13 @@ class Torch(TorchConfig):
 
 
 class ProcessGroup(_TorchBackend):
-    """The group of a training's workers: on loopback where one machine has them all.
+    """The group of a training's workers: on the loopback where one machine has them all.
 
-    NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again.
+    NCCL refuses a worker without a GPU in a traceback of its own, and Ray retries that.
     """
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Called by Train's controller before the workers begin."""
+        """Called by Train's controller before the workers start."""
         assert isinstance(backend_config, TorchConfig)
         over_nccl = backend_config.backend == "nccl"
         if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
@@ -213,19 +214,15 @@ def _join(backend: str, world_rank: int, world_size: int, port: int) -> None:
     _setup_torch_process_group(backend, world_rank, world_size, use_loopback(port))
 
 
-CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
-"""Ray's logger of Train's controller."""
-
-
 def _says_more(record: logging.LogRecord) -> bool:
-    """Leave out the controller's own traceback of what a callback ended it with."""
+    """Leave out the controller's own traceback of the error by which a callback ended it."""
     return not (record.exc_info and isinstance(record.exc_info[1], RepeatingError))
 
 
 class FailureLog(UserCallback):
-    """Leaves a record beside the run for every time that workers failed, as `status` tells it.
+    """Writes a record for every failure of workers, which `status` shows.
 
-    A failure that comes again ends the run: what this raises ends Train's controller at once.
+    A failure that repeats ends the run: what this raises ends Train's controller at once.
     """
 
     def __init__(self, work: Work) -> None:
@@ -243,9 +240,9 @@ class FailureLog(UserCallback):
                 raise error
         now, store = datetime.now(UTC), self._work.open_store()
         rank, cause = worker_cause(worker_exceptions)
-        done = epochs_done(store, self._work.prefix)
+        done = epochs_done(store, self._work.place.prefix)
         if done is not None and cause.repeats != "never":
-            refuse_again(cause.sentence, done, self._before)
+            refuse_repeat(cause.sentence, done, self._before)
         said = {str(rank): find_cause(error) for rank, error in worker_exceptions.items()}
         self._before = {
             "at": now.isoformat(timespec="seconds"),
@@ -257,77 +254,3 @@ class FailureLog(UserCallback):
         key = self._work.place.key(FAILURES, f"{now.strftime('%Y%m%dT%H%M%S%f')}.json")
         with suppress(StoreError):  # what the store cannot take now must not end the run
             store.write_json(key, self._before)
-
-
-def last_line(error: Exception) -> str:
-    """What an error says in one line: its cause, and what helps."""
-    return str(find_cause(error))
-
-
-def _train_and_evaluate(work: Work) -> None:
-    session = train_on_worker(work)
-    store, best = work.open_store(), None
-    with tempfile.TemporaryDirectory() as scratch:
-        if world()[0] == 0:
-            best = best_good(store, work.prefix, work.job.metric, Path(scratch) / "best")
-        key = from_rank_0(best.key if best else None)
-        if key is None:
-            raise CheckpointError(f"no whole checkpoint of the run is left in {work.prefix}")
-        write_outcome(work, session, key, Path(scratch) / "chosen")
-
-
-def train_on_worker(work: Work) -> Trainer:
-    """Train on this rank from the folder's newest whole checkpoint; Ray hears of every epoch."""
-    with live_metrics(
-        work.run.run_id, work.place.trial or "", work.run.job.name, world()[0]
-    ) as live:
-        return _train(work, live)
-
-
-def _train(work: Work, live: LiveMetrics) -> Trainer:
-    store, session = work.open_store(), _open(work)
-    with tempfile.TemporaryDirectory() as scratch:
-        resume(session, store, work.prefix, Path(scratch))
-    board = Board(store, work.prefix)
-    life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
-    for record in session.records():
-        live.show(session.history, session.gpu_memory_bytes)
-        if world()[0] == 0:
-            write_metrics(store, work.prefix, session.history)
-            board.show(session)
-        refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
-        name = checkpoint_name(record["epoch"], life)
-        with live.keeping_checkpoint():
-            state = session.state()
-            if world()[0] == 0:
-                print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
-                keep(store, work.prefix, name, state, work.job.metric)
-            ray.train.report(record)
-    if world()[0] == 0:
-        write_metrics(store, work.prefix, session.history)
-        board.show(session)
-    return session
-
-
-def train_only(work: Work) -> None:
-    """What a worker of a larger trial runs: no split but validation is evaluated."""
-    on_worker(_train_alone, work)
-
-
-def _train_alone(work: Work) -> None:
-    train_on_worker(work)
-
-
-def _evaluate_on_worker(checkpoint_key: str, work: Work) -> None:
-    session = _open(work)
-    with tempfile.TemporaryDirectory() as scratch:
-        write_outcome(work, session, checkpoint_key, Path(scratch))
-
-
-def _open(work: Work) -> Trainer:
-    """The session of this Train worker, with the node's cores divided among the workers on it."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
-    on_node = ray.train.get_context().get_local_world_size()
-    share = max(1, cores() // on_node)
-    refuse_without_gpus(work.profile, torch.cuda.is_available())  # Ray names one all the same
-    return open_trainer(work, get_device(), work.profile.threads_per_worker or share)

@@ -1,16 +1,20 @@
-"""One rank's work on a run: open the job, resume it, and leave metrics, predictions and an outcome.
+"""One worker's part in a run: open the job, train with checkpoints in the store, leave an outcome.
 
-Both adapters use it, Ray Train's workers and Ray Tune's trials; it knows neither.
+Ray Train's workers and Ray Tune's trials run it. It knows neither library: each adapter passes a
+sink that tells its own of every epoch.
 """
 
+import math
 import os
 import platform
+import secrets
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,14 +31,15 @@ from cifarray.errors import (
     JobError,
     KeyMissingError,
     NoGpuError,
-    RunFailedError,
     StoreError,
 )
 from cifarray.models.code import unpack_code
 from cifarray.models.summary import summarize
 from cifarray.models.weights import file_sha256
+from cifarray.monitoring.ray_metrics import live_metrics
 from cifarray.reporting.layers import Layer
 from cifarray.runs.causes import CODE_PREFIX
+from cifarray.runs.folders import write_metrics
 from cifarray.runs.status import now
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile, StoreSpec
@@ -43,39 +48,50 @@ from cifarray.store import Store
 from cifarray.store.layout import EVALUATION, OUTCOME_FILE, WAITING_FILE, Place
 from cifarray.store.patience import Wait, in_the_log
 from cifarray.training.checkpoint import read_state
-from cifarray.training.checkpoint_store import fetch, newest_good
+from cifarray.training.checkpoint_store import best_good, checkpoint_name, fetch, keep, newest_good
 from cifarray.training.distributed import from_rank_0, gather, world
 from cifarray.training.loop import Record
 from cifarray.training.preprocessing import restore_normalize
 from cifarray.training.rows import RowSource
+from cifarray.training.tensorboard import Board
 from cifarray.training.trainer import Trainer
+from cifarray.training.trials import trial_job
 from cifarray.user_folders import provide_home
+
+Sink = Callable[[Record], None]
+"""Takes the record of each epoch whose checkpoint is kept; every rank calls its own."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is told: a run, the job of it that is meant, and the folder to write to."""
+    """What a worker is told: a run, the folder to work in, and of a trial its values."""
 
     store: StoreSpec
     run: RunSpec
-    job: Job
-    """The run's own job, or a trial's."""
     place: Place
     """Where checkpoints, metrics and outcome go: an attempt's folder or a trial's."""
-    world_size: int
+    params: Mapping[str, Any] | None = None
+    """Dotted job field -> value of a trial; None: the run's own job."""
+
+    @cached_property
+    def job(self) -> Job:
+        """The run's own job, or the trial's."""
+        return self.run.job if self.params is None else trial_job(self.run.job, self.params)
+
+    @property
+    def world_size(self) -> int:
+        """How many workers share the work."""
+        sweep = self.run.job.sweep
+        in_trial = sweep is not None and self.place.trial is not None
+        return sweep.workers_per_trial if sweep and in_trial else self.run.world_size
 
     @property
     def profile(self) -> Profile:
         """Where the run runs."""
         return self.run.profile
 
-    @property
-    def prefix(self) -> str:
-        """Key prefix of its folder."""
-        return self.place.prefix
-
     def open_store(self) -> Store:
-        """The store that it reads from and writes to, which it waits for as the profile says."""
+        """The store of the run; an operation waits for it as long as the profile says."""
         limit_s = self.profile.store_patience_s
         return _store_of_a_run(
             self.store.uri, self.store.endpoint, limit_s, self.place.without_trial
@@ -84,7 +100,7 @@ class Work:
 
 @cache
 def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Place) -> Store:
-    """One for all that this process does for a run: it waits as one, and connects once."""
+    """One for all that this process does for a run: it connects once, and its waits add up."""
     opened = Store.open(uri, endpoint)
     key = attempt.key(WAITING_FILE)
 
@@ -103,7 +119,7 @@ def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Pla
 def open_trainer(
     work: Work, device: torch.device, threads: int, rows: RowSource | None = None
 ) -> Trainer:
-    """Set torch's threads and open the job on this rank, on given rows if they were read before."""
+    """Set torch's threads and open the job on this rank, on rows that were read before if given."""
     provide_home()  # torch.compile asks for a user name, which a worker's pod may not have
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -138,7 +154,7 @@ def open_rows(work: Work, device: torch.device) -> RowSource:
 
 
 def fetch_code(run: RunSpec, store: Store) -> Path | None:
-    """Unpack the run's own code, if it has any, into a folder of this process."""
+    """Unpack the user's code, if the run has any, into a folder of this process."""
     if run.code is None:
         return None
     folder = Path(tempfile.mkdtemp(prefix=CODE_PREFIX))
@@ -147,7 +163,7 @@ def fetch_code(run: RunSpec, store: Store) -> Path | None:
 
 
 def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
-    """The weights that the run begins with, if it names any, in the folder. Raises: JobError."""
+    """The run's pretrained weights, if it has any, copied into the folder. Raises: JobError."""
     if run.weights is None:
         return None
     path = folder / PurePosixPath(run.weights.key).name
@@ -155,7 +171,7 @@ def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
         store.download(run.weights.key, path)
     except KeyMissingError as error:
         raise JobError(
-            f"the run's copy of its weights, {run.weights.key}, is gone; submit the run again"
+            f"the run's copy of its weights, {run.weights.key}, is missing; submit the run again"
         ) from error
     found = file_sha256(path)
     if found != run.weights.sha256:
@@ -166,34 +182,67 @@ def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
     return path
 
 
-def resume(session: Trainer, store: Store, folder: str, scratch: Path) -> None:
-    """Go on from the newest whole checkpoint below a folder, the same one on every rank."""
+def train_with_checkpoints(work: Work, trainer: Trainer, sink: Sink) -> None:
+    """Train from the newest whole checkpoint of the folder to the end. All ranks call it together.
+
+    After each epoch rank 0 writes metrics, TensorBoard's files and a checkpoint, in this order, so
+    that a loss that diverged is recorded and never resumed from.
+    Raises: DivergedError, CheckpointError, StoreError.
+    """
+    store, prefix, rank = work.open_store(), work.place.prefix, world()[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        resume(trainer, store, prefix, Path(scratch))
+    board, epochs_before = Board(store, prefix), len(trainer.history)
+    token = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
+
+    def write_records() -> None:
+        if rank == 0:
+            write_metrics(store, prefix, trainer.history)
+            board.show(trainer)
+
+    with live_metrics(work.run.run_id, work.place.trial or "", work.run.job.name, rank) as live:
+        for record in trainer.records():
+            live.show(trainer.history, trainer.gpu_memory_bytes)
+            write_records()
+            refuse_divergence(record)
+            with live.keeping_checkpoint():
+                state = trainer.state()
+                if rank == 0:
+                    name = checkpoint_name(record["epoch"], token)
+                    keep(store, prefix, name, state, work.run.job.metric)
+            sink(record)
+        if len(trainer.history) == epochs_before:  # it had ended before somebody heard of it
+            write_records()
+            sink(trainer.history[-1])
+
+
+def resume(trainer: Trainer, store: Store, folder: str, scratch: Path) -> None:
+    """Restore the newest whole checkpoint below a folder, the same one on every rank."""
     found = None
     if world()[0] == 0:
         found = newest_good(store, folder, scratch / "newest")
     key = from_rank_0(found.key if found else None)
     if key is not None:
-        session.restore(read_state(fetch(store, key, scratch / "resume")))
+        trainer.restore(read_state(fetch(store, key, scratch / "resume")))
 
 
-def in_words(record: Record) -> str:
+def summary_line(record: Record) -> str:
     """An epoch's figures for a log."""
     names = ("train.running_loss", "validation.loss", "validation.top1", "images_per_s")
     return "  ".join(f"{name} {record[name]:.4g}" for name in names)
 
 
-def refuse_divergence(history: list[Record]) -> None:
-    """Raise DivergedError if the loss of the last epoch is not a number."""
-    last = history[-1]
-    if last["train.running_loss"] - last["train.running_loss"] != 0.0:
+def refuse_divergence(record: Record) -> None:
+    """Raise DivergedError if the loss of an epoch is not a finite number."""
+    if not math.isfinite(record["train.running_loss"]):
         raise DivergedError(
-            f"the loss diverged in epoch {last['epoch']} at lr {last['lr']:.3g}; "
+            f"the loss diverged in epoch {record['epoch']} at lr {record['lr']:.3g}; "
             "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm"
         )
 
 
 def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
-    """Raise NoGpuError on every rank if any was promised a GPU and sees none."""
+    """Raise NoGpuError on every rank if any of them was promised a GPU and sees none."""
     if not profile.gpus_per_worker:
         return
     found = gather(None if sees_one else socket.gethostname())
@@ -205,28 +254,29 @@ def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
         )
 
 
-def write_refusal(work: Work, error: Exception) -> None:
-    """Leave in place of an outcome why there is none, though no worker has failed."""
-    work.open_store().write_json(work.place.key(OUTCOME_FILE), {"error": str(error)})
+def evaluate_best(work: Work, trainer: Trainer) -> None:
+    """Evaluate every split from the folder's best whole checkpoint; see `write_outcome`.
+
+    Raises: CheckpointError if none is whole.
+    """
+    store, best = work.open_store(), None
+    with tempfile.TemporaryDirectory() as scratch:
+        if world()[0] == 0:
+            best = best_good(store, work.place.prefix, work.job.metric, Path(scratch) / "best")
+        key = from_rank_0(best.key if best else None)
+        if key is None:
+            raise CheckpointError(f"no whole checkpoint of the run is left in {work.place.prefix}")
+        write_outcome(work, trainer, key, Path(scratch) / "chosen")
 
 
-def raise_refusal(work: Work) -> None:
-    """Raise RunFailedError if the workers left a refusal."""
-    with suppress(KeyMissingError):
-        outcome = work.open_store().read_json(work.place.key(OUTCOME_FILE))
-        if "error" in outcome:
-            raise RunFailedError(str(outcome["error"]))
+def write_outcome(work: Work, trainer: Trainer, checkpoint_key: str, scratch: Path) -> None:
+    """Evaluate every split from a checkpoint; store the rows' predictions, then `outcome.json`.
 
-
-def write_outcome(work: Work, session: Trainer, checkpoint_key: str, scratch: Path) -> None:
-    """Evaluate every split from a checkpoint and leave the rows' predictions beside it.
-
-    `outcome.json` is written last: checkpoint, epoch, parameters, layers, world size, threads,
-    hardware.
+    The outcome says: checkpoint, epoch, parameters, layers, world size, threads, hardware.
     """
     store = work.open_store()
     state = read_state(fetch(store, checkpoint_key, scratch))
-    predictions = session.evaluate(state["model"], state["preprocess"])
+    predictions = trainer.evaluate(state["model"], state["preprocess"])
     if predictions is None:
         return
     for split, rows in predictions.items():
@@ -236,23 +286,23 @@ def write_outcome(work: Work, session: Trainer, checkpoint_key: str, scratch: Pa
     outcome = {
         "checkpoint": checkpoint_key,
         "epoch": state["epoch"],
-        "parameters": session.parameters,
+        "parameters": trainer.parameters,
         "world_size": state["world_size"],
         "threads": state["threads"],
         "hardware": hardware(),
         "history": state["history"],
         "input_shape": state["input_shape"],
-        "layers": [asdict(layer) for layer in _layers(session, state)],
+        "layers": [asdict(layer) for layer in _layers(trainer, state)],
     }
     store.write_json(work.place.key(OUTCOME_FILE), outcome)
 
 
-def _layers(session: Trainer, state: dict[str, Any]) -> list[Layer]:
+def _layers(trainer: Trainer, state: dict[str, Any]) -> list[Layer]:
     """The network layer by layer, as a preprocessed image passes through it."""
     height, width, channels = state["input_shape"]
-    normalize = restore_normalize(session.job, state["preprocess"], (height, width, channels))
+    normalize = restore_normalize(trainer.job, state["preprocess"], (height, width, channels))
     images_NCHW = normalize(torch.zeros(1, channels, height, width))
-    return summarize(session.network, images_NCHW.to(next(session.network.parameters()).device))
+    return summarize(trainer.network, images_NCHW.to(next(trainer.network.parameters()).device))
 
 
 def hardware() -> dict[str, Any]:

@@ -36,7 +36,7 @@ def main(store: Store, folder: str) -> None:
         versions={},
     )
     try:
-        train(Work(store.spec, spec, spec.job, PLACE, spec.world_size))
+        train(Work(store.spec, spec, PLACE))
     except RunFailedError as error:
         print(f"ENDED {error}")
 

@@ -18,7 +18,7 @@ def main(store: str, *runs: str) -> None:
     ray.init()
     for run in (Run.open(Store.open(store), name) for name in runs):
         spec = run.spec()
-        result = sweep(Work(run.store.spec, spec, spec.job, run.place.of_attempt(1), 1))
+        result = sweep(Work(run.store.spec, spec, run.place.of_attempt(1)))
         print(f"{run.id}: best is {result.best.id}", flush=True)
 
 

@@ -37,7 +37,7 @@ def carried_out(run: Run, digits: Digits, scratch: Path, folder: str = "") -> At
     key = f"{attempt.prefix}{folder}/checkpoints/ray/epoch_{record['epoch']:06d}_ab12"
     for path in (scratch / "checkpoint").iterdir():
         store.upload(path, f"{key}/{path.name}")
-    work = Work(store.spec, spec, spec.job, attempt.place, spec.world_size)
+    work = Work(store.spec, spec, attempt.place)
     write_outcome(work, session, key, scratch / "outcome")
     return attempt
 

@@ -137,7 +137,7 @@ def test_workers_begin_with_the_runs_own_copy(
     run = submit(str(given))
     given.unlink()
     spec = run.spec()
-    work = Work(run.store.spec, spec, spec.job, run.place.of_attempt(1), world_size=1)
+    work = Work(run.store.spec, spec, run.place.of_attempt(1))
     session = open_trainer(work, CPU, 1, pretrained.digits.rows(spec.job))
     next(session.records())
     learnt = session.state()["model"]

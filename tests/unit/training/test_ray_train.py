@@ -1,6 +1,7 @@
 """What the adapter to Ray Train says of a failure and asks of Ray; no node is needed for that."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, Place
 from cifarray.training.distributed import listen_on_loopback
-from cifarray.training.ray_train import FailureLog, Torch, node_id, on_worker, torch_trainer
-from cifarray.training.worker import Work, raise_refusal, refuse_without_gpus
+from cifarray.training.failures import on_worker, raise_refusal
+from cifarray.training.ray_train import FailureLog, Torch, node_id, torch_trainer
+from cifarray.training.worker import Work, refuse_without_gpus
 from tests.digit_sessions import small_job
 
 
@@ -34,13 +36,13 @@ def work(tmp_path: Path) -> Work:
         versions={},
     )
     store = Store.open(str(tmp_path / "store"))
-    return Work(store.spec, spec, spec.job, Place("few-digits-1", 1), world_size=2)
+    return Work(store.spec, spec, Place("few-digits-1", 1))
 
 
 def test_a_trainer_has_the_runs_workers_with_what_the_profile_gives_each(
     work: Work, tmp_path: Path
 ):
-    trainer = torch_trainer(work, print, "few-digits-1-1", tmp_path)
+    trainer = torch_trainer(work, print, tmp_path)
     scaling, run = trainer.scaling_config, trainer.run_config
     assert scaling.num_workers == 2
     assert scaling.resources_per_worker == {"CPU": 0.25}
@@ -51,14 +53,8 @@ def test_a_trainer_has_the_runs_workers_with_what_the_profile_gives_each(
 
 def test_gpus_are_asked_for_where_the_profile_has_them(work: Work, tmp_path: Path):
     profile = work.profile.model_copy(update={"gpus_per_worker": 0.5})
-    on_gpus = Work(
-        work.store,
-        work.run.model_copy(update={"profile": profile}),
-        work.job,
-        work.place,
-        work.world_size,
-    )
-    scaling = torch_trainer(on_gpus, print, "few-digits-1-1", tmp_path).scaling_config
+    on_gpus = replace(work, run=work.run.model_copy(update={"profile": profile}))
+    scaling = torch_trainer(on_gpus, print, tmp_path).scaling_config
     assert scaling.use_gpu
     assert scaling.resources_per_worker == {"CPU": 0.25, "GPU": 0.5}
 
@@ -74,7 +70,7 @@ def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
 
 def test_an_error_of_the_networks_code_is_raised_as_one_that_comes_again(work: Work):
     def misspell(work: Work) -> None:
-        work.prefixs  # type: ignore[attr-defined]  # noqa: B018
+        work.places  # type: ignore[attr-defined]  # noqa: B018
 
     with pytest.raises(RepeatingError, match="AttributeError: 'Work' object has no attribute"):
         on_worker(misspell, work)
@@ -129,7 +125,7 @@ def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_s
 def test_an_unknown_error_after_another_epoch_is_another_error(work: Work):
     log, store = FailureLog(work), work.open_store()
     log.after_exception(None, {0: RuntimeError("it went wrong")})
-    write_metrics(store, work.prefix, [{"epoch": 1}])
+    write_metrics(store, work.place.prefix, [{"epoch": 1}])
     log.after_exception(None, {0: RuntimeError("it went wrong")})
     assert len(store.list(work.place.key(FAILURES))) == 2
 

@@ -3,31 +3,36 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cifarray.errors import CheckpointError, JobError, RunFailedError
+from cifarray.errors import CheckpointError, DivergedError, JobError, RunFailedError
 from cifarray.models.code import code_sha256, pack_code
 from cifarray.reporting.scores import Predictions
+from cifarray.runs import read_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store
-from cifarray.store.layout import Place
+from cifarray.store.layout import EVENTS, Place
 from cifarray.training.checkpoint import read_state, write_checkpoint
+from cifarray.training.checkpoint_store import stored_checkpoints
 from cifarray.training.trainer import Trainer
 from cifarray.training.worker import (
     Work,
     fetch_code,
     hardware,
-    in_words,
     open_rows,
     open_trainer,
     refuse_divergence,
     resume,
+    summary_line,
+    train_with_checkpoints,
     write_outcome,
 )
 from tests.digit_sessions import CPU, Digits, small_job, without_times
@@ -42,9 +47,9 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-@pytest.fixture
-def work(store: Store, digits: Digits) -> Work:
-    job = small_job()
+def work_on(store: Store, digits: Digits, **sections: Any) -> Work:
+    """What the only worker of a run of the small job is told, with some sections changed."""
+    job = small_job(**sections)
     spec = RunSpec(
         run_id="few-digits-1",
         job=job,
@@ -56,7 +61,12 @@ def work(store: Store, digits: Digits) -> Work:
         submitted_at="2026-11-23T10:00:00+00:00",
         versions={},
     )
-    return Work(store.spec, spec, job, PLACE, world_size=1)
+    return Work(store.spec, spec, PLACE)
+
+
+@pytest.fixture
+def work(store: Store, digits: Digits) -> Work:
+    return work_on(store, digits)
 
 
 @pytest.fixture
@@ -152,7 +162,7 @@ def test_opening_a_session_sets_the_threads(work: Work, digits: Digits):
 
 def test_rows_that_are_not_those_recorded_are_refused(digits: Digits, work: Work):
     spec = work.run.model_copy(update={"validation_sha256": "0" * 64})
-    other = Work(digits.store.spec, spec, work.job, PLACE, 1)
+    other = Work(digits.store.spec, spec, PLACE)
     with pytest.raises(CheckpointError, match=r"validation rows differ .*; submit a new run"):
         open_rows(other, CPU)
 
@@ -175,20 +185,98 @@ def test_the_runs_own_code_is_unpacked_if_its_bytes_are_the_recorded_ones(
         fetch_code(spec, store)
 
 
+Told = list[dict[str, Any]]
+
+
+def train(work: Work, digits: Digits) -> Told:
+    """Train as a worker does; what its adapter would be told of."""
+    told: Told = []
+    train_with_checkpoints(work, digits.trainer(work.job), told.append)
+    return told
+
+
+def kept(work: Work) -> list[int]:
+    """The epochs whose checkpoints lie in the folder, oldest first."""
+    found = stored_checkpoints(work.open_store(), work.place.prefix)
+    return sorted(checkpoint.epoch for checkpoint in found)
+
+
+def test_the_sink_is_told_of_each_epoch_once_its_checkpoint_and_figures_are_stored(
+    work: Work, digits: Digits
+):
+    told: Told = []
+
+    def sink(record: dict[str, Any]) -> None:
+        stored = read_metrics(work.open_store(), work.place.prefix)
+        assert record["epoch"] == kept(work)[-1] == stored[-1]["epoch"]
+        told.append(record)
+
+    train_with_checkpoints(work, digits.trainer(work.job), sink)
+    assert [record["epoch"] for record in told] == [1, 2]
+    assert work.open_store().list(work.place.key(EVENTS))
+
+
+def test_a_loss_that_diverged_is_recorded_and_leaves_no_checkpoint_to_resume_from(
+    store: Store, digits: Digits
+):
+    work, told = work_on(store, digits, optimizer={"lr": 1e30}), list[dict[str, Any]]()
+    with pytest.raises(DivergedError, match="diverged in epoch 1"):
+        train_with_checkpoints(work, digits.trainer(work.job), told.append)
+    (record,) = read_metrics(store, FOLDER)
+    assert (record["epoch"], record["train.running_loss"]) == (1, None)  # no number in JSON
+    assert (kept(work), told) == ([], [])
+
+
+def test_a_training_that_had_ended_tells_of_its_last_epoch_and_trains_no_more(
+    work: Work, digits: Digits
+):
+    *_, last = train(work, digits)
+    (again,) = train(work, digits)
+    assert again == last
+    assert len(read_metrics(work.open_store(), FOLDER)) == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "epochs"), [("validation.top1", [1, 3]), ("validation.loss", [3])]
+)
+def test_a_trial_keeps_its_best_epoch_by_the_metric_of_the_sweep(
+    store: Store, digits: Digits, metric: str, epochs: list[int]
+):
+    """Its loss falls to the end, while the most images are recognised after the first epoch."""
+    sweep = {"space": {"optimizer.lr": {"choice": [0.02]}}, "metric": metric}
+    of_run = work_on(store, digits, kind="tune", sweep=sweep, train={"epochs": 3})
+    trial = replace(of_run, place=PLACE.of_trial("t1"), params={"optimizer.lr": 0.02})
+    train(trial, digits)
+    assert kept(trial) == epochs
+
+
+def test_a_trial_has_the_sweeps_workers_and_the_evaluation_of_the_best_the_runs(
+    store: Store, digits: Digits
+):
+    sweep = {"space": {"optimizer.lr": {"choice": [0.02]}}, "workers_per_trial": 2}
+    of_run = work_on(store, digits, kind="tune", sweep=sweep)
+    best = replace(of_run, params={"optimizer.lr": 0.02})
+    trial = replace(best, place=PLACE.of_trial("t1"))
+    assert (trial.world_size, best.world_size) == (2, 1)
+    assert of_run.job.kind == "tune"
+    assert {work.job.optimizer.lr for work in (best, trial)} == {0.02}
+    assert {work.job.kind for work in (best, trial)} == {"train"}
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_fails_the_run_and_says_what_to_do(loss: float):
     with pytest.raises(
         RunFailedError, match=r"diverged in epoch 4 at lr 0\.3; lower optimizer\.lr"
     ):
-        refuse_divergence([{"epoch": 4, "lr": 0.3, "train.running_loss": loss}])
+        refuse_divergence({"epoch": 4, "lr": 0.3, "train.running_loss": loss})
 
 
 def test_a_loss_that_is_a_number_is_let_through():
-    refuse_divergence([{"epoch": 4, "lr": 0.3, "train.running_loss": 2.0}])
+    refuse_divergence({"epoch": 4, "lr": 0.3, "train.running_loss": 2.0})
 
 
 def test_an_epoch_in_words_is_one_line_of_its_figures(trainer: Trainer):
-    line = in_words(trainer.history[-1])
+    line = summary_line(trainer.history[-1])
     assert "\n" not in line
     assert f"validation.top1 {trainer.history[-1]['validation.top1']:.4g}" in line
 
