@@ -1,6 +1,7 @@
 """The adapter to Ray Tune: searches a job's space, stops weak trials, resumes after a crash."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -269,3 +270,7 @@ class _Endings(tune.Callback):
         if not store.exists(ended):
             store.write_json(ended, {"state": "stopped early"})
         print(f"trial {trial.trial_id}  ended", flush=True)
+
+
+# Tune pickles the callback by its path; the state of a sweep that 0.1.0 began has the path of then.
+sys.modules.setdefault("cifarray.tuning.sweep", sys.modules[__name__])

@@ -38,7 +38,7 @@ from cifarray.training.distributed import gather, share_buffers, sum_over_ranks,
 from cifarray.training.evaluation import predict_shard, validation_figures
 from cifarray.training.features import FeatureRows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
-from cifarray.training.network_checks import check_lone_rows
+from cifarray.training.network_checks import check_network
 from cifarray.training.optimizers import build_optimizer
 from cifarray.training.preprocessing import fit_normalize, preprocess_state, restore_normalize
 from cifarray.training.rows import RowSource
@@ -62,7 +62,7 @@ class Trainer:
         self.history: list[Record] = []
         check_whitening(job.preprocess, rows.shape)
         shard_rows = rows.selection.shard_rows("train", self._world_size)
-        check_lone_rows(job, shard_rows, rows.shape, len(self.classes), code)
+        check_network(job, shard_rows, rows.shape, len(self.classes), code)
         seed_rng(seed_of(job.seed, "weights"))
         network = build_network(job, len(self.classes), rows.shape, code)
         begin_with(network, job.model, weights)
@@ -138,8 +138,7 @@ class Trainer:
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        weights = unwrap(self._model).parameters()
-        return build_optimizer(self.job.optimizer, (w for w in weights if w.requires_grad))
+        return build_optimizer(self.job.optimizer, unwrap(self._model).named_parameters())
 
     @cached_property
     def _average(self) -> AveragedModel | None:

@@ -16,7 +16,7 @@ from cifarray.spec.load import read_field, with_fields
 from cifarray.spec.record import Record
 from cifarray.store import Store
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
-from cifarray.training.optimizers import OPTIMIZERS
+from cifarray.training.optimizers import GROUP_FIELDS, OPTIMIZERS
 from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
 
 SWITCHES = frozenset({"preprocess.normalize", "augment.rotation", "augment.shift", "augment.zoom"})
@@ -80,7 +80,7 @@ def unread_fields(job: Job) -> list[str]:
     """
     reads = {"augment": job.augment.reads, "preprocess": job.preprocess.reads}
     if job.optimizer.name in OPTIMIZERS:
-        reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields
+        reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields | GROUP_FIELDS
     if job.schedule.name in SCHEDULES:
         reads["schedule"] = SCHEDULES[job.schedule.name].fields | WARMUP_FIELDS
     if entry := find_entry(job.model.name):

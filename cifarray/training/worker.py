@@ -171,7 +171,7 @@ def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
         store.download(run.weights.key, path)
     except KeyMissingError as error:
         raise JobError(
-            f"the run's copy of its weights, {run.weights.key}, is missing; submit the run again"
+            f"the run's copy of its weights, {run.weights.key}, is gone; submit the run again"
         ) from error
     found = file_sha256(path)
     if found != run.weights.sha256:

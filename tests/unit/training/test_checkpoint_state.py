@@ -123,6 +123,7 @@ SPOILED: list[Mutate] = [
     lambda s: s["optimizer"]["param_groups"][0].update(lr="x"),
     lambda s: s["optimizer"]["param_groups"][0].pop("lr"),
     lambda s: s["optimizer"]["param_groups"][0].update(params=[0]),
+    lambda s: s["optimizer"]["param_groups"][0].update(nesterov=True),
     lambda s: s["optimizer"].update(param_groups=[]),
     lambda s: s["optimizer"]["state"].update({99: {"momentum_buffer": torch.zeros(1)}}),
     lambda s: s["optimizer"]["state"].update({0: {"momentum_buffer": torch.zeros(7, 7)}}),
@@ -146,6 +147,19 @@ def test_what_training_cannot_go_on_from_is_refused(
 def test_the_untouched_state_is_gone_on_from(state: dict[str, Any], digits: Digits, tmp_path: Path):
     resumed = digits.trainer(small_job())
     resumed.restore(read_state(signed(tmp_path, state)))
+    assert resumed.history == state["history"]
+
+
+def test_a_state_from_before_parameter_groups_is_gone_on_from(
+    state: dict[str, Any], digits: Digits, tmp_path: Path
+):
+    """Its job lacks the fields, and what its optimizer saved is what ours saves without them."""
+    changed = copy.deepcopy(state)
+    for field in ("decay_norms", "groups"):
+        del changed["job"]["optimizer"][field]
+    assert "lr_scale" not in changed["optimizer"]["param_groups"][0]
+    resumed = digits.trainer(small_job(train={"epochs": 2}))
+    resumed.restore(read_state(signed(tmp_path, changed)))
     assert resumed.history == state["history"]
 
 

@@ -1,5 +1,6 @@
 """What the adapter asks of Ray Tune; a node is needed only to run it."""
 
+import pickle
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from cifarray.store import Store
 from cifarray.store.layout import Place
 from cifarray.training.ray_tune import (
     CASE,
+    _Endings,
     concurrency,
     scheduler,
     search_space,
@@ -225,6 +227,11 @@ def test_asha_stops_weak_trials_at_its_rungs_and_none_within_the_grace(
     best = {"t0": values["t0"]}
     assert all(stops(rule, epoch, best, metric) == set() for epoch in range(3, 9))
     assert stops(rule, 9, best, metric) == {"t0"}, "no trial is longer than the job's epochs"
+
+
+def test_the_state_of_a_sweep_from_before_this_module_had_its_name_can_be_read():
+    found = pickle.loads(b"ccifarray.tuning.sweep\n_Endings\n)R.")
+    assert isinstance(found, _Endings)
 
 
 def test_a_trial_of_one_worker_reserves_what_a_worker_gets(store: Store):

@@ -63,6 +63,8 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optimizer.beta2": (0.5, {"optimizer": ADAM}),
     "optimizer.alpha": (0.5, {"optimizer": RMSPROP}),
     "optimizer.eps": (0.1, {"optimizer": ADAM}),
+    "optimizer.decay_norms": (False, {"optimizer": {"weight_decay": 0.1}}),
+    "optimizer.groups": ([{"pattern": "bias", "lr_scale": 0.5}], {}),
     "schedule.name": ("cosine", {}),
     "schedule.warmup_epochs": (1.0, {}),
     "schedule.warmup_steps": (3, {}),

@@ -69,6 +69,18 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"name": "networks_of_test_session:normalised"},
         "train": {"epochs": None, "steps": 7, "global_batch_size": 16, "ema_decay": 0.5},
     },
+    "Muon in groups, without weight decay of norms, under a cosine": {
+        "model": {"name": "networks_of_test_session:normalised"},
+        "optimizer": {
+            "name": "muon",
+            "lr": 3e-3,
+            "momentum": None,
+            "decay_norms": False,
+            "groups": [{"pattern": "^0", "lr_scale": 0.5, "weight_decay": 0.3}],
+        },
+        "schedule": {"name": "cosine"},
+        "train": {"epochs": 4},
+    },
     "a network that draws from every generator": {
         "model": {"name": "networks_of_test_session:noisy"},
         "train": {"epochs": 4},
@@ -145,6 +157,44 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert momenta[0]
     for mine, other in zip(*momenta, strict=True):
         assert all(torch.equal(torch.as_tensor(mine[n]), torch.as_tensor(other[n])) for n in mine)
+
+
+@pytest.mark.parametrize("schedule", [{"name": "cosine"}, {"name": "step", "every_steps": 2}])
+def test_a_group_follows_the_schedule_at_its_own_scale(
+    open_trainer: Open, schedule: dict[str, Any]
+):
+    """A power of 2 leaves the bits of the learning rate as they are."""
+    given = {
+        "nesterov": True,
+        "groups": [{"pattern": ".", "lr_scale": 0.5, "weight_decay": 0.01}],
+    }
+    scaled = open_trainer(small_job(schedule=schedule, optimizer={"lr": 0.1, **given}))
+    figures = [finish(scaled)]
+    plain = {"lr": 0.05, "nesterov": True, "weight_decay": 0.01}
+    halved = open_trainer(small_job(schedule=schedule, optimizer=plain))
+    figures.append(finish(halved))
+    assert same_weights(weights_of(scaled), weights_of(halved))
+    lrs = [[record["lr"] for record in records] for records in figures]
+    assert lrs[0] == [2 * lr for lr in lrs[1]], "a record has the job's own"
+
+
+def test_a_pattern_that_matches_nothing_is_refused_before_any_row_is_read(open_trainer: Open):
+    with pytest.raises(JobError, match="pattern 'nowhere' matches no parameter that trains"):
+        open_trainer(small_job(optimizer={"groups": [{"pattern": "nowhere"}]}))
+
+
+def test_muon_learns_the_digits_at_least_as_fast_as_sgd(digits: Digits):
+    """In each of 3 seeds; every optimizer at a learning rate that suits it."""
+    sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}
+    muon = {"name": "muon", "lr": 5e-3, "momentum": None}
+    for seed in range(3):
+        reached = []
+        for optimizer in (sgd, muon):
+            job = small_job(
+                dataset={"rows": 800}, optimizer=optimizer, train={"epochs": 3}, seed=seed
+            )
+            reached.append(finish(digits.trainer(job))[-1]["validation.top1"])
+        assert reached[1] >= reached[0] and reached[1] > 0.7, (seed, reached)
 
 
 def test_training_goes_on_unchanged_beside_its_checkpoints(open_trainer: Open, tmp_path: Path):
