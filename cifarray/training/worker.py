@@ -82,8 +82,9 @@ class Work:
     def world_size(self) -> int:
         """How many workers share the work."""
         sweep = self.run.job.sweep
-        in_trial = sweep is not None and self.place.trial is not None
-        return sweep.workers_per_trial if sweep and in_trial else self.run.world_size
+        if sweep is not None and self.place.trial is not None:
+            return sweep.workers_per_trial
+        return self.run.world_size
 
     @property
     def profile(self) -> Profile:

@@ -124,7 +124,7 @@ def test_validation_figures_are_the_means_over_the_rows(normalize: Normalize):
     assert all(math.isfinite(value) for value in figures.values())
 
 
-def test_a_session_in_bf16_is_validated_in_float32(trained: Callable[..., Trainer]):
+def test_a_trainer_in_bf16_is_validated_in_float32(trained: Callable[..., Trainer]):
     trainer = trained(train={"precision": "bf16"})
     predictions = trainer.evaluate(trainer.state()["model"])
     assert predictions is not None

@@ -81,7 +81,7 @@ def test_the_optimizer_holds_the_heads_weights_alone(pretrained: Pretrained):
     assert len(group["params"]) == 4
 
 
-def test_a_checkpoint_predicts_what_the_session_said(pretrained: Pretrained, tmp_path: Path):
+def test_a_checkpoint_predicts_what_the_trainer_said(pretrained: Pretrained, tmp_path: Path):
     trainer = pretrained.trainer(pretrained.job(model=FROZEN))
     *_, record = trainer.records()
     write_checkpoint(tmp_path, trainer.state(), record)

@@ -52,7 +52,7 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
     check_network(small_job(model=model, train={"global_batch_size": 4}), [10, 10], shape, 10)
 
 
-def test_a_session_refuses_it_before_any_epoch(digits: Digits):
+def test_a_trainer_refuses_it_before_any_epoch(digits: Digits):
     job = small_job(model={"name": "timm/test_resnet"}, train={"global_batch_size": 1})
     with pytest.raises(JobError, match="leaves a worker a step of one image"):
         digits.trainer(job)

@@ -111,7 +111,7 @@ def test_a_worker_that_is_replaced_within_an_attempt_leaves_no_epoch_twice(
     assert [point.step for point in events.Histograms(weight)] == [2, 4]
 
 
-def test_a_session_that_had_ended_draws_its_curves_into_a_new_folder(store: Store, digits: Digits):
+def test_a_trainer_that_had_ended_draws_its_curves_into_a_new_folder(store: Store, digits: Digits):
     ended = train(digits.trainer(), Board(store, FOLDER))
     other = FOLDER.replace("/1", "/2")
     Board(store, other).show(resumed(ended, digits, ended.job))

@@ -66,11 +66,11 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"epochs": 4, "precision": "bf16", "channels_last": True},
     },
     "BatchNorm and steps that end within an epoch": {
-        "model": {"name": "networks_of_test_session:normalised"},
+        "model": {"name": "networks_of_test_trainer:normalised"},
         "train": {"epochs": None, "steps": 7, "global_batch_size": 16, "ema_decay": 0.5},
     },
     "Muon in groups, without weight decay of norms, under a cosine": {
-        "model": {"name": "networks_of_test_session:normalised"},
+        "model": {"name": "networks_of_test_trainer:normalised"},
         "optimizer": {
             "name": "muon",
             "lr": 3e-3,
@@ -82,7 +82,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"epochs": 4},
     },
     "a network that draws from every generator": {
-        "model": {"name": "networks_of_test_session:noisy"},
+        "model": {"name": "networks_of_test_trainer:noisy"},
         "train": {"epochs": 4},
     },
 }
@@ -92,7 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with networks of the user's own."""
     folder = tmp_path_factory.mktemp("code")
-    (folder / "networks_of_test_session.py").write_text(NETWORKS)
+    (folder / "networks_of_test_trainer.py").write_text(NETWORKS)
     return folder
 
 
@@ -243,7 +243,7 @@ def test_a_checkpoint_of_more_ranks_goes_on_with_fewer(open_trainer: Open, tmp_p
 def test_channels_last_gives_the_same_result(open_trainer: Open):
     weights = []
     for channels_last in (False, True):
-        model = {"name": "networks_of_test_session:normalised"}
+        model = {"name": "networks_of_test_trainer:normalised"}
         trainer = open_trainer(small_job(model=model, train={"channels_last": channels_last}))
         finish(trainer)
         weights.append(weights_of(trainer))
@@ -309,7 +309,7 @@ def test_every_split_is_evaluated_whole_once(open_trainer: Open, digits: Digits)
 
 
 def test_parameters_are_counted_without_running_statistics(open_trainer: Open):
-    trainer = open_trainer(small_job(model={"name": "networks_of_test_session:normalised"}))
+    trainer = open_trainer(small_job(model={"name": "networks_of_test_trainer:normalised"}))
     finish(trainer)
     state = trainer.state()
     learnt = [state["model"][name].numel() for name in state["model"] if "running" not in name]

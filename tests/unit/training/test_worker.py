@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_gives_no_outcome(
     assert not store.exists(f"{FOLDER}/outcome.json")
 
 
-def test_a_session_goes_on_from_the_newest_whole_checkpoint(
+def test_a_trainer_goes_on_from_the_newest_whole_checkpoint(
     store: Store, digits: Digits, tmp_path: Path
 ):
     job = small_job(train={"epochs": 3})
@@ -142,7 +142,7 @@ def test_a_session_goes_on_from_the_newest_whole_checkpoint(
     assert [record["epoch"] for record in resumed.history] == [1, 2]
 
 
-def test_a_session_without_checkpoints_begins_at_its_beginning(
+def test_a_trainer_without_checkpoints_starts_with_its_first_epoch(
     store: Store, digits: Digits, tmp_path: Path
 ):
     trainer = digits.trainer()
@@ -150,7 +150,7 @@ def test_a_session_without_checkpoints_begins_at_its_beginning(
     assert trainer.history == []
 
 
-def test_opening_a_session_sets_the_threads(work: Work, digits: Digits):
+def test_opening_a_trainer_sets_the_threads(work: Work, digits: Digits):
     before = torch.get_num_threads()
     try:
         trainer = open_trainer(work, CPU, threads=2, rows=digits.rows(work.job))
