@@ -8,7 +8,7 @@ from ray.util import placement_group, remove_placement_group
 
 from cifarray.errors import ClusterError
 from cifarray.spec.run import RunSpec
-from cifarray.training.ray_tune import concurrency, spec_of
+from cifarray.training.trials import concurrency, sweep_of
 
 READING_CPUS = 0.25
 """What Ray Data needs beside the workers."""
@@ -31,7 +31,7 @@ def most_workers(spec: RunSpec) -> int:
     if spec.job.sweep is None:
         return spec.world_size
     trials = concurrency(spec.job, spec.profile)
-    return max(spec.world_size, trials * spec_of(spec.job).workers_per_trial)
+    return max(spec.world_size, trials * sweep_of(spec.job).workers_per_trial)
 
 
 def _require_capacity(spec: RunSpec) -> None:

@@ -25,7 +25,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
-from cifarray.training.trials import TrialRecord, best_trial, read_trials
+from cifarray.training.trials import TrialRecord, best_trial, read_trials, trial_count
 
 POLL_S = 3.0
 Progress = tuple[dict[str, Any], dict[str, Any] | None]
@@ -88,7 +88,7 @@ def read_progress(store: Store, prefix: str, job: Job) -> Progress:
     progress = {
         "unit": "trials",
         "done": sum(state in ("finished", "stopped early") for state in states),
-        "total": trials_of(job),
+        "total": trial_count(job),
         "running": states.count("unfinished"),
         "stopped_early": states.count("stopped early"),
         "epochs": sum(len(trial.history) for trial in trials),
@@ -110,17 +110,6 @@ def workers_wait_for(store: Store, prefix: str) -> str:
         return ""
     waits_for = found.get("waits_for") if isinstance(found, dict) else None
     return waits_for.removeprefix("waiting for ") if isinstance(waits_for, str) else ""
-
-
-def trials_of(job: Job) -> int:
-    """How many trials a sweep makes."""
-    assert job.sweep is not None
-    if job.sweep.cases:
-        return len(job.sweep.cases)
-    total = job.sweep.trials
-    for domain in job.sweep.space.values():
-        total *= len(domain.grid or (None,))
-    return total
 
 
 def best_so_far(records: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:

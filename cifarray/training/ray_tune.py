@@ -20,8 +20,7 @@ from cifarray.errors import RunFailedError
 from cifarray.metrics import OBJECTIVES
 from cifarray.runs.causes import find_cause
 from cifarray.spec.job import Job
-from cifarray.spec.profile import Profile
-from cifarray.spec.space import Domain, SweepSpec
+from cifarray.spec.space import Domain
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
 from cifarray.training.checkpoint_store import StoredCheckpoint, best_good
 from cifarray.training.failures import fails_again
@@ -32,8 +31,10 @@ from cifarray.training.trials import (
     TrialRecord,
     best_trial,
     case_values,
+    concurrency,
     most_epochs,
     read_trials,
+    sweep_of,
 )
 from cifarray.training.worker import (
     Work,
@@ -70,7 +71,7 @@ def sweep(work: Work) -> SweepResult:
 
     Raises: RunFailedError when no trial finished an epoch.
     """
-    spec = spec_of(work.job)
+    spec = sweep_of(work.job)
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     store = work.open_store()
@@ -102,7 +103,7 @@ def sweep(work: Work) -> SweepResult:
 
 
 def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
-    store, spec = work.open_store(), spec_of(work.job)
+    store, spec = work.open_store(), sweep_of(work.job)
     folder = work.place.key(TRIALS)
     errors = {
         trial_id: find_cause(result.error).sentence
@@ -123,23 +124,9 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     return SweepResult(trials, best, found)
 
 
-def spec_of(job: Job) -> SweepSpec:
-    """The sweep of a job of kind tune."""
-    assert job.sweep is not None
-    return job.sweep
-
-
-def concurrency(job: Job, profile: Profile) -> int:
-    """How many trials run at once: what the job says, at most what the profile's workers hold."""
-    spec = spec_of(job)
-    capacity = max(1, profile.workers // spec.workers_per_trial)
-    samples = len(spec.cases) or (spec.trials if spec.search != "grid" else capacity)
-    return min(capacity, spec.max_concurrent or capacity, samples)
-
-
 def search_space(job: Job) -> dict[str, Any]:
     """The space as Ray Tune takes it, keyed by dotted job field; cases have one key for all."""
-    spec = spec_of(job)
+    spec = sweep_of(job)
     if spec.cases:
         return {CASE: tune.grid_search(case_values(job))}
     makers: dict[str, Callable[[Domain], Any]] = {
@@ -154,7 +141,7 @@ def search_space(job: Job) -> dict[str, Any]:
 
 def scheduler(job: Job) -> TrialScheduler | None:
     """What stops weak trials; epochs are its clock."""
-    spec = spec_of(job)
+    spec = sweep_of(job)
     rule, mode = spec.scheduler, OBJECTIVES[spec.metric]
     if rule.name == "asha":
         return ASHAScheduler(
@@ -174,7 +161,7 @@ def scheduler(job: Job) -> TrialScheduler | None:
 
 def tune_config(work: Work) -> tune.TuneConfig:
     """How Tune searches: the sampler, its seed, the stopping rule and the limits."""
-    spec, rule = spec_of(work.job), scheduler(work.job)
+    spec, rule = sweep_of(work.job), scheduler(work.job)
     mode, at_once = OBJECTIVES[spec.metric], concurrency(work.job, work.profile)
     search: Searcher | BasicVariantGenerator
     if spec.search == "optuna":
@@ -196,7 +183,7 @@ def tune_config(work: Work) -> tune.TuneConfig:
 
 def trial_resources(work: Work) -> dict[str, float]:
     """What a trial's own process reserves; the workers of a larger trial reserve theirs apart."""
-    if spec_of(work.job).workers_per_trial > 1:
+    if sweep_of(work.job).workers_per_trial > 1:
         return {"cpu": 0.01}
     gpus = {"gpu": work.profile.gpus_per_worker} if work.profile.gpus_per_worker else {}
     return {"cpu": work.profile.cpus_per_worker, **gpus}

@@ -3,6 +3,7 @@
 Known without torch: submitting a sweep asks which jobs it will try, and which fields these read.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from cifarray.models.registry import find_entry
 from cifarray.runs import read_metrics
 from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import read_field, with_fields
+from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record
+from cifarray.spec.space import SweepSpec
 from cifarray.store import Store
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
 from cifarray.training.optimizers import GROUP_FIELDS, OPTIMIZERS
@@ -56,6 +59,28 @@ class TrialRecord:
             "history": self.history,
             "error": self.error,
         }
+
+
+def sweep_of(job: Job) -> SweepSpec:
+    """The sweep of a job of kind tune."""
+    assert job.sweep is not None
+    return job.sweep
+
+
+def concurrency(job: Job, profile: Profile) -> int:
+    """How many trials run at once: what the job says, at most what the profile's workers hold."""
+    spec = sweep_of(job)
+    capacity = max(1, profile.workers // spec.workers_per_trial)
+    samples = len(spec.cases) or (spec.trials if spec.search != "grid" else capacity)
+    return min(capacity, spec.max_concurrent or capacity, samples)
+
+
+def trial_count(job: Job) -> int:
+    """How many trials a sweep makes."""
+    spec = sweep_of(job)
+    if spec.cases:
+        return len(spec.cases)
+    return spec.trials * math.prod(len(domain.grid or (None,)) for domain in spec.space.values())
 
 
 def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
@@ -130,16 +155,19 @@ def case_values(job: Job) -> list[dict[str, Any]]:
 
     A field within a record that the job leaves off has a value only where a case gives one.
     """
-    assert job.sweep is not None
+    spec = sweep_of(job)
     own = {
         path: _plain(read_field(job, path))
-        for path in job.sweep.fields
+        for path in spec.fields
         if "." not in path or read_field(job, path.rpartition(".")[0]) is not None
     }
-    return [own | case for case in job.sweep.cases]
+    return [own | case for case in spec.cases]
 
 
 def _plain(value: Any) -> Any:
+    """The value of a field as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value.model_dump(mode="json") if isinstance(value, Record) else value
 
 

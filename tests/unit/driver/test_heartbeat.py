@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.heartbeat import POLL_S, best_so_far, read_progress, trials_of, watched
+from cifarray.driver.heartbeat import POLL_S, best_so_far, read_progress, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.submit.news import progress_line
+from cifarray.training.trials import trial_count
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1"
@@ -106,10 +107,10 @@ def test_a_grid_makes_a_trial_per_point_and_sample():
         "seed": {"grid": [0, 1]},
         "model.dropout": {"uniform": [0, 0.5]},
     }
-    assert trials_of(sweep(space=space, search="grid", trials=2)) == 12
-    assert trials_of(sweep()) == 9
+    assert trial_count(sweep(space=space, search="grid", trials=2)) == 12
+    assert trial_count(sweep()) == 9
     cases = [{"seed": 1}, {"seed": 2}, {"optimizer.lr": 0.1}]
-    assert trials_of(sweep(space={}, search="cases", cases=cases)) == 3
+    assert trial_count(sweep(space={}, search="cases", cases=cases)) == 3
 
 
 def test_records_without_the_metric_are_never_the_best():

@@ -20,13 +20,13 @@ from cifarray.store.layout import Place
 from cifarray.training.ray_tune import (
     CASE,
     _Endings,
-    concurrency,
     scheduler,
     search_space,
     trial_resources,
     trial_threads,
     tune_config,
 )
+from cifarray.training.trials import concurrency
 from cifarray.training.worker import Work
 from tests.digit_sessions import small_job
 
