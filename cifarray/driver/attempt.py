@@ -246,6 +246,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
     manifest = load_manifest(store, spec.job.dataset.name, spec.dataset_digest)
     history = result.best.history if result else read_metrics(store, attempt.prefix)
     predictions = {split: _read_predictions(store, attempt, split) for split in SPLITS}
+    submitted_at = datetime.fromisoformat(spec.submitted_at)
     inputs = ReportInputs(
         spec=spec,
         dataset=report_dataset(manifest, spec.job),
@@ -254,7 +255,7 @@ def close_with_report(run: Run, attempt: Attempt, result: SweepResult | None) ->
         threads=outcome["threads"],
         hardware=outcome["hardware"],
         images_per_s=images_per_s(history),
-        duration_s=_seconds_since(spec.submitted_at),
+        duration_s=(datetime.now(UTC) - submitted_at).total_seconds(),
         history=history,
         predictions=predictions,
         best_epoch=outcome["epoch"],
@@ -315,7 +316,3 @@ def _mistakes(store: Store, manifest: Manifest, test: Predictions) -> list[Mista
         )
         for place, image in zip(chosen.tolist(), images, strict=True)
     ]
-
-
-def _seconds_since(text: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()

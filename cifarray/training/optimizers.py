@@ -103,7 +103,8 @@ def parameter_groups(
     groups: dict[tuple[int | None, bool], dict[str, Any]] = {}
     for name, weight in trained:
         matches = (number for number, g in enumerate(spec.groups) if re.search(g.pattern, name))
-        key = (next(matches, None), spec.decay_norms or not _is_bias_or_norm(name, weight))
+        is_bias_or_norm = weight.ndim <= 1 or name.endswith(".bias")  # timm's rule
+        key = (next(matches, None), spec.decay_norms or not is_bias_or_norm)
         groups.setdefault(key, {"params": []})["params"].append(weight)
     for number, given in enumerate(spec.groups):
         ours = [group for (of, _), group in groups.items() if of == number]
@@ -121,11 +122,6 @@ def parameter_groups(
         if not decays:
             group["weight_decay"] = 0.0
     return list(groups.values())
-
-
-def _is_bias_or_norm(name: str, weight: nn.Parameter) -> bool:
-    """By timm's rule: a norm's weight has one dimension, and almost nothing else has."""
-    return weight.ndim <= 1 or name.endswith(".bias")
 
 
 def build_optimizer(spec: OptimizerSpec, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:

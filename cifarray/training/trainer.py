@@ -66,31 +66,22 @@ class Trainer:
         seed_rng(seed_of(job.seed, "weights"))
         network = build_network(job, len(self.classes), rows.shape, code)
         begin_with(network, job.model, weights)
-        self._network = network.to(rows.device)
+        self.network = network.to(rows.device)
+        """The network itself, without what training wraps around it."""
         if is_own(job.model.name):
             seen = job.preprocess.seen(rows.shape)
-            check_unused(job.model.name, self._network, len(self.classes), seen, self._world_size)
-        self._parameters = count_parameters(self._network)
+            check_unused(job.model.name, self.network, len(self.classes), seen, self._world_size)
+        self.parameters = count_parameters(self.network)
         self._features: FeatureRows | None = None
         if job.model.features is not None:
             assert weights is not None  # without any, `begin_with` has refused the job
-            self._features = FeatureRows(job, rows, self._network, weights)
+            self._features = FeatureRows(job, rows, self.network, weights)
         seed_rng(seed_of(job.seed, "dropout", self._rank))
 
     @property
     def classes(self) -> list[str]:
         """Names of the labels that are learnt."""
         return list(self._rows.selection.labels.classes)
-
-    @property
-    def parameters(self) -> int:
-        """Number of the network's weights."""
-        return self._parameters
-
-    @property
-    def network(self) -> nn.Module:
-        """The network itself, without what training wraps around it."""
-        return self._network
 
     @property
     def gpu_memory_bytes(self) -> int | None:
@@ -123,11 +114,11 @@ class Trainer:
     @cached_property
     def _model(self) -> nn.Module:
         """The network as it is trained: synchronised, compiled and wrapped as asked."""
-        options, model = self.job.train, self._network
+        options, model = self.job.train, self.network
         if options.sync_batchnorm:
             if self._rows.device.type != "cuda":
                 raise JobError(SYNC_BATCHNORM_ON_CPU)
-            model = self._network = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = self.network = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if options.compile:
             model = torch.compile(model)  # type: ignore[assignment]
         if self._world_size > 1:
@@ -238,12 +229,12 @@ class Trainer:
         `preprocess` is that of the weights' checkpoint; the trainer uses it from then on.
         """
         misfit = f"the checkpoint does not fit network {self.job.model.name}"
-        load_weights(self._network, weights, misfit)
+        load_weights(self.network, weights, misfit)
         if preprocess is not None:
             self._image_normalize = self._restored(preprocess)
         results = {}
         for split in ("train", "validation", "test"):
-            mine = predict_shard(self._network, self.shard(split), self.normalize)
+            mine = predict_shard(self.network, self.shard(split), self.normalize)
             results[split] = Predictions.join(gather(mine))
         return results if self._rank == 0 else None
 

@@ -246,7 +246,7 @@ def test_a_checkpoint_whose_upload_stays_without_bytes_costs_none_of_the_others(
             inner.delete([key])
 
     proxy.fault = lose
-    with pytest.raises(StoreDamagedError, match=r"epoch 2 did not stay in .*state.pt is missing"):
+    with pytest.raises(StoreDamagedError, match=r"epoch 2 is not whole in .*state.pt is missing"):
         _keep(store, state, history[:2])
     assert [found.epoch for found in stored_checkpoints(store, FOLDER)][-1] == 1
 
