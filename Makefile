@@ -16,7 +16,7 @@ UV := .venv-uv
 LOWEST := .venv-lowest
 # No version of datasets, a tool of the tests, both takes these and reads binary of a fixed size.
 LOWEST_LEFT_OUT := --deselect tests/unit/data/readers/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
-LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training tuning inference report monitoring)
+LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training inference report monitoring)
 
 $(UV)/bin/uv: $(INSTALLED)
 	@$(BIN)/python -m venv --clear $(UV)

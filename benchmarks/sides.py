@@ -38,8 +38,8 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     from cifarray.data.split import select_rows
     from cifarray.spec.job import Job
     from cifarray.store import Store
-    from cifarray.training.row_source import RowSource
-    from cifarray.training.session import Session
+    from cifarray.training.rows import RowSource
+    from cifarray.training.trainer import Trainer
 
     job = Job.model_validate(
         {
@@ -66,7 +66,7 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
         rows = RowSource(
             manifest, select_rows(store, manifest, job), read, torch.device("cpu"), 1 << 30
         )
-        session = Session(job, rows)
+        session = Trainer(job, rows)
         records = list(session.records())
         weights = session.state()["model"]
         results = session.evaluate(weights)

@@ -185,7 +185,7 @@ def _run_here(planned: "Planned", runs: "list[Run]", as_json: bool) -> None:
         assert isinstance(cluster, Cluster)
         for run in runs:
             enter(run, planned.profile, cluster)
-            from cifarray.driver.execute import execute  # Ray reads what `enter` set on import
+            from cifarray.driver.attempt import execute
 
             say_where(run, cluster)
             waiting.remove(run)

@@ -1,5 +1,6 @@
 """A job: what to train or tune, on which dataset, never where."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -112,6 +113,26 @@ class ModelSpec(Record):
         return self
 
 
+class GroupSpec(Record):
+    """Parameters with a learning rate and a weight decay of their own, chosen by their names."""
+
+    pattern: str = Field(min_length=1, max_length=200)
+    """A regular expression that is found anywhere in a name; the first group that matches wins."""
+    lr_scale: float = Field(default=1.0, gt=0.0)
+    """Multiplies the learning rate at every step."""
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    """None: that of the optimizer."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_a_regular_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+        return value
+
+
 class OptimizerSpec(Record):
     """An optimizer and its numbers; None leaves PyTorch's default."""
 
@@ -124,6 +145,10 @@ class OptimizerSpec(Record):
     beta2: Fraction | None = None
     alpha: Fraction | None = None
     eps: float | None = Field(default=None, gt=0.0)
+    decay_norms: bool = True
+    """False: no weight decay, in any group, of biases and norms: of all that has one dimension."""
+    groups: tuple[Annotated[GroupSpec, Field()], ...] = ()
+    """Annotated, so that the list counts as one field: no path leads into it."""
 
 
 class ScheduleSpec(Record):

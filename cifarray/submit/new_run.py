@@ -27,7 +27,7 @@ from cifarray.submit.beginning import Beginning, find_beginning
 from cifarray.submit.kubernetes.record import applied_record
 from cifarray.submit.preflight_of_sweeps import candidates
 from cifarray.submit.submissions import remember_submission
-from cifarray.training.reads import decides, unread_fields, unset
+from cifarray.training.trials import decides, unread_fields, unset
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from cifarray.spec.load import nearest
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.submit.preflight_of_sweeps import candidates
-from cifarray.training.lone_rows import check_lone_rows
+from cifarray.training.network_checks import check_network
 from cifarray.training.optimizers import check_optimizer
 from cifarray.training.schedules import build_schedule, check_schedule
 
@@ -97,7 +97,7 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
         build_schedule(candidate.schedule, total, steps_per_epoch)
         if not is_user_network(candidate.model.name):  # whose code runs on the workers alone
             shard_rows = selection.shard_rows("train", world_size)
-            check_lone_rows(candidate, shard_rows, shape, len(selection.labels.classes))
+            check_network(candidate, shard_rows, shape, len(selection.labels.classes))
 
 
 def check_workers(job: Job, profile: Profile, workers: int | None) -> int:

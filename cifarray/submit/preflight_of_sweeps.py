@@ -9,8 +9,7 @@ from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import check_field, types_of, with_fields
 from cifarray.spec.sweep import Domain
-from cifarray.training.reads import decides, unread_fields
-from cifarray.tuning.trials import case_values, most_epochs, trial_job
+from cifarray.training.trials import case_values, decides, most_epochs, trial_job, unread_fields
 
 NOT_SWEEPABLE = {
     "name": "it only names the job",

@@ -20,7 +20,7 @@ from cifarray.data.shard import Shard
 from cifarray.errors import CheckpointError
 from cifarray.models.timm_backbone import imagenet_numbers
 from cifarray.spec.job import Job
-from cifarray.training.ranks import share_buffers, sum_over_ranks, world
+from cifarray.training.distributed import share_buffers, sum_over_ranks, world
 
 SpectrumOf = Callable[[], Spectrum | None]
 

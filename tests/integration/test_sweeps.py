@@ -14,7 +14,7 @@ from cifarray.spec.load import load_job, load_profile
 from cifarray.submit.local_node import client_environment
 from cifarray.submit.new_run import create, plan
 from cifarray.submit.node_state import Node
-from cifarray.tuning.trials import TrialRecord, read_trials
+from cifarray.training.trials import TrialRecord, read_trials
 from tests.conftest import REPOSITORY
 from tests.digit_sessions import without_times
 from tests.integration.command_line import CommandLine

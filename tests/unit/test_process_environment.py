@@ -14,9 +14,9 @@ STARTS = {
     "proxies.py": "`spare_loopback`, which commands, drivers and workers call first",
     "user_folders.py": "`provide_home`, likewise",
     "submit/launch.py": "`enter` makes this process the driver of a run",
-    "training/rendezvous.py": "a worker's own process",
-    "training/worker.py": "what Ray Train reads in the driver's process, for want of an argument",
-    "tuning/sweep.py": "what Ray Tune reads in the driver's process, for want of an argument",
+    "training/distributed.py": "a worker's own process",
+    "training/ray_train.py": "what Ray Train reads in the driver's process, as it takes no argument",
+    "training/ray_tune.py": "what Ray Tune reads in the driver's process, as it takes no argument",
 }
 """Modules that may change the environment, and why."""
 CHANGES = {"update", "setdefault", "pop", "clear", "popitem"}

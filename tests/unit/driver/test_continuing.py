@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.continuing import carry_over
+from cifarray.driver.attempt import carry_over
 from cifarray.runs import Attempt, Run
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.training.checkpoint import write_checkpoint

@@ -15,7 +15,7 @@ from tests.frozen_sessions import Pretrained
 def test_an_exported_network_says_of_images_what_the_session_said_of_features(tmp_path: Path):
     pretrained = Pretrained.on(Digits.prepared_in(tmp_path / "store"), tmp_path / "pretrained")
     cached = {"frozen": True, "features": "cached"}
-    session = pretrained.session(pretrained.job(model=cached, preprocess={"resize": 16}))
+    session = pretrained.trainer(pretrained.job(model=cached, preprocess={"resize": 16}))
     *_, record = session.records()
     write_checkpoint(tmp_path / "trained", session.state(), record)
     said = session.evaluate(session.state()["model"])

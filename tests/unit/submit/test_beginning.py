@@ -19,7 +19,7 @@ from cifarray.store import Store
 from cifarray.submit.beginning import lies_here
 from cifarray.submit.new_run import create, plan
 from cifarray.training.checkpoint import read_state, write_checkpoint
-from cifarray.training.work import Work, fetch_weights, open_session
+from cifarray.training.worker import Work, fetch_weights, open_trainer
 from tests.digit_sessions import CPU, Digits, small_job
 from tests.frozen_sessions import TINY, Pretrained
 from tests.s3 import S3Server
@@ -137,8 +137,8 @@ def test_workers_begin_with_the_runs_own_copy(
     run = submit(str(given))
     given.unlink()
     spec = run.spec()
-    work = Work(run.store.spec, spec, spec.job, run.place.of_attempt(1), world_size=1)
-    session = open_session(work, CPU, 1, pretrained.digits.rows(spec.job))
+    work = Work(run.store.spec, spec, run.place.of_attempt(1))
+    session = open_trainer(work, CPU, 1, pretrained.digits.rows(spec.job))
     next(session.records())
     learnt = session.state()["model"]
     assert all(torch.equal(learnt[k], weights[k]) for k in weights if k.startswith("backbone."))

@@ -62,7 +62,7 @@ def test_a_size_out_of_bounds_is_refused(side: int):
         ),
         (
             {"optimizer": {"name": "adamv"}},
-            "unknown optimizer 'adamv'; choose from: adam, adamw, rmsprop, sgd; did you mean adam",
+            "unknown optimizer 'adamv'; choose from: adam, adamw, muon, rmsprop, sgd; did you mean",
         ),
         (
             {"schedule": {"name": "cosin"}},
@@ -87,16 +87,16 @@ def test_a_name_in_no_registry_is_refused_with_those_that_are(
         ({"optimizer": {"beta1": 0.9}}, r"sgd does not use optimizer\.beta1; it uses lr, momentum"),
         (
             {"optimizer": {"nesterov": True, "momentum": None}},
-            r"nesterov wants a momentum above 0, not None; set optimizer\.momentum",
+            r"nesterov requires a momentum above 0, not None; set optimizer\.momentum",
         ),
         (
             {"schedule": {"name": "cosine", "gamma": 0.5}},
             r"schedule cosine does not use schedule\.gamma; it uses final_fraction, warmup",
         ),
-        ({"schedule": {"name": "exponential"}}, r"exponential wants schedule\.gamma"),
+        ({"schedule": {"name": "exponential"}}, r"exponential requires schedule\.gamma"),
         (
             {"schedule": {"name": "step"}},
-            r"step wants schedule\.every_epochs or schedule\.every_steps",
+            r"step requires schedule\.every_epochs or schedule\.every_steps",
         ),
         (
             {"model": {"name": "resnet18", "dropouts": [0.1]}},

@@ -36,7 +36,10 @@ def test_an_unknown_field_of_a_space_names_its_neighbours():
         ({"train.precision": {"choice": ["fp32", "fp16"]}}, r"'fp32' or 'bf16' \(given 'fp16'\)"),
         ({"optimizer.name": {"choice": ["sgd", "adan"]}}, "unknown optimizer 'adan'; .*mean adam"),
         ({"model.name": {"choice": ["cnn3", "cnn4"]}}, "unknown model 'cnn4'"),
-        ({"schedule.name": {"choice": ["cosine", "step"]}}, r"step wants schedule\.every_epochs"),
+        (
+            {"schedule.name": {"choice": ["cosine", "step"]}},
+            r"step requires schedule\.every_epochs",
+        ),
         (
             {"train.global_batch_size": {"choice": [32, 1]}},
             r"train\.global_batch_size 1 is below the 2 workers",
@@ -165,14 +168,14 @@ def test_a_field_without_fractions_is_not_drawn_from_a_range_of_them(path: str, 
                 "optimizer.momentum": {"choice": [0.9, 0.0]},
                 "optimizer.nesterov": {"choice": [False, True]},
             },
-            r"optimizer\.nesterov wants a momentum above 0, not 0\.0",
+            r"optimizer\.nesterov requires a momentum above 0, not 0\.0",
         ),
         (
             {
                 "optimizer.nesterov": {"choice": [False, True]},
                 "optimizer.momentum": {"uniform": [0.0, 0.9]},
             },
-            r"optimizer\.nesterov wants a momentum above 0, not 0\.0",
+            r"optimizer\.nesterov requires a momentum above 0, not 0\.0",
         ),
         (
             {

@@ -11,7 +11,13 @@ from cifarray.errors import JobError
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.tuning.trials import TrialRecord, best_trial, read_trials, trial_job
+from cifarray.training.trials import (
+    TrialRecord,
+    best_trial,
+    case_values,
+    read_trials,
+    trial_job,
+)
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1/trials"
@@ -210,3 +216,13 @@ def test_a_trials_job_drops_what_its_network_does_not_read():
 def test_values_that_do_not_fit_are_refused():
     with pytest.raises(JobError, match=r"optimizer\.lr: .* greater than 0"):
         trial_job(sweep(), {"optimizer.lr": -1.0})
+
+
+def test_cases_with_lists_of_records_are_plain_values_that_a_trial_can_take_and_a_store_keep():
+    groups = [{"pattern": "weight", "lr_scale": 0.5, "weight_decay": None}]
+    cases = [{"optimizer.groups": []}, {"optimizer.lr": 0.1}]
+    job = sweep(optimizer={"groups": groups}, sweep={"search": "cases", "cases": cases})
+    first, second = case_values(job)
+    assert json.loads(json.dumps(second)) == {"optimizer.lr": 0.1, "optimizer.groups": groups}
+    assert trial_job(job, first).optimizer.groups == ()
+    assert trial_job(job, second).optimizer.groups == job.optimizer.groups

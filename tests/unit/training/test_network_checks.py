@@ -1,4 +1,4 @@
-"""A step of one image is refused where BatchNorm could not learn from it, before any epoch."""
+"""What the network shows to be wrong is refused before any epoch: a lone image, a pattern."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from cifarray.data.split import shard_range
 from cifarray.errors import JobError
 from cifarray.training.batches import StepPlan
-from cifarray.training.lone_rows import check_lone_rows, fewest_rows
-from cifarray.training.session import Session
+from cifarray.training.network_checks import check_network, fewest_rows
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 RGB = (32, 32, 3)
@@ -43,22 +43,30 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
     if refused:
         sentence = (
             f"^train.global_batch_size 3 leaves a worker a step of one image, and BatchNorm of "
-            f"{model['name']} wants two at {shape[0]}x{shape[1]} pixels; raise it, or take fewer"
+            f"{model['name']} requires two at {shape[0]}x{shape[1]} pixels; raise it, or use fewer"
         )
         with pytest.raises(JobError, match=sentence):
-            check_lone_rows(job, [10, 10], shape, 10)
+            check_network(job, [10, 10], shape, 10)
     else:
-        check_lone_rows(job, [10, 10], shape, 10)
-    check_lone_rows(small_job(model=model, train={"global_batch_size": 4}), [10, 10], shape, 10)
+        check_network(job, [10, 10], shape, 10)
+    check_network(small_job(model=model, train={"global_batch_size": 4}), [10, 10], shape, 10)
 
 
-def test_a_session_refuses_it_before_any_epoch(digits: Digits):
+def test_a_trainer_refuses_it_before_any_epoch(digits: Digits):
     job = small_job(model={"name": "timm/test_resnet"}, train={"global_batch_size": 1})
     with pytest.raises(JobError, match="leaves a worker a step of one image"):
-        digits.session(job)
+        digits.trainer(job)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "timm/test_resnet"])
+def test_a_pattern_that_matches_no_parameter_is_refused_before_a_run_is_recorded(model: str):
+    job = small_job(model={"name": model}, optimizer={"groups": [{"pattern": "nowhere"}]})
+    with pytest.raises(JobError, match="pattern 'nowhere' matches no parameter that trains"):
+        check_network(job, [64], RGB, 10)
+    check_network(small_job(optimizer={"groups": [{"pattern": "weight$"}]}), [64], (8, 8, 1), 10)
 
 
 def test_a_network_without_batchnorm_learns_from_one_image_at_a_time(digits: Digits):
     job = small_job(dataset={"rows": 20}, train={"global_batch_size": 1, "epochs": 1})
-    (record,) = Session(job, digits.rows(job)).records()
+    (record,) = Trainer(job, digits.rows(job)).records()
     assert record["step"] == 16

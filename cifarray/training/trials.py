@@ -1,23 +1,39 @@
-"""What the trials of a sweep left in the store: parameters, records, states, and the best."""
+"""The trials of a sweep: the job of each, and what they left in the store.
 
-from collections.abc import Mapping, Sequence
+Known without torch: submitting a sweep asks which jobs it will try, and which fields these read.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError
 from cifarray.metrics import DEFAULT_OBJECTIVE, best, best_epoch
+from cifarray.models.registry import find_entry
 from cifarray.runs import read_metrics
-from cifarray.spec.job import Job
+from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import read_field, with_fields
+from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record
+from cifarray.spec.sweep import SweepSpec
 from cifarray.store import Store
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE
-from cifarray.training.reads import unread_fields, unset
+from cifarray.training.optimizers import GROUP_FIELDS, OPTIMIZERS
+from cifarray.training.schedules import SCHEDULES, WARMUP_FIELDS
+
+SWITCHES = frozenset({"preprocess.normalize", "augment.rotation", "augment.shift", "augment.zoom"})
+"""Fields that, like names, decide which others are read."""
+MODEL_DEFAULTS = {
+    f"model.{name}": field.get_default(call_default_factory=True)
+    for name, field in ModelSpec.model_fields.items()
+}
+"""What these fields hold when nobody sets them; in other sections that is None."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One configuration of a sweep and what came of it."""
+    """One configuration of a sweep and its result."""
 
     id: str
     params: dict[str, Any]
@@ -45,6 +61,28 @@ class TrialRecord:
         }
 
 
+def sweep_of(job: Job) -> SweepSpec:
+    """The sweep of a job of kind tune."""
+    assert job.sweep is not None
+    return job.sweep
+
+
+def concurrency(job: Job, profile: Profile) -> int:
+    """How many trials run at once: what the job says, at most what the profile's workers hold."""
+    spec = sweep_of(job)
+    capacity = max(1, profile.workers // spec.workers_per_trial)
+    samples = len(spec.cases) or (spec.trials if spec.search != "grid" else capacity)
+    return min(capacity, spec.max_concurrent or capacity, samples)
+
+
+def trial_count(job: Job) -> int:
+    """How many trials a sweep makes."""
+    spec = sweep_of(job)
+    if spec.cases:
+        return len(spec.cases)
+    return spec.trials * math.prod(len(domain.grid or (None,)) for domain in spec.space.values())
+
+
 def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
     """The train job of one trial: the sweep's job with the trial's values in their fields.
 
@@ -53,6 +91,39 @@ def trial_job(job: Job, params: Mapping[str, Any]) -> Job:
     """
     trial = with_fields(job.model_copy(update={"kind": "train", "sweep": None}), params)
     return unset(trial, unread_fields(trial))
+
+
+def decides(path: str) -> bool:
+    """Whether another value of the field at this path may leave other fields unread."""
+    return path.endswith(".name") or path in SWITCHES
+
+
+def unread_fields(job: Job) -> list[str]:
+    """Dotted paths of fields that are set, but that nothing chosen by this job reads.
+
+    Names that are in no registry, and user-defined networks, count as reading everything.
+    """
+    reads = {"augment": job.augment.reads, "preprocess": job.preprocess.reads}
+    if job.optimizer.name in OPTIMIZERS:
+        reads["optimizer"] = OPTIMIZERS[job.optimizer.name].fields | GROUP_FIELDS
+    if job.schedule.name in SCHEDULES:
+        reads["schedule"] = SCHEDULES[job.schedule.name].fields | WARMUP_FIELDS
+    if entry := find_entry(job.model.name):
+        reads["model"] = entry.reads
+    unread: list[str] = []
+    for section, fields in reads.items():
+        given = getattr(job, section).model_dump(exclude={"name", "lr"}, exclude_none=True)
+        unread += [
+            f"{section}.{field}"
+            for field, value in given.items()
+            if field not in fields and value != MODEL_DEFAULTS.get(f"{section}.{field}")
+        ]
+    return unread
+
+
+def unset(job: Job, paths: Iterable[str]) -> Job:
+    """The job with these fields as if nobody had set them."""
+    return with_fields(job, {path: MODEL_DEFAULTS.get(path) for path in paths})
 
 
 def read_trials(
@@ -82,18 +153,21 @@ def best_trial(trials: Sequence[TrialRecord], metric: str) -> TrialRecord | None
 def case_values(job: Job) -> list[dict[str, Any]]:
     """Every case of a sweep with a value for each field that any of them varies.
 
-    A field within a record that the job leaves off has none but where a case gives one.
+    A field within a record that the job leaves off has a value only where a case gives one.
     """
-    assert job.sweep is not None
+    spec = sweep_of(job)
     own = {
         path: _plain(read_field(job, path))
-        for path in job.sweep.fields
+        for path in spec.fields
         if "." not in path or read_field(job, path.rpartition(".")[0]) is not None
     }
-    return [own | case for case in job.sweep.cases]
+    return [own | case for case in spec.cases]
 
 
 def _plain(value: Any) -> Any:
+    """The value of a field as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value.model_dump(mode="json") if isinstance(value, Record) else value
 
 
@@ -107,7 +181,7 @@ def most_epochs(job: Job) -> int | None:
 
 
 def _ending(store: Store, prefix: str) -> dict[str, Any]:
-    """What a trial, or Tune in its place, wrote at its end; nothing of one that goes on."""
+    """What a trial, or Tune in its place, wrote at its end; empty while it runs."""
     try:
         ended: dict[str, Any] = store.read_json(f"{prefix}/{ENDED_FILE}")
         return ended

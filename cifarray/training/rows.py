@@ -14,8 +14,8 @@ from cifarray.data.parquet import decoded_shape, read_columns
 from cifarray.data.shard import Shard, hold
 from cifarray.data.split import STORED_SPLIT, Positions, Selection
 from cifarray.store import Store
+from cifarray.training.distributed import world
 from cifarray.training.preprocessing import fit_spectrum
-from cifarray.training.ranks import world
 
 ShardReader = Callable[[str, Positions, str, int | None], Iterator[pa.Table]]
 """(split, positions, label column, order seed or None) -> tables of image, label and row_id."""

@@ -1,12 +1,14 @@
 """What the adapter asks of Ray Tune; a node is needed only to run it."""
 
+import pickle
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
@@ -15,16 +17,17 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import Place
-from cifarray.training.work import Work
-from cifarray.tuning.sweep import (
+from cifarray.training.ray_tune import (
     CASE,
-    concurrency,
+    _Endings,
     scheduler,
     search_space,
     trial_resources,
     trial_threads,
     tune_config,
 )
+from cifarray.training.trials import concurrency
+from cifarray.training.worker import Work
 from tests.digit_sessions import small_job
 
 SPACE = {
@@ -61,7 +64,7 @@ def work(store: Store, job: Job, where: Profile) -> Work:
         submitted_at="2026-11-23T10:00:00+00:00",
         versions={},
     )
-    return Work(store.spec, spec, job, Place("few-digits-1", 1), 1)
+    return Work(store.spec, spec, Place("few-digits-1", 1))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,62 @@ def test_optuna_searches_the_space_that_the_job_gives(store: Store):
     assert isinstance(config.search_alg, OptunaSearch)
     assert config.max_concurrent_trials == 4
     assert set(config.search_alg._space) == set(SPACE)
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("validation.loss", "t1"), ("validation.top1", "t2"), ("train.running_loss", "t1")],
+)
+def test_optuna_looks_for_the_metrics_own_best(store: Store, metric: str, best: str):
+    """It calls that trial the best whose value is the lowest of a loss, the highest of top1."""
+    job = sweep(search="optuna", metric=metric)
+    search = tune_config(work(store, job, profile())).search_alg
+    assert isinstance(search, OptunaSearch)
+    tried = {}
+    for trial_id, value in {"t0": 0.5, "t1": 0.2, "t2": 0.9}.items():
+        tried[trial_id] = search.suggest(trial_id)
+        search.on_trial_complete(trial_id, {metric: value, "epoch": 9})
+    assert search._ot_study.best_params == tried[best]
+
+
+def stops(rule: TrialScheduler, epoch: int, values: dict[str, float], metric: str) -> set[str]:
+    """Which trials the rule stops of those that report these values after this epoch, in turn."""
+    controller = SimpleNamespace()
+    stopped = set()
+    for trial_id, value in values.items():
+        trial: Any = SimpleNamespace(trial_id=trial_id)
+        if epoch == 1:
+            rule.on_trial_add(controller, trial)
+        result = {"epoch": epoch, metric: value}
+        if rule.on_trial_result(controller, trial, result) == TrialScheduler.STOP:
+            stopped.add(trial_id)
+    return stopped
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "weak"),
+    [
+        ("validation.top1", {"t0": 0.9, "t1": 0.8, "t2": 0.7, "t3": 0.1}, {"t1", "t2", "t3"}),
+        ("validation.loss", {"t0": 0.1, "t1": 0.2, "t2": 0.7, "t3": 0.9}, {"t1", "t2", "t3"}),
+    ],
+)
+def test_asha_stops_weak_trials_at_its_rungs_and_none_within_the_grace(
+    metric: str, values: dict[str, float], weak: set[str]
+):
+    """Rungs are 2 and 6 epochs: one of 3 goes on from each, and nobody is stopped between them."""
+    given = {"name": "asha", "grace_epochs": 2, "factor": 3}
+    rule = scheduler(sweep(scheduler=given, metric=metric))
+    assert rule is not None
+    assert stops(rule, 1, values, metric) == set()
+    assert stops(rule, 2, values, metric) == weak
+    best = {"t0": values["t0"]}
+    assert all(stops(rule, epoch, best, metric) == set() for epoch in range(3, 9))
+    assert stops(rule, 9, best, metric) == {"t0"}, "no trial is longer than the job's epochs"
+
+
+def test_the_state_of_a_sweep_from_before_this_module_had_its_name_can_be_read():
+    found = pickle.loads(b"ccifarray.tuning.sweep\n_Endings\n)R.")
+    assert isinstance(found, _Endings)
 
 
 def test_a_trial_of_one_worker_reserves_what_a_worker_gets(store: Store):

@@ -1,12 +1,10 @@
-"""The adapter to Ray Tune: searches a job's space, stops weak trials, and goes on after a crash."""
+"""The adapter to Ray Tune: searches a job's space, stops weak trials, resumes after a crash."""
 
 import os
-import secrets
+import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,50 +16,42 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cifarray.errors import CifarrayError, RunFailedError
+from cifarray.errors import RunFailedError
 from cifarray.metrics import OBJECTIVES
-from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
 from cifarray.runs.failures.causes import find_cause
-from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
-from cifarray.spec.profile import Profile
-from cifarray.spec.sweep import Domain, SweepSpec
+from cifarray.spec.sweep import Domain
 from cifarray.store.layout import ENDED_FILE, TRIAL_FILE, TRIALS
-from cifarray.training.board import Board
-from cifarray.training.checkpoint_store import (
-    StoredCheckpoint,
-    best_good,
-    checkpoint_name,
-    keep,
-)
-from cifarray.training.repeats import comes_again, epochs_done
-from cifarray.training.row_source import RowSource
-from cifarray.training.work import (
-    Work,
-    cores,
-    in_words,
-    open_rows,
-    open_session,
-    refuse_divergence,
-    refuse_without_gpus,
-    resume,
-)
-from cifarray.training.worker import fit_on_workers, train_only
-from cifarray.tuning.trials import (
+from cifarray.training.checkpoint_store import StoredCheckpoint, best_good
+from cifarray.training.failures import fails_again
+from cifarray.training.ray_train import train_trial
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
+from cifarray.training.trials import (
     TrialRecord,
     best_trial,
     case_values,
+    concurrency,
     most_epochs,
     read_trials,
-    trial_job,
+    sweep_of,
+)
+from cifarray.training.worker import (
+    Work,
+    cores,
+    open_rows,
+    open_trainer,
+    refuse_without_gpus,
+    summary_line,
+    train_with_checkpoints,
 )
 
 CASE = "case"
 """Key of a trial's fields where they were given as a whole."""
 TUNE_SETTINGS = {
-    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to find out anew
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: be silent
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it makes of Ctrl-C a sweep that has finished
+    "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to do again
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: no warning
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it turns Ctrl-C into a finished sweep
     "RAY_AIR_NEW_OUTPUT": "0",  # the driver's log has a line per epoch instead
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard would show each trial twice
 }
@@ -69,7 +59,7 @@ TUNE_SETTINGS = {
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to."""
+    """The result of a sweep."""
 
     trials: list[TrialRecord]
     best: TrialRecord
@@ -77,11 +67,11 @@ class SweepResult:
 
 
 def sweep(work: Work) -> SweepResult:
-    """Search the job's space, going on from Tune's folder in the attempt where there is one.
+    """Search the job's space, resuming from Tune's folder in the attempt if there is one.
 
     Raises: RunFailedError when no trial finished an epoch.
     """
-    spec = spec_of(work.job)
+    spec = sweep_of(work.job)
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     store = work.open_store()
@@ -100,7 +90,7 @@ def sweep(work: Work) -> SweepResult:
             tune_config=tune_config(work),
             run_config=tune.RunConfig(
                 name=TRIALS,
-                storage_path=store.path(work.prefix),
+                storage_path=store.path(work.place.prefix),
                 storage_filesystem=filesystem,
                 verbose=0,
                 callbacks=[_Endings(), JsonLoggerCallback()],
@@ -113,7 +103,7 @@ def sweep(work: Work) -> SweepResult:
 
 
 def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
-    store, spec = work.open_store(), spec_of(work.job)
+    store, spec = work.open_store(), sweep_of(work.job)
     folder = work.place.key(TRIALS)
     errors = {
         trial_id: find_cause(result.error).sentence
@@ -134,23 +124,9 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     return SweepResult(trials, best, found)
 
 
-def spec_of(job: Job) -> SweepSpec:
-    """The sweep of a job of kind tune."""
-    assert job.sweep is not None
-    return job.sweep
-
-
-def concurrency(job: Job, profile: Profile) -> int:
-    """How many trials run at once: what the job says, at most what the profile's workers hold."""
-    spec = spec_of(job)
-    room = max(1, profile.workers // spec.workers_per_trial)
-    samples = len(spec.cases) or (spec.trials if spec.search != "grid" else room)
-    return min(room, spec.max_concurrent or room, samples)
-
-
 def search_space(job: Job) -> dict[str, Any]:
     """The space as Ray Tune takes it, keyed by dotted job field; cases have one key for all."""
-    spec = spec_of(job)
+    spec = sweep_of(job)
     if spec.cases:
         return {CASE: tune.grid_search(case_values(job))}
     makers: dict[str, Callable[[Domain], Any]] = {
@@ -165,7 +141,7 @@ def search_space(job: Job) -> dict[str, Any]:
 
 def scheduler(job: Job) -> TrialScheduler | None:
     """What stops weak trials; epochs are its clock."""
-    spec = spec_of(job)
+    spec = sweep_of(job)
     rule, mode = spec.scheduler, OBJECTIVES[spec.metric]
     if rule.name == "asha":
         return ASHAScheduler(
@@ -185,7 +161,7 @@ def scheduler(job: Job) -> TrialScheduler | None:
 
 def tune_config(work: Work) -> tune.TuneConfig:
     """How Tune searches: the sampler, its seed, the stopping rule and the limits."""
-    spec, rule = spec_of(work.job), scheduler(work.job)
+    spec, rule = sweep_of(work.job), scheduler(work.job)
     mode, at_once = OBJECTIVES[spec.metric], concurrency(work.job, work.profile)
     search: Searcher | BasicVariantGenerator
     if spec.search == "optuna":
@@ -207,7 +183,7 @@ def tune_config(work: Work) -> tune.TuneConfig:
 
 def trial_resources(work: Work) -> dict[str, float]:
     """What a trial's own process reserves; the workers of a larger trial reserve theirs apart."""
-    if spec_of(work.job).workers_per_trial > 1:
+    if sweep_of(work.job).workers_per_trial > 1:
         return {"cpu": 0.01}
     gpus = {"gpu": work.profile.gpus_per_worker} if work.profile.gpus_per_worker else {}
     return {"cpu": work.profile.cpus_per_worker, **gpus}
@@ -217,30 +193,18 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
     """What each trial's process runs: the job with the trial's values in their fields."""
     trial_id = tune.get_context().get_trial_id()
     params = params.get(CASE, params)
-    trial = replace(
-        work,
-        job=trial_job(work.job, params),
-        place=work.place.of_trial(trial_id),
-        world_size=spec_of(work.job).workers_per_trial,
-    )
+    trial = replace(work, place=work.place.of_trial(trial_id), params=params)
     store = work.open_store()
     store.write_json(trial.place.key(TRIAL_FILE), {"id": trial_id, "params": params})
-    metric = spec_of(work.job).metric
     ended: dict[str, Any] = {"state": "finished"}
     try:
         if trial.world_size == 1:
-            with live_metrics(work.run.run_id, trial_id, work.job.name, rank=0) as live:
-                _train_here(trial, metric, trial_threads(work), live)
+            train_with_checkpoints(trial, _open(trial, trial_threads(work)), tune.report)
         else:
-            name = f"{work.run.run_id}-{work.place.attempt}-{trial_id}"
-            callbacks = [TuneReportCallback()]
-            fit_on_workers(trial, partial(train_only, trial), name, callbacks)
+            train_trial(trial, [TuneReportCallback()])
     except Exception as error:
-        done = epochs_done(store, trial.prefix)
-        if not comes_again(error, 1 if done is None else done):
+        if not fails_again(error, trial):
             raise  # Tune tries it again; else it is a result, as of a learning rate too high
-        if not isinstance(error, CifarrayError):
-            traceback.print_exc()
         ended = {"state": "failed", "error": str(find_cause(error))}
     store.write_json(trial.place.key(ENDED_FILE), ended)
 
@@ -259,37 +223,19 @@ _ROWS: dict[tuple[str, int | None], RowSource] = {}
 """The rows that this process read for an earlier trial; of one run and one size only."""
 
 
-def _train_here(trial: Work, metric: str, threads: int, live: LiveMetrics) -> None:
-    """Train in this process; Tune hears of every epoch.
+def _open(trial: Work, threads: int) -> Trainer:
+    """The trainer of a trial in this process, on the rows of an earlier one where they fit.
 
-    Its checkpoints never pass through Tune: what that restores of a search holds trials that would
+    Its checkpoints never pass through Tune: what that restores of a search are trials that would
     write to the folder of an older attempt.
     """
     refuse_without_gpus(trial.profile, torch.cuda.is_available())
     device = torch.device("cuda" if trial.profile.gpus_per_worker > 0 else "cpu")
-    read = (trial.run.run_id, trial.job.preprocess.resize)  # encoded images were read as squares
-    if read not in _ROWS:
+    key = (trial.run.run_id, trial.job.preprocess.resize)  # encoded images were read as squares
+    if key not in _ROWS:
         _ROWS.clear()
-        _ROWS[read] = open_rows(trial, device)
-    session = open_session(trial, device, threads, _ROWS[read])
-    store = trial.open_store()
-    with tempfile.TemporaryDirectory() as scratch:
-        resume(session, store, trial.prefix, Path(scratch))
-    board, before = Board(store, trial.prefix), len(session.history)
-    life = secrets.token_hex(2)
-    for record in session.records():
-        live.show(session.history, session.gpu_memory_bytes)
-        write_metrics(store, trial.prefix, session.history)
-        board.show(session)
-        refuse_divergence(session.history)
-        with live.keeping_checkpoint():
-            name = checkpoint_name(record["epoch"], life)
-            keep(store, trial.prefix, name, session.state(), metric)
-        tune.report(record)
-    if len(session.history) == before:  # it had ended when the driver was killed: tell Tune so
-        write_metrics(store, trial.prefix, session.history)
-        board.show(session)
-        tune.report(session.history[-1])
+        _ROWS[key] = open_rows(trial, device)
+    return open_trainer(trial, device, threads, _ROWS[key])
 
 
 class _Endings(tune.Callback):
@@ -301,7 +247,9 @@ class _Endings(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        print(f"trial {trial.trial_id}  epoch {result['epoch']}  {in_words(result)}", flush=True)
+        print(
+            f"trial {trial.trial_id}  epoch {result['epoch']}  {summary_line(result)}", flush=True
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ended = self.work.place.of_trial(trial.trial_id).key(ENDED_FILE)
@@ -309,3 +257,7 @@ class _Endings(tune.Callback):
         if not store.exists(ended):
             store.write_json(ended, {"state": "stopped early"})
         print(f"trial {trial.trial_id}  ended", flush=True)
+
+
+# Tune pickles the callback by its path; the state of a sweep that 0.1.0 began has the path of then.
+sys.modules.setdefault("cifarray.tuning.sweep", sys.modules[__name__])

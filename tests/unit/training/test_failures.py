@@ -9,7 +9,7 @@ from torch import nn
 
 from cifarray.errors import JobError, StoreAwayError
 from cifarray.runs.failures.causes import CODE_PREFIX
-from cifarray.training.repeats import comes_again
+from cifarray.training.failures import is_permanent
 
 
 def error_of(raising: object, *given: object) -> BaseException:
@@ -39,7 +39,7 @@ def error_of(raising: object, *given: object) -> BaseException:
     ids=lambda error: type(error).__name__,
 )
 def test_what_python_code_raises_comes_again(error: Exception) -> None:
-    assert comes_again(error, epochs_done=3)
+    assert is_permanent(error, epochs_done=3)
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_what_python_code_raises_comes_again(error: Exception) -> None:
     ids=str,
 )
 def test_what_the_machine_the_store_or_another_worker_did_may_not(error: Exception) -> None:
-    assert not comes_again(error, epochs_done=0)
+    assert not is_permanent(error, epochs_done=0)
 
 
 def test_wrong_shapes_come_again() -> None:
-    assert comes_again(error_of(nn.Linear(8, 2), torch.zeros(4, 9)), epochs_done=1)
+    assert is_permanent(error_of(nn.Linear(8, 2), torch.zeros(4, 9)), epochs_done=1)
 
 
 def test_full_gpu_memory_comes_again_where_no_epoch_was_finished() -> None:
     text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB"
-    assert comes_again(torch.OutOfMemoryError(text), epochs_done=0)
-    assert not comes_again(torch.OutOfMemoryError(text), epochs_done=5)
+    assert is_permanent(torch.OutOfMemoryError(text), epochs_done=0)
+    assert not is_permanent(torch.OutOfMemoryError(text), epochs_done=5)
 
 
 def test_a_runtime_error_counts_where_the_runs_own_code_raised_it(tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_a_runtime_error_counts_where_the_runs_own_code_raised_it(tmp_path: Path
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert comes_again(error_of(module.fail), epochs_done=1)
+    assert is_permanent(error_of(module.fail), epochs_done=1)

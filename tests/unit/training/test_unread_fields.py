@@ -6,7 +6,7 @@ import pytest
 
 from cifarray.spec.job import Job
 from cifarray.spec.load import fields_of, with_fields
-from cifarray.training.reads import SWITCHES, decides, unread_fields
+from cifarray.training.trials import SWITCHES, decides, unread_fields
 from tests.digit_sessions import small_job
 
 

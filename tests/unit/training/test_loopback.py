@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cifarray.training.rendezvous import listen_on_loopback, use_loopback
+from cifarray.training.distributed import listen_on_loopback, use_loopback
 from tests.listening import is_loopback, listening_on
 
 

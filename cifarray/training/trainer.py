@@ -1,22 +1,25 @@
-"""One rank's part in a training: its rows, network and optimizer, saved, restored and judged.
+"""One rank's part in a training: its rows, network and optimizer, saved, restored and evaluated.
 
-It speaks to the other ranks through torch.distributed alone and knows nothing of Ray.
+It talks to the other ranks through torch.distributed alone and knows nothing of Ray.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifarray.data.augment import Augment
 from cifarray.data.augment.normalize import Normalize
+from cifarray.data.manifest import Manifest
 from cifarray.data.shard import Shard, seed_of
-from cifarray.errors import JobError
+from cifarray.data.split import Selection, differences
+from cifarray.errors import CheckpointError, JobError
 from cifarray.models.pretrained import load_pretrained
 from cifarray.models.registry import is_user_network
 from cifarray.models.summary import count_parameters
@@ -32,44 +35,48 @@ from cifarray.training.checkpoint import (
     rng_state,
     seed_rng,
 )
+from cifarray.training.distributed import gather, share_buffers, sum_over_ranks, world
 from cifarray.training.evaluation import predict_shard, validation_figures
-from cifarray.training.feature_rows import FeatureRows
-from cifarray.training.histograms import Probe
-from cifarray.training.lone_rows import check_lone_rows
+from cifarray.training.features import FeatureRows
 from cifarray.training.loop import Record, fit, total_steps, unwrap
+from cifarray.training.network_checks import check_network
 from cifarray.training.optimizers import build_optimizer
 from cifarray.training.preprocessing import fit_normalize, preprocess_state, restore_normalize
-from cifarray.training.ranks import gather, share_buffers, sum_over_ranks, world
-from cifarray.training.resuming import check_optimizer, check_resumable
-from cifarray.training.row_source import RowSource
+from cifarray.training.rows import RowSource
 from cifarray.training.schedules import build_schedule
 
+SYNC_BATCHNORM_ON_CPU = (
+    "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; set it to "
+    "false or take a profile with gpus_per_worker above 0"
+)
 
-class Session:
+
+class Trainer:
     """A job on this rank. Every method is called by all ranks together."""
 
     def __init__(
         self, job: Job, rows: RowSource, code: Path | None = None, weights: Path | None = None
     ) -> None:
-        """`code` holds a network of the user's own, `weights` what `model.weights` names."""
+        """`code` is the folder of a user-defined network, `weights` the file of pretrained ones."""
         self.job, self._rows = job, rows
         self._rank, self._world_size = world()
         self.history: list[Record] = []
-        check_whitening(job.preprocess, self._shape)
+        check_whitening(job.preprocess, rows.shape)
         shard_rows = rows.selection.shard_rows("train", self._world_size)
-        check_lone_rows(job, shard_rows, self._shape, len(self.classes), code)
+        check_network(job, shard_rows, rows.shape, len(self.classes), code)
         seed_rng(seed_of(job.seed, "weights"))
-        network = build_network(job, len(self.classes), self._shape, code)
+        network = build_network(job, len(self.classes), rows.shape, code)
         load_pretrained(network, job.model, weights)
-        self._network = network.to(rows.device)
+        self.network = network.to(rows.device)
+        """The network itself, without what training wraps around it."""
         if is_user_network(job.model.name):
-            seen = job.preprocess.seen(self._shape)
-            check_unused(job.model.name, self._network, len(self.classes), seen, self._world_size)
-        self._parameters = count_parameters(self._network)
+            seen = job.preprocess.seen(rows.shape)
+            check_unused(job.model.name, self.network, len(self.classes), seen, self._world_size)
+        self.parameters = count_parameters(self.network)
         self._features: FeatureRows | None = None
         if job.model.features is not None:
             assert weights is not None  # without any, `load_pretrained` has refused the job
-            self._features = FeatureRows(job, rows, self._network, weights)
+            self._features = FeatureRows(job, rows, self.network, weights)
         seed_rng(seed_of(job.seed, "dropout", self._rank))
 
     @property
@@ -78,38 +85,29 @@ class Session:
         return list(self._rows.selection.labels.classes)
 
     @property
-    def parameters(self) -> int:
-        """Number of the network's weights."""
-        return self._parameters
-
-    @property
-    def network(self) -> nn.Module:
-        """The network itself, without what training wraps around it."""
-        return self._network
-
-    @property
     def gpu_memory_bytes(self) -> int | None:
         """What torch holds of this rank's GPU; None on a CPU."""
         device = self._rows.device
         return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
-        return self._rows.shape
+    def evaluated_network(self) -> nn.Module:
+        """The network that validation evaluates: with `train.ema_decay` the averaged one."""
+        return unwrap(self._model) if self._average is None else self._average.module
 
     def shard(self, split: str) -> Shard:
         """This rank's rows of a split, with features for images where the job caches them."""
         if self._features is not None:
-            return self._features.shard(split, self._normalize)
+            return self._features.shard(split, self._image_normalize)
         return self._rows.shard(split)
 
     @property
-    def _scaling(self) -> Normalize:
+    def normalize(self) -> Normalize:
         """What `shard`'s rows go through before the network: features are scaled already."""
-        return self._normalize if self._features is None else self._features.as_they_are
+        return self._image_normalize if self._features is None else self._features.as_they_are
 
     @cached_property
-    def _normalize(self) -> Normalize:
+    def _image_normalize(self) -> Normalize:
         """Fitted at the first call, unless a checkpoint brought its own."""
         rows = self._rows
         return fit_normalize(self.job, rows.manifest, rows.shape, rows.device, rows.spectrum)
@@ -117,11 +115,11 @@ class Session:
     @cached_property
     def _model(self) -> nn.Module:
         """The network as it is trained: synchronised, compiled and wrapped as asked."""
-        options, model = self.job.train, self._network
+        options, model = self.job.train, self.network
         if options.sync_batchnorm:
             if self._rows.device.type != "cuda":
                 raise JobError(SYNC_BATCHNORM_ON_CPU)
-            model = self._network = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = self.network = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if options.compile:
             model = torch.compile(model)  # type: ignore[assignment]
         if self._world_size > 1:
@@ -132,8 +130,7 @@ class Session:
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        weights = unwrap(self._model).parameters()
-        return build_optimizer(self.job.optimizer, (w for w in weights if w.requires_grad))
+        return build_optimizer(self.job.optimizer, unwrap(self._model).named_parameters())
 
     @cached_property
     def _average(self) -> AveragedModel | None:
@@ -150,7 +147,7 @@ class Session:
             shard=self.shard("train"),
             plan=StepPlan.make(rows, job.train.global_batch_size, self._rank),
             augment=Augment(job.augment),
-            normalize=self._scaling,
+            normalize=self.normalize,
             seed=job.seed,
             rank=self._rank,
             channels_last=job.train.channels_last,
@@ -175,16 +172,10 @@ class Session:
             yield record
 
     def _data_wait(self, step_s: float) -> float:
-        """The share of the steps' time, 0 to 1, that went by without a batch; mean over ranks."""
+        """The share of the steps' time, 0 to 1, spent waiting for batches; mean over ranks."""
         share = min(1.0, self._batches.wait.seconds() / step_s)
         shares = torch.tensor(share, dtype=torch.float64, device=self._rows.device)
         return float(sum_over_ranks(shares)) / self._world_size
-
-    def probe(self) -> Probe:
-        """A copy of the network as validation judges it, with validation's first rows."""
-        average = self._average
-        judged = unwrap(self._model) if average is None else average.module
-        return Probe.of(judged, self.shard("validation"), self._scaling)
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds."""
@@ -207,25 +198,25 @@ class Session:
             "classes": self.classes,
             "coarse_classes": list(labels.coarse_classes),
             "fine_to_coarse": list(labels.fine_to_coarse),
-            "input_shape": list(self._shape),
-            "preprocess": preprocess_state(self._normalize),
+            "input_shape": list(self._rows.shape),
+            "preprocess": preprocess_state(self._image_normalize),
             "parameters": self.parameters,
             "world_size": self._world_size,
             "threads": torch.get_num_threads(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises: CheckpointError for other data or another job."""
+        """Resume from a checkpoint. Raises: CheckpointError for other data or another job."""
         rows = self._rows
         check_resumable(state, self.job, rows.manifest, rows.selection, self.classes)
-        self._normalize = self._restored(state["preprocess"])
+        self._image_normalize = self._restored(state["preprocess"])
         average = self._average
         misfit = f"the checkpoint does not fit network {self.job.model.name}"
         load_weights(unwrap(self._model), state["raw_model"] or state["model"], misfit)
         if average is not None:
             load_weights(average.module, state["model"], misfit)
             average.n_averaged.fill_(state["averaged"] or 0)
-        check_optimizer(state["optimizer"], self._optimizer)
+        check_optimizer_state(state["optimizer"], self._optimizer)
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = list(state["history"])
         if len(state["rng"]) == self._world_size:
@@ -234,31 +225,88 @@ class Session:
     def evaluate(
         self, weights: dict[str, Any], preprocess: dict[str, Any] | None = None
     ) -> dict[str, Predictions] | None:
-        """What these weights say about every row of every split; None on ranks other than 0.
+        """What these weights predict for every row of every split; None on ranks other than 0.
 
-        `preprocess` is that of the weights' checkpoint, and the session's own from then on.
+        `preprocess` is that of the weights' checkpoint; the trainer uses it from then on.
         """
         misfit = f"the checkpoint does not fit network {self.job.model.name}"
-        load_weights(self._network, weights, misfit)
+        load_weights(self.network, weights, misfit)
         if preprocess is not None:
-            self._normalize = self._restored(preprocess)
+            self._image_normalize = self._restored(preprocess)
         results = {}
         for split in ("train", "validation", "test"):
-            mine = predict_shard(self._network, self.shard(split), self._scaling)
+            mine = predict_shard(self.network, self.shard(split), self.normalize)
             results[split] = Predictions.join(gather(mine))
         return results if self._rank == 0 else None
 
     def _restored(self, preprocess: dict[str, Any]) -> Normalize:
         """A checkpoint's preprocessing on this rank's device."""
-        return restore_normalize(self.job, preprocess, self._shape).to(self._rows.device)
+        return restore_normalize(self.job, preprocess, self._rows.shape).to(self._rows.device)
 
     def _validate(self, model: nn.Module) -> dict[str, float]:
         share_buffers(model)
-        mine = predict_shard(model, self.shard("validation"), self._scaling)
+        mine = predict_shard(model, self.shard("validation"), self.normalize)
         return validation_figures(mine, self._rows.device)
 
 
-SYNC_BATCHNORM_ON_CPU = (
-    "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; set it to "
-    "false or take a profile with gpus_per_worker above 0"
-)
+def check_resumable(
+    state: Mapping[str, Any],
+    job: Job,
+    manifest: Manifest,
+    selection: Selection,
+    classes: Sequence[str],
+) -> None:
+    """Refuse a checkpoint of other data or of another job. Raises: CheckpointError."""
+    digest = manifest.digest
+    if state["dataset"]["digest"] != digest:
+        raise CheckpointError(
+            f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
+            f"not {digest[:12]}; a run resumes on the data that it started with"
+        )
+    then = Job.model_validate(state["job"])
+    if others := differences(then, job):
+        raise CheckpointError(
+            f"the checkpoint was trained on another selection ({'; '.join(others)}); a run "
+            "resumes with the rows and classes that it started with: submit a new run instead"
+        )
+    if missing := [r["epoch"] for r in state["history"] if not _is_number(r.get(job.metric))]:
+        raise CheckpointError(
+            f"the checkpoint's epoch {missing[0]} has no {job.metric}; use another checkpoint"
+        )
+    if (
+        then != job
+        or list(state["classes"]) != list(classes)
+        or state["validation_sha256"] != selection.validation_sha256
+    ):
+        raise CheckpointError(
+            "the checkpoint belongs to another job; a run resumes with the job that it started "
+            "with: submit a new run instead"
+        )
+
+
+def check_optimizer_state(saved: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Refuse a state that does not fit this optimizer's weights. Raises: CheckpointError."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    mine = [_kinds(group) for group in optimizer.state_dict()["param_groups"]]
+    fits = [_kinds(group) for group in saved["param_groups"]] == mine
+    for number, values in saved["state"].items():
+        fits = fits and number < len(weights)
+        shapes = ((), tuple(weights[number].shape)) if fits else ()
+        for value in values.values():
+            if isinstance(value, Tensor):
+                fits = fits and tuple(value.shape) in shapes and value.is_floating_point()
+            else:
+                fits = fits and (value is None or _is_number(value))
+    if not fits:
+        raise CheckpointError(
+            "the checkpoint's optimizer state does not fit this job and network; use another one"
+        )
+
+
+def _kinds(group: Mapping[str, Any]) -> dict[str, object]:
+    """What has to be the same in two groups of parameters: all but the value of a number."""
+    return {name: "number" if _is_number(value) else value for name, value in group.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

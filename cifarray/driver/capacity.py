@@ -1,4 +1,4 @@
-"""Whether the cluster has room for a run: refused at once on a node, waited for on Kubernetes."""
+"""Whether the cluster has capacity for a run: required at once on a node, awaited on Kubernetes."""
 
 import time
 from collections.abc import Callable
@@ -8,22 +8,22 @@ from ray.util import placement_group, remove_placement_group
 
 from cifarray.errors import ClusterError
 from cifarray.spec.run import RunSpec
-from cifarray.tuning.sweep import concurrency, spec_of
+from cifarray.training.trials import concurrency, sweep_of
 
 READING_CPUS = 0.25
-"""What Ray Data needs free beside the workers."""
+"""What Ray Data needs beside the workers."""
 LOOK_EVERY_S = 5.0
 
 
-def ensure_room(spec: RunSpec, tell: Callable[[str], None]) -> None:
-    """Return when the workers can be scheduled; `tell` hears what is waited for until then.
+def ensure_capacity(spec: RunSpec, tell: Callable[[str], None]) -> None:
+    """Return when the workers can be scheduled; until then `tell` is told what is missing.
 
     Raises: ClusterError if they never can be, or not in time.
     """
     if spec.profile.kind == "kubernetes":
         _reserve(spec, tell)
     else:
-        _refuse_without_room(spec)
+        _require_capacity(spec)
 
 
 def most_workers(spec: RunSpec) -> int:
@@ -31,10 +31,10 @@ def most_workers(spec: RunSpec) -> int:
     if spec.job.sweep is None:
         return spec.world_size
     trials = concurrency(spec.job, spec.profile)
-    return max(spec.world_size, trials * spec_of(spec.job).workers_per_trial)
+    return max(spec.world_size, trials * sweep_of(spec.job).workers_per_trial)
 
 
-def _refuse_without_room(spec: RunSpec) -> None:
+def _require_capacity(spec: RunSpec) -> None:
     profile, has, workers = spec.profile, ray.cluster_resources(), most_workers(spec)
     needs = {
         "CPU": workers * profile.cpus_per_worker + READING_CPUS,
@@ -44,13 +44,13 @@ def _refuse_without_room(spec: RunSpec) -> None:
         if amount > has.get(resource, 0.0) + 1e-9:
             raise ClusterError(
                 f"{workers} workers and their reading need {amount:g} {resource}s, and the cluster "
-                f"has {has.get(resource, 0.0):g}; take fewer workers or a smaller share for each "
+                f"has {has.get(resource, 0.0):g}; use fewer workers or a smaller share for each "
                 "in the cluster profile"
             )
 
 
 def _reserve(spec: RunSpec, tell: Callable[[str], None]) -> None:
-    """Ask for the workers' places, which an autoscaler hears, until they are there."""
+    """Ask for the workers' places, which makes an autoscaler add nodes, until they are there."""
     profile, workers = spec.profile, most_workers(spec)
     assert profile.kubernetes is not None
     each = {"CPU": profile.cpus_per_worker}
@@ -60,31 +60,31 @@ def _reserve(spec: RunSpec, tell: Callable[[str], None]) -> None:
 
     def missing() -> str:
         has = ray.cluster_resources()
-        wanted = ", ".join(f"{n:g} {name}s" for name, n in each.items())
+        needs = ", ".join(f"{n:g} {name}s" for name, n in each.items())
         found = ", ".join(f"{has.get(name, 0.0):g} {name}s" for name in each)
-        return f"room for {workers} workers of {wanted}; the cluster has {found}"
+        return f"capacity for {workers} workers with {needs} each; the cluster has {found}"
 
     try:
-        wait_for_room(places.wait, missing, profile.kubernetes.cluster_wait_s, tell)
+        wait_for_capacity(places.wait, missing, profile.kubernetes.cluster_wait_s, tell)
     finally:
         remove_placement_group(places)
 
 
-def wait_for_room(
+def wait_for_capacity(
     come: Callable[[float], bool],
     missing: Callable[[], str],
     limit_s: float,
     tell: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until `come(seconds)` is true, and tell what is missing whenever that has changed.
+    """Wait until `come(seconds)` is true; `tell` is told what is missing whenever that changes.
 
     Raises: ClusterError once that has taken longer than `limit_s`.
     """
-    begun, told = clock(), ""
+    started, told = clock(), ""
     while not come(LOOK_EVERY_S):
         text = missing()
-        if clock() - begun > limit_s:
+        if clock() - started > limit_s:
             raise ClusterError(
                 f"within {limit_s:g} s there was no {text}; see `cifarray cluster status`, or "
                 "raise kubernetes.max_wait_s or partial_wait_s in the profile"

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
+from cifarray.driver.heartbeat import POLL_S, best_so_far, read_progress, watched
 from cifarray.runs import Run
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.submit.news import progress_line
+from cifarray.training.trials import trial_count
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1"
@@ -44,14 +45,14 @@ def put_trial(store: Store, name: str, *top1: float, ended: str | None = None) -
 
 
 def test_a_training_that_has_not_ended_an_epoch_has_done_none(store: Store):
-    progress, best = news_of(store, FOLDER, small_job())
+    progress, best = read_progress(store, FOLDER, small_job())
     assert progress == {"unit": "epochs", "done": 0, "total": 2}
     assert best is None
 
 
 def test_a_training_tells_its_epochs_the_last_record_and_the_best_value(store: Store):
     write_metrics(store, FOLDER, records(0.3, 0.9, 0.5))
-    progress, best = news_of(store, FOLDER, small_job(train={"epochs": 7}))
+    progress, best = read_progress(store, FOLDER, small_job(train={"epochs": 7}))
     assert progress == {"unit": "epochs", "done": 3, "total": 7, "last": records(0.3, 0.9, 0.5)[2]}
     assert best == {"metric": "validation.top1", "value": 0.9, "epoch": 2}
 
@@ -59,7 +60,7 @@ def test_a_training_tells_its_epochs_the_last_record_and_the_best_value(store: S
 def test_the_best_value_is_that_of_the_metric_that_the_job_chooses_by(store: Store):
     write_metrics(store, FOLDER, records(0.3, 0.75, 0.5))
     job = small_job(train={"early_stopping": {"metric": "validation.loss"}})
-    assert news_of(store, FOLDER, job)[1] == {
+    assert read_progress(store, FOLDER, job)[1] == {
         "metric": "validation.loss",
         "value": 0.25,
         "epoch": 2,
@@ -68,7 +69,7 @@ def test_the_best_value_is_that_of_the_metric_that_the_job_chooses_by(store: Sto
 
 def test_a_training_in_steps_has_no_number_of_epochs(store: Store):
     job = small_job(train={"epochs": None, "steps": 40})
-    assert news_of(store, FOLDER, job)[0]["total"] is None
+    assert read_progress(store, FOLDER, job)[0]["total"] is None
 
 
 def test_a_sweep_tells_its_trials_by_their_states_and_the_best_with_its_values(store: Store):
@@ -76,7 +77,7 @@ def test_a_sweep_tells_its_trials_by_their_states_and_the_best_with_its_values(s
     put_trial(store, "t1", 0.8, ended="stopped early")
     put_trial(store, "t2", 0.4, 0.5)
     put_trial(store, "t3")
-    progress, best = news_of(store, FOLDER, sweep())
+    progress, best = read_progress(store, FOLDER, sweep())
     assert progress == {
         "unit": "trials",
         "done": 2,
@@ -95,7 +96,7 @@ def test_a_sweep_tells_its_trials_by_their_states_and_the_best_with_its_values(s
 
 
 def test_a_sweep_that_has_not_begun_has_done_nothing(store: Store):
-    progress, best = news_of(store, FOLDER, sweep())
+    progress, best = read_progress(store, FOLDER, sweep())
     assert (progress["done"], progress["running"], progress["epochs"]) == (0, 0, 0)
     assert best is None
 
@@ -106,10 +107,10 @@ def test_a_grid_makes_a_trial_per_point_and_sample():
         "seed": {"grid": [0, 1]},
         "model.dropout": {"uniform": [0, 0.5]},
     }
-    assert trials_of(sweep(space=space, search="grid", trials=2)) == 12
-    assert trials_of(sweep()) == 9
+    assert trial_count(sweep(space=space, search="grid", trials=2)) == 12
+    assert trial_count(sweep()) == 9
     cases = [{"seed": 1}, {"seed": 2}, {"optimizer.lr": 0.1}]
-    assert trials_of(sweep(space={}, search="cases", cases=cases)) == 3
+    assert trial_count(sweep(space={}, search="cases", cases=cases)) == 3
 
 
 def test_records_without_the_metric_are_never_the_best():
@@ -154,10 +155,10 @@ def test_an_attempt_that_is_no_longer_in_charge_tells_nothing(run: Run):
 def test_what_an_attempt_waits_for_is_in_the_status_until_it_has_come(run: Run):
     attempt = run.start_attempt("a test")
     with watched(attempt, run.spec()) as wait_for:
-        wait_for("room for 2 workers of 1 GPUs; the cluster has 0 GPUs")
+        wait_for("capacity for 2 workers with 1 GPUs each; the cluster has 0 GPUs")
     waiting = run.status()
     assert waiting.progress is not None
-    assert waiting.progress["waits_for"].startswith("room for 2 workers")
+    assert waiting.progress["waits_for"].startswith("capacity for 2 workers")
     assert progress_line(waiting) == f"waiting for {waiting.progress['waits_for']}"
     with watched(attempt, run.spec()) as wait_for:
         wait_for("room")
