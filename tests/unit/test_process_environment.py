@@ -15,8 +15,8 @@ STARTS = {
     "user_folders.py": "`provide_home`, likewise",
     "submit/launch.py": "`enter` makes this process the driver of a run",
     "training/distributed.py": "a worker's own process",
-    "training/ray_train.py": "what Ray Train reads in the driver's process, as it takes no argument",
-    "training/ray_tune.py": "what Ray Tune reads in the driver's process, as it takes no argument",
+    "training/ray_train.py": "Ray Train reads it in the driver's process",
+    "training/ray_tune.py": "Ray Tune reads it in the driver's process",
 }
 """Modules that may change the environment, and why."""
 CHANGES = {"update", "setdefault", "pop", "clear", "popitem"}
