@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from cifarray.backends.pretrained import find_beginning
 from cifarray.spec.job import Job
-from cifarray.submit.beginning import find_beginning
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.session import Session
 from tests.digit_sessions import Digits, small_job

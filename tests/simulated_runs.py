@@ -15,6 +15,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Literal
 
+from cifarray.backends.evidence import evidence_here, job_evidence
+from cifarray.backends.follow import Follower, Outcome
+from cifarray.backends.local.processes import find_process, this_process
+from cifarray.backends.ray_jobs.client import RayJob
+from cifarray.backends.submit import _reopen
 from cifarray.errors import (
     ClusterError,
     InputError,
@@ -36,11 +41,6 @@ from cifarray.runs import (
     plan_prune,
     refuse_live,
 )
-from cifarray.submit.evidence import evidence_here, job_evidence
-from cifarray.submit.follow import Follower, Outcome
-from cifarray.submit.jobs_api import RayJob
-from cifarray.submit.launch import _reopen
-from cifarray.submit.processes import find_process, this_process
 from tests.memory_store import MemoryStore
 
 PARTS = ("dashboard", "driver", "store", "command line")

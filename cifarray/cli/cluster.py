@@ -11,8 +11,8 @@ from cifarray.cli.stopping import stop_jobs
 from cifarray.errors import InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.choice import Cluster
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
 
 OverlayOption = Annotated[
     str | None,
@@ -75,8 +75,7 @@ def render(
     \b
     Example:  cifarray cluster render --overlay local | kubectl apply -f -
     """
-    from cifarray.spec.load import load_profile
-    from cifarray.submit.kubernetes.rendered import (
+    from cifarray.backends.kubernetes.manifests import (
         DEFAULT_OVERLAY,
         as_yaml,
         for_profile,
@@ -84,6 +83,7 @@ def render(
         overlay_text,
         with_image,
     )
+    from cifarray.spec.load import load_profile
 
     chosen = overlay or DEFAULT_OVERLAY
     if cluster is not None:
@@ -112,8 +112,8 @@ def up(
     Example:  cifarray cluster up
               cifarray cluster up --cluster kubernetes --overlay local
     """
+    from cifarray.backends.choice import Cluster, given_cluster, reach
     from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import Cluster, given_cluster, reach
 
     profile = load_profile(cluster)
     if profile.kind == "kubernetes":
@@ -147,10 +147,10 @@ def down(
     Example:  cifarray cluster down
               cifarray cluster down --cluster kubernetes --keep-store
     """
+    from cifarray.backends.choice import find_own
+    from cifarray.backends.local.node import end_node
     from cifarray.errors import ClusterError
     from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import find_own
-    from cifarray.submit.local_node import end_node
 
     profile = load_profile(cluster)
     if profile.kind == "kubernetes":
@@ -189,8 +189,8 @@ def status(
     Example:  cifarray cluster status
               cifarray cluster status --cluster kubernetes
     """
+    from cifarray.backends.choice import find_own, given_cluster
     from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import find_own, given_cluster
 
     profile = load_profile(cluster)
     if profile.kind == "kubernetes":
@@ -216,7 +216,7 @@ def _refuse_for_local(profile: "Profile", options: Mapping[str, object]) -> None
 
 def _show(cluster: "Cluster", as_json: bool) -> None:
     """Raises: ClusterError if a node that the profile names does not answer."""
-    from cifarray.submit.node_state import token_path
+    from cifarray.backends.local.state import token_path
 
     jobs = cluster.jobs(patience_s=5.0)
     described: dict[str, Any] = {

@@ -22,9 +22,9 @@ from cifarray.cli.options import (
 from cifarray.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.choice import Cluster
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
 
 STOP_TIMEOUT_S = 120.0
 POLL_S = 0.5
@@ -94,11 +94,11 @@ def resume(
     \b
     Example:  cifarray resume train-cifar100-26
     """
+    from cifarray.backends.choice import reach
+    from cifarray.backends.submit import give_up, launch
+    from cifarray.backends.trust import resumed_profile
     from cifarray.cli.following import follow_runs, say_where
     from cifarray.runs import Run
-    from cifarray.submit.cluster import reach
-    from cifarray.submit.launch import give_up, launch
-    from cifarray.submit.trust import resumed_profile
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     named = named_cluster(cluster)
@@ -124,9 +124,9 @@ def resume(
 
 def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     """Ask the run's job to end and wait for it; close the run if nobody else can."""
+    from cifarray.backends.choice import recorded_cluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
     from cifarray.cli.kubernetes_runs import stop_recorded
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
     cluster = recorded_cluster(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
@@ -169,8 +169,8 @@ def _wait_for_end(run: "Run", cluster: "Cluster", job_id: str) -> "Status":
 
 def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
     """Raise InputError for a run that has finished, or that somebody works on or may."""
+    from cifarray.backends.evidence import Witness
     from cifarray.runs import examine
-    from cifarray.submit.evidence import Witness
 
     if run.status().state == "finished":
         raise InputError(
@@ -191,8 +191,8 @@ def _agreed_to_code(run: "Run", yes: bool) -> bool:
 
     Raises: InputError where nobody can be asked.
     """
-    from cifarray.submit.submissions import submitted_spec
-    from cifarray.submit.trust import code_of
+    from cifarray.backends.submissions import submitted_spec
+    from cifarray.backends.trust import code_of
 
     brought = code_of(run.spec())
     if not brought:

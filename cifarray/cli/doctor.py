@@ -14,7 +14,7 @@ from cifarray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifarray.submit.doctor import Finding
+    from cifarray.doctor import Finding
 
 
 def doctor(
@@ -33,8 +33,8 @@ def doctor(
               cifarray doctor --cluster kubernetes
               cifarray doctor --store s3://bucket/cifarray --endpoint https://s3.example.com
     """
+    from cifarray.doctor import FAILED, diagnose, diagnose_store, names
     from cifarray.spec.load import load_profile
-    from cifarray.submit.doctor import FAILED, diagnose, diagnose_store, names
 
     profile = load_profile(cluster)
     if store is not None or endpoint is not None:

@@ -13,11 +13,11 @@ from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
+    from cifarray.backends.choice import Cluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.news import Pace
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
-    from cifarray.submit.news import Pace
 
 Show = Callable[["Status", str], None]
 INTERRUPTED = 130
@@ -76,9 +76,9 @@ def follow_runs(runs: "Sequence[Run]", as_json: bool, profile: "Profile | None" 
 
 def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
     """Follow one run to its end and say how it ended."""
+    from cifarray.backends.choice import recorded_cluster
+    from cifarray.backends.follow import Follower
     from cifarray.cli.kubernetes_runs import clear_away
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.follow import Follower
 
     recorded = run.status().cluster or {}
     cluster, job_id = recorded_cluster(run, recorded, profile), recorded.get("job_id")
@@ -182,7 +182,7 @@ def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) 
 
 
 def _line(status: "Status", remark: str, pace: "Pace") -> str:
-    from cifarray.submit.news import progress_line
+    from cifarray.backends.news import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
@@ -194,7 +194,7 @@ def _line(status: "Status", remark: str, pace: "Pace") -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.submit.news import Pace, fraction_done
+    from cifarray.backends.news import Pace, fraction_done
 
     pace = Pace()
 
@@ -213,7 +213,7 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    from cifarray.submit.news import Pace
+    from cifarray.backends.news import Pace
 
     last, pace = "", Pace()
 

@@ -8,10 +8,10 @@ from cifarray.cli.stopping import stop_jobs
 from cifarray.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.kubernetes.teardown import Found, Removed
+    from cifarray.backends.ray_jobs.client import RayJobs
     from cifarray.spec.profile import Profile
-    from cifarray.submit.jobs_api import RayJobs
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
-    from cifarray.submit.kubernetes.teardown import Found, Removed
 
 POD_COLUMNS = ("pod", "role", "state", "ready", "restarts", "node", "waits for")
 QUOTA_COLUMNS = ("quota", "resource", "used", "hard")
@@ -21,10 +21,10 @@ def up(profile: "Profile", named: str, overlay: str | None, force: bool, as_json
     """Apply an overlay's objects and wait until what they make is ready."""
     from dataclasses import asdict
 
-    from cifarray.submit.kubernetes.cluster import open_cluster
-    from cifarray.submit.kubernetes.readiness import await_ready, head_of_another_image
-    from cifarray.submit.kubernetes.rendered import DEFAULT_OVERLAY, for_profile
-    from cifarray.submit.kubernetes.setup import apply_all
+    from cifarray.backends.kubernetes.backend import open_cluster
+    from cifarray.backends.kubernetes.manifests import DEFAULT_OVERLAY, for_profile
+    from cifarray.backends.kubernetes.readiness import await_ready, head_of_another_image
+    from cifarray.backends.kubernetes.setup import apply_all
 
     chosen = overlay or DEFAULT_OVERLAY
     documents = for_profile(chosen, profile)
@@ -65,8 +65,8 @@ def down(
     """End the runs and delete what `up` made; the store only when that is asked for."""
     from dataclasses import asdict
 
-    from cifarray.submit.kubernetes.cluster import open_cluster
-    from cifarray.submit.kubernetes.teardown import survey, take_down
+    from cifarray.backends.kubernetes.backend import open_cluster
+    from cifarray.backends.kubernetes.teardown import survey, take_down
 
     cluster = open_cluster(profile)
     found = survey(cluster.kube)
@@ -89,8 +89,8 @@ def down(
 
 def status(profile: "Profile", as_json: bool) -> None:
     """Versions, RayCluster, pods, quota, queue, GPUs and runs."""
-    from cifarray.submit.kubernetes.cluster import open_cluster
-    from cifarray.submit.kubernetes.overview import overview
+    from cifarray.backends.kubernetes.backend import open_cluster
+    from cifarray.backends.kubernetes.overview import overview
 
     cluster = open_cluster(profile)
     seen = overview(cluster.kube, cluster.spec)
@@ -114,9 +114,9 @@ def _shared_jobs(
     """The Jobs API of the long-lived RayCluster, and the runs that are on it."""
     from dataclasses import replace
 
-    from cifarray.submit.jobs_api import RayJobs
-    from cifarray.submit.kubernetes.forward import ready_pod
-    from cifarray.submit.kubernetes.heads import head_labels
+    from cifarray.backends.kubernetes.forward import ready_pod
+    from cifarray.backends.kubernetes.heads import head_labels
+    from cifarray.backends.ray_jobs.client import RayJobs
 
     if cluster.spec.ray_cluster not in found.clusters:
         return None, []

@@ -7,11 +7,11 @@ from cifarray.cli import output
 from cifarray.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.choice import Cluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.ray_jobs.client import RayJob
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-    from cifarray.submit.jobs_api import RayJob
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Unrecorded:
 
 def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
     """The run of this id whose RayJob waits on the cluster that the command names."""
+    from cifarray.backends.kubernetes.backend import open_cluster
     from cifarray.runs.ids import is_run_id
-    from cifarray.submit.kubernetes.cluster import open_cluster
 
     if named is None or named.kind != "kubernetes" or not is_run_id(run_id):
         return None
@@ -51,7 +51,7 @@ def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
 
 def stop_unrecorded(waiting: Unrecorded) -> None:
     """Delete the RayJob and the policy that were applied. Raises: InputError if it has ended."""
-    from cifarray.submit.kubernetes.companions import remove_companions_of
+    from cifarray.backends.kubernetes.companions import remove_companions_of
 
     if waiting.job.ended:
         raise InputError(
@@ -75,8 +75,8 @@ def stop_what_lives_on(run: "Run", current: "Status", named: "Profile | None") -
 
     Raises: InputError if it has ended too, ClusterError if that cannot be asked.
     """
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
+    from cifarray.backends.choice import recorded_cluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
 
     ended = f"run {run.id} has ended already ({current.state})"
     job_id = (current.cluster or {}).get("job_id")
@@ -102,7 +102,7 @@ def clear_away(
     run: "Run", status: "Status", cluster: "Cluster | KubernetesCluster | None", job_id: str | None
 ) -> None:
     """Of a followed run that has ended, delete what would only cost: retries, a policy."""
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
 
     if not isinstance(cluster, KubernetesCluster) or cluster.shared or job_id is None:
         return
@@ -115,7 +115,7 @@ def clear_away(
 
 
 def _remove_policies(run: "Run", cluster: "KubernetesCluster") -> None:
-    from cifarray.submit.kubernetes.companions import remove_companions_of
+    from cifarray.backends.kubernetes.companions import remove_companions_of
 
     if not cluster.shared:
         remove_companions_of(cluster.kube, run.id)

@@ -117,9 +117,9 @@ def _kubernetes_store(
 
     Raises: ClusterError, StoreError.
     """
+    from cifarray.backends.kubernetes.access import reached_store
+    from cifarray.backends.kubernetes.backend import for_this_command, open_cluster
     from cifarray.store import Store
-    from cifarray.submit.kubernetes.access import reached_store
-    from cifarray.submit.kubernetes.cluster import for_this_command, open_cluster
 
     if endpoint is not None:
         reached = profile.store.model_copy(update={"endpoint": endpoint})

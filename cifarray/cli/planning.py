@@ -8,11 +8,11 @@ from cifarray.cli import output
 from cifarray.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.new_run import Plan
     from cifarray.data.manifest import Manifest
     from cifarray.runs import Run
     from cifarray.spec.profile import Profile
     from cifarray.store import Store
-    from cifarray.submit.new_run import Plan
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
 
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
+    from cifarray.backends.checks_of_sweeps import remarks
+    from cifarray.backends.choice import given_cluster
+    from cifarray.backends.new_run import plan
     from cifarray.runs import Run
     from cifarray.runs.ids import is_run_id
     from cifarray.spec.load import load_job, load_profile
-    from cifarray.submit.cluster import given_cluster
-    from cifarray.submit.new_run import plan
-    from cifarray.submit.preflight_of_sweeps import remarks
 
     for name in _names(wish):
         if name is not None and not is_run_id(name):
@@ -129,8 +129,8 @@ def show_plan(planned: Planned, as_json: bool) -> None:
 
     Raises: JobError, StoreError.
     """
+    from cifarray.backends.new_run import check_beginning, check_data
     from cifarray.spec.load import to_yaml
-    from cifarray.submit.new_run import check_beginning, check_data
 
     plan = planned.plan
     try:
@@ -168,10 +168,10 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
 
     Raises: InputError for what does not fit into a manifest.
     """
+    from cifarray.backends.kubernetes.rayjob import run_objects
+    from cifarray.backends.new_run import request
+    from cifarray.backends.pretrained import lies_here
     from cifarray.spec.load import dump_yaml
-    from cifarray.submit.beginning import lies_here
-    from cifarray.submit.kubernetes.rayjob import run_objects
-    from cifarray.submit.new_run import request
 
     if lies_here(weights := planned.plan.job.model.weights):
         raise InputError(
@@ -204,8 +204,8 @@ def record(planned: Planned) -> "list[Run]":
     Raises: DatasetError if the dataset is missing and nobody says to prepare it; InputError if a
     name is taken.
     """
-    from cifarray.submit.launch import give_up
-    from cifarray.submit.new_run import create
+    from cifarray.backends.new_run import create
+    from cifarray.backends.submit import give_up
 
     store = _reached(planned)
     store.check_writes()

@@ -18,12 +18,12 @@ from cifarray.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from cifarray.backends.choice import Cluster
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.observed_state import ObservedState
     from cifarray.cli.kubernetes_runs import Unrecorded
     from cifarray.runs import Run, RunSummary, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
-    from cifarray.submit.observed_state import ObservedState
 
 FollowLogOption = Annotated[
     bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
@@ -48,8 +48,8 @@ def runs(
     Example:  cifarray runs
               cifarray runs --store s3://bucket/cifarray --json
     """
+    from cifarray.backends.observed_state import observe_all
     from cifarray.runs import summaries
-    from cifarray.submit.observed_state import observe_all
 
     opened = open_store(store, endpoint, cluster)
     found = summaries(opened)
@@ -76,11 +76,11 @@ def status(
     Example:  cifarray status tune-digits-26
               cifarray status tune-digits-26 --why
     """
+    from cifarray.backends.observed_state import observe
     from cifarray.cli.kubernetes_runs import find_unrecorded
     from cifarray.cli.why import show_why
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
-    from cifarray.submit.observed_state import observe
 
     named = named_cluster(cluster)
     try:
@@ -116,10 +116,10 @@ def logs(
     \b
     Example:  cifarray logs tune-digits-26 -f
     """
+    from cifarray.backends.follow import stored_log
     from cifarray.cli.kubernetes_runs import find_unrecorded
     from cifarray.errors import ClusterError, RunNotFoundError
     from cifarray.runs import ENDED, Run
-    from cifarray.submit.follow import stored_log
 
     named = named_cluster(cluster)
     try:
@@ -165,8 +165,8 @@ def _cluster_or_none(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> "Cluster | KubernetesCluster | None":
     """Where the run executes; None where nothing leads there any more."""
+    from cifarray.backends.choice import recorded_cluster
     from cifarray.errors import ClusterError
-    from cifarray.submit.cluster import recorded_cluster
 
     try:
         return recorded_cluster(run, current.cluster, named)
@@ -191,8 +191,8 @@ def _cut(error: str) -> str:
 
 
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
+    from cifarray.backends.news import seconds_since
     from cifarray.reporting.formats import duration
-    from cifarray.submit.news import seconds_since
 
     current = summary.status
     spent = current.seconds()
@@ -208,7 +208,7 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
 
 
 def _state_in_row(found: "ObservedState") -> str:
-    from cifarray.submit.news import rough_time
+    from cifarray.backends.news import rough_time
 
     silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
     return found.state + silent
@@ -256,9 +256,9 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
+    from cifarray.backends.news import failures_line, progress_line
+    from cifarray.backends.observed_state import observe
     from cifarray.reporting.formats import duration
-    from cifarray.submit.news import failures_line, progress_line
-    from cifarray.submit.observed_state import observe
 
     found, spent = observe(run, current, named), current.seconds()
     state, words = found.state, run.id + store_words(run.store)
@@ -285,8 +285,8 @@ def _status_lines(
 
 def _dashboard(run: "Run", current: "Status", named: "Profile | None") -> str | None:
     """Where to see it, or why that is not told."""
+    from cifarray.backends.trust import shown_dashboard
     from cifarray.errors import ClusterError
-    from cifarray.submit.trust import shown_dashboard
 
     try:
         return shown_dashboard(run, current.cluster or {}, named)

@@ -7,7 +7,7 @@ from cifarray.cli import output
 from cifarray.errors import ClusterError
 
 if TYPE_CHECKING:
-    from cifarray.submit.jobs_api import RayJobs
+    from cifarray.backends.ray_jobs.client import RayJobs
 
 STOP_TIMEOUT_S = 75.0
 

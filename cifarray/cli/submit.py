@@ -124,9 +124,9 @@ def run(
 
 
 def _submit(planned: "Planned", runs: "list[Run]", follow: bool, as_json: bool) -> None:
+    from cifarray.backends.choice import reach
+    from cifarray.backends.submit import give_up, launch
     from cifarray.cli.following import follow_runs, say_where
-    from cifarray.submit.cluster import reach
-    from cifarray.submit.launch import give_up, launch
 
     waiting = list(runs)
     try:
@@ -175,9 +175,9 @@ def _refuse_kubernetes(planned: "Planned") -> None:
 
 
 def _run_here(planned: "Planned", runs: "list[Run]", as_json: bool) -> None:
+    from cifarray.backends.choice import Cluster, reach
+    from cifarray.backends.submit import enter, give_up
     from cifarray.cli.following import end_with, ended, say_where
-    from cifarray.submit.cluster import Cluster, reach
-    from cifarray.submit.launch import enter, give_up
 
     waiting = list(runs)
     try:

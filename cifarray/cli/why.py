@@ -7,9 +7,9 @@ from cifarray.cli import output
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
+    from cifarray.backends.observed_state import ObservedState
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.observed_state import ObservedState
 
 SHOWN_LINES = 20
 SHOWN_LOGS = 4
@@ -84,10 +84,10 @@ def tell_why(
 
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
     """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
+    from cifarray.backends.choice import recorded_cluster
+    from cifarray.backends.evidence import PATIENCE_S
+    from cifarray.backends.kubernetes.backend import KubernetesCluster
     from cifarray.errors import ClusterError
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.evidence import PATIENCE_S
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
     record = status.cluster or {}
     if record.get("kind") != "kubernetes" or not record.get("job_id"):

@@ -5,6 +5,7 @@ import os
 import sys
 
 from cifarray import __version__
+from cifarray.backends.new_run import record_request
 from cifarray.driver.execute import STOPPED, execute
 from cifarray.driver.leaving import leave, refuse
 from cifarray.errors import CifarrayError, InputError, JobError
@@ -14,7 +15,6 @@ from cifarray.spec.bounded_yaml import parse_yaml
 from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S
-from cifarray.submit.new_run import record_request
 from cifarray.user_folders import provide_home
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import ray
 
+from cifarray.backends.local.processes import this_process
 from cifarray.data.shards import keep_statistics_here
 from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
@@ -25,7 +26,6 @@ from cifarray.runs.causes import find_cause
 from cifarray.spec.profile import Profile
 from cifarray.store.layout import LOG_FILE
 from cifarray.store.patience import PERSON_S
-from cifarray.submit.processes import this_process
 from cifarray.training.work import Work
 from cifarray.training.worker import evaluate, train
 from cifarray.tuning.sweep import sweep

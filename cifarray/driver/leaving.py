@@ -9,13 +9,13 @@ import os
 import signal
 import time
 
+from cifarray.backends.choice import standard_token
+from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import JOB_CONFIG
 from cifarray.errors import CifarrayError, ClusterError, RunNotFoundError
 from cifarray.runs import ENDED, Run
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.run import OWN_JOBS_VARIABLE
-from cifarray.submit.cluster import standard_token
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.launch import JOB_CONFIG
 
 ASK_PATIENCE_S = 10.0
 STOP_WITHIN_S = 30.0

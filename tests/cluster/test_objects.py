@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import urllib3
 
+from cifarray.backends.kubernetes.client import Kube, TakenError
+from cifarray.backends.kubernetes.launching import launch_rayjob
+from cifarray.backends.kubernetes.manifests import manifests
+from cifarray.backends.kubernetes.setup import apply_all
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.store import Store
-from cifarray.submit.kubernetes.api import Kube, TakenError
-from cifarray.submit.kubernetes.launching import launch_rayjob
-from cifarray.submit.kubernetes.rendered import manifests
-from cifarray.submit.kubernetes.setup import apply_all
 from tests.cluster.conftest import MANIFESTS
 from tests.cluster.kubectl import NAMESPACE, Kubectl
-from tests.unit.submit.kubernetes.kube_requests import JOB_ID, cluster_of, recorded_run
+from tests.unit.backends.kubernetes.kube_requests import JOB_ID, cluster_of, recorded_run
 
 pytestmark = pytest.mark.timeout(300)
 OBJECTS = ("rayjob,networkpolicy", JOB_ID)

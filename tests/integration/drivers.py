@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from cifarray.backends.environment import job_environment
+from cifarray.backends.local import processes
+from cifarray.backends.local.node import client_environment
+from cifarray.backends.local.state import Node
+from cifarray.backends.new_run import create, plan
+from cifarray.backends.submit import JOB_CONFIG, entrypoint
 from cifarray.data.ingest import prepare
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
-from cifarray.submit import processes
-from cifarray.submit.environment import job_environment
-from cifarray.submit.launch import JOB_CONFIG, entrypoint
-from cifarray.submit.local_node import client_environment
-from cifarray.submit.new_run import create, plan
-from cifarray.submit.node_state import Node
 from tests.holding_proxy import HoldingProxy, holding_proxy
 from tests.s3 import S3Server
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.choice import reach
+from cifarray.backends.local import processes
+from cifarray.backends.local.ports import is_free
+from cifarray.backends.local.state import NODE_FILE, Node
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import Profile
-from cifarray.submit import processes
-from cifarray.submit.cluster import reach
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.node_state import NODE_FILE, Node
-from cifarray.submit.ports import is_free
 from tests.integration.command_line import CommandLine
 
 RAYS_OWN_PORTS = (6379, 8265, 10001, 52365)

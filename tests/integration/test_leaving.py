@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local.node import Node
+from cifarray.backends.local.state import read_token
+from cifarray.backends.ray_jobs.client import RayJob, RayJobs
 from cifarray.runs import Run
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE
 from cifarray.store import Store
-from cifarray.submit.jobs_api import RayJob, RayJobs
-from cifarray.submit.local_node import Node
-from cifarray.submit.node_state import read_token
 from tests.unit.runs.conftest import run_spec
 
 pytestmark = pytest.mark.timeout(180)

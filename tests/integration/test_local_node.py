@@ -13,17 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.cli.main import main
-from cifarray.errors import ClusterError
-from cifarray.runs import Run
-from cifarray.spec.profile import Profile
-from cifarray.store import Store
-from cifarray.submit import node_state, processes
-from cifarray.submit.cluster import find_own, reach
-from cifarray.submit.follow import Follower
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.launch import launch
-from cifarray.submit.local_node import (
+from cifarray.backends.choice import find_own, reach
+from cifarray.backends.follow import Follower
+from cifarray.backends.local import processes
+from cifarray.backends.local import state as node_state
+from cifarray.backends.local.node import (
     RUN_SLOT,
     api_of,
     client_environment,
@@ -31,7 +25,14 @@ from cifarray.submit.local_node import (
     ensure_node,
     find_node,
 )
-from cifarray.submit.node_state import Node
+from cifarray.backends.local.state import Node
+from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import launch
+from cifarray.cli.main import main
+from cifarray.errors import ClusterError
+from cifarray.runs import Run
+from cifarray.spec.profile import Profile
+from cifarray.store import Store
 from tests.loopback import cutting_proxy
 from tests.unit.runs.conftest import run_spec
 
@@ -201,7 +202,7 @@ def test_two_at_once_start_one_node_and_what_a_kill_leaves_of_it_is_ended(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     code = (
-        "import dataclasses, json; from cifarray.submit.local_node import ensure_node;"
+        "import dataclasses, json; from cifarray.backends.local.node import ensure_node;"
         "print(json.dumps(dataclasses.asdict(ensure_node(lambda text: None))))"
     )
     callers = [

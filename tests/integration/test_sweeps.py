@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.local.node import client_environment
+from cifarray.backends.local.state import Node
+from cifarray.backends.new_run import create, plan
 from cifarray.data.manifest import load_manifest
 from cifarray.runs import Run
 from cifarray.spec.load import load_job, load_profile
-from cifarray.submit.local_node import client_environment
-from cifarray.submit.new_run import create, plan
-from cifarray.submit.node_state import Node
 from cifarray.tuning.trials import TrialRecord, read_trials
 from tests.conftest import REPOSITORY
 from tests.digit_sessions import without_times

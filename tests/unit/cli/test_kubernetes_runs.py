@@ -10,10 +10,14 @@ import pytest
 from cifarray.cli.following import follow_run
 from cifarray.runs import Run
 from cifarray.store import Store
-from tests.unit.cli.conftest import Type
-from tests.unit.submit.kubernetes.api_server import ApiServer, open_kube, refusal, write_kubeconfig
-from tests.unit.submit.kubernetes.conftest import api
-from tests.unit.submit.kubernetes.kube_requests import (
+from tests.unit.backends.kubernetes.api_server import (
+    ApiServer,
+    open_kube,
+    refusal,
+    write_kubeconfig,
+)
+from tests.unit.backends.kubernetes.conftest import api
+from tests.unit.backends.kubernetes.kube_requests import (
     JOB_ID,
     PODS,
     POLICIES,
@@ -24,6 +28,7 @@ from tests.unit.submit.kubernetes.kube_requests import (
     put_rayjob,
     recorded_run,
 )
+from tests.unit.cli.conftest import Type
 
 __all__ = ["api"]
 

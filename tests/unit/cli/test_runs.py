@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cifarray.backends.choice import Cluster
+from cifarray.backends.local.processes import find_process, this_process
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
 from cifarray.runs.post_mortem import write_post_mortem
 from cifarray.store import Store
-from cifarray.submit.cluster import Cluster
-from cifarray.submit.processes import find_process, this_process
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
 

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
+from cifarray.backends.submissions import remember_submission
+from cifarray.backends.submit import job_environment, seen_from
+from cifarray.backends.trust import resumed_profile
 from cifarray.cli.following import follow_run
 from cifarray.errors import UntrustedError
 from cifarray.runs import Run
 from cifarray.runs.status import RunState, now
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
-from cifarray.submit.launch import job_environment, seen_from
-from cifarray.submit.submissions import remember_submission
-from cifarray.submit.trust import resumed_profile
 from tests.loopback import Collector, collecting
+from tests.unit.backends.kubernetes.api_server import ApiServer, serve_api, write_kubeconfig
+from tests.unit.backends.kubernetes.kube_requests import profile as kube_profile
+from tests.unit.backends.kubernetes.kube_requests import put_rayjob
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
-from tests.unit.submit.kubernetes.api_server import ApiServer, serve_api, write_kubeconfig
-from tests.unit.submit.kubernetes.kube_requests import profile as kube_profile
-from tests.unit.submit.kubernetes.kube_requests import put_rayjob
 
 RUN_ID = "train-digits-261123-100000-abcd"
 JOB_ID = f"{RUN_ID}-1"

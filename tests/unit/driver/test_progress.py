@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.news import progress_line
 from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.submit.news import progress_line
 from tests.digit_sessions import small_job
 
 FOLDER = "runs/r/attempts/1"

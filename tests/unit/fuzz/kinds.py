@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from cifarray.backends.new_run import plan
 from cifarray.cli.main import main
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.models.code import check_factory, code_sha256, pack_code, unpack_code
@@ -24,7 +25,6 @@ from cifarray.models.weights import read_weights
 from cifarray.runs import Run, write_index
 from cifarray.spec.load import load_job, load_profile, profile_names, to_yaml
 from cifarray.store import Store
-from cifarray.submit.new_run import plan
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from tests import archives, image_archives
 from tests.unit.fuzz.mutation import ODD_BYTES, Mutator

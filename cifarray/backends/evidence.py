@@ -1,0 +1,187 @@
+"""What is certain of a run's driver: seen in this machine's processes, or said by its cluster."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cifarray.backends.choice import Cluster, is_from_here, recorded_cluster
+from cifarray.backends.kubernetes.backend import KubernetesCluster
+from cifarray.backends.local import processes
+from cifarray.backends.local.node import has_ended
+from cifarray.backends.ray_jobs.client import RayJob
+from cifarray.errors import ClusterError, UntrustedError
+from cifarray.runs import Evidence, Run, Status
+from cifarray.runs.lease import Holder
+from cifarray.runs.liveness import NO_EVIDENCE, lease_evidence
+from cifarray.spec.profile import Profile
+
+PATIENCE_S = 5.0
+"""Whoever looks at a run shall not wait for long for a cluster that is away."""
+AnyCluster = Cluster | KubernetesCluster
+
+
+def evidence_here(run: Run, status: Status) -> Evidence:
+    """What the run's lease and the processes of this machine say, without asking a cluster."""
+    holder, _ = run.read_heartbeat()
+    record = status.cluster or {}
+    for found in (lease_evidence(status, holder), _of_process(status, holder)):
+        if found != NO_EVIDENCE:
+            return found
+    if not record.get("own"):
+        return NO_EVIDENCE
+    if not is_from_here(record):
+        return Evidence(doubt=f"its Ray node is on machine {record.get('host')}")
+    if has_ended(str(record.get("dashboard"))):
+        return Evidence(dead="the Ray node of this machine that it was on has ended")
+    return NO_EVIDENCE
+
+
+def _of_process(status: Status, holder: Holder) -> Evidence:
+    """What is seen of the driver's process; a pending run's next one may have another."""
+    alive = processes.recorded_is_alive(holder.process) if holder.process else None
+    if alive is None or holder.process is None:
+        return NO_EVIDENCE
+    pid = holder.process["pid"]
+    if alive:
+        return Evidence(alive=f"its driver, process {pid}, is there")
+    if status.state != "running":
+        return NO_EVIDENCE
+    return Evidence(dead=f"its driver, process {pid} of this machine, has ended")
+
+
+def job_evidence(
+    status: Status, job_id: str, job: RayJob | None, cluster: AnyCluster | None
+) -> Evidence:
+    """What a cluster's answer says of the run's job; None stands for a job it does not know.
+
+    Of a run that has begun that is its end, where the answer came certainly from the run's cluster.
+    """
+    if job is None:
+        what = "Kubernetes"
+        if not isinstance(cluster, KubernetesCluster):
+            what = "its cluster"
+        elif cluster.shared:
+            what = "the RayCluster's head"
+        said = f"{what} knows no job {job_id}"
+        has_begun = status.state == "running"
+        return Evidence(dead=said) if has_begun and _is_sure(cluster) else Evidence(doubt=said)
+    if job.ended:
+        return Evidence(dead=end_of(job))
+    return Evidence(alive=f"job {job_id} is {job.status.lower()}")
+
+
+def _is_sure(cluster: AnyCluster | None) -> bool:
+    """Whether what answers for this cluster is no other one at the same address."""
+    if isinstance(cluster, KubernetesCluster):
+        return cluster.sure
+    return cluster is not None and cluster.own
+
+
+def end_of(job: RayJob) -> str:
+    """How a job ended, in words."""
+    if job.status == "STOPPED":
+        return f"job {job.id} was stopped"
+    code = job.exit_code
+    if code is not None and (code < 0 or code > 128):
+        number = -code if code < 0 else code - 128
+        hint = ", as happens when memory runs out" if number == 9 else ""
+        return f"its driver was killed by signal {number}{hint}"
+    if code is not None:
+        return f"its driver ended with exit code {code} without closing the run"
+    first = job.message.strip().splitlines()
+    return f"job {job.id} has ended" + (f" ({first[0][:300]})" if first else "")
+
+
+@dataclass
+class Witness:
+    """Asks for evidence on runs; `many` asks each cluster once, for all of its jobs.
+
+    A Ray cluster of the user's is asked only `before_acts`: whoever merely looks sends no token to
+    an address that a record names.
+    """
+
+    named: Profile | None = None
+    """The profile that the command names says how the runs' Kubernetes cluster is reached."""
+    patience_s: float = PATIENCE_S
+    many: bool = False
+    before_acts: bool = True
+    _asked: dict[str, "Answer"] = field(default_factory=dict)
+
+    def evidence(self, run: Run, status: Status) -> Evidence:
+        """All that can be learnt of a run: here, and else from its cluster."""
+        here = evidence_here(run, status)
+        if here.dead or here.alive:
+            return here
+        told = self.ask(run, status).evidence
+        return here if told == NO_EVIDENCE else told
+
+    def ask(self, run: Run, status: Status) -> "Answer":
+        """What the run's cluster says of its job."""
+        record = status.cluster or {}
+        job_id = record.get("job_id")
+        ours = record.get("kind") == "kubernetes" or (record.get("own") and is_from_here(record))
+        theirs = not record.get("own") and self.before_acts
+        if not job_id or not (ours or theirs):
+            return Answer()
+        known = self._jobs_of(run, record) if self.many else self._one(run, record, str(job_id))
+        if known.jobs is None:
+            return known
+        job = known.jobs.get(str(job_id))
+        return Answer(
+            known.cluster, known.jobs, job, job_evidence(status, str(job_id), job, known.cluster)
+        )
+
+    def _one(self, run: Run, record: Mapping[str, Any], job_id: str) -> "Answer":
+        cluster = None
+        try:
+            cluster = recorded_cluster(run, record, self.named, self.patience_s)
+            if cluster is None:
+                return Answer()
+            job = cluster.jobs(self.patience_s).find(job_id)
+        except ClusterError as error:
+            return Answer(cluster, evidence=Evidence(doubt=_why_silent(cluster, error)))
+        return Answer(cluster, {job_id: job} if job else {})
+
+    def _jobs_of(self, run: Run, record: Mapping[str, Any]) -> "Answer":
+        section = record.get("kubernetes") or {}
+        names = [section.get(key) for key in ("context", "namespace", "mode", "ray_cluster")]
+        at = record.get("dashboard") if not section or section.get("mode") == "ray-jobs" else ""
+        place = str([at, *names])
+        if place not in self._asked:
+            try:
+                self._asked[place] = self._all(run, record)
+            except UntrustedError as error:  # says nothing of other runs of that place
+                return Answer(evidence=Evidence(doubt=str(error)))
+        return self._asked[place]
+
+    def _all(self, run: Run, record: Mapping[str, Any]) -> "Answer":
+        cluster = None
+        try:
+            cluster = recorded_cluster(run, record, self.named, self.patience_s)
+            if cluster is None:
+                return Answer()
+            jobs = cluster.jobs(self.patience_s).all_jobs()
+        except UntrustedError:
+            raise
+        except ClusterError as error:
+            return Answer(cluster, evidence=Evidence(doubt=str(error)))
+        return Answer(cluster, {job.id: job for job in jobs})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a cluster said; without `jobs` it said nothing."""
+
+    cluster: AnyCluster | None = None
+    jobs: Mapping[str, RayJob] | None = None
+    job: RayJob | None = None
+    evidence: Evidence = NO_EVIDENCE
+
+
+def _why_silent(cluster: AnyCluster | None, error: ClusterError) -> str:
+    if isinstance(cluster, KubernetesCluster):
+        try:
+            return cluster.why_silent() or str(error)
+        except ClusterError as silent:
+            return str(silent)
+    return str(error)

@@ -1,0 +1,157 @@
+"""Hand a recorded run to Kubernetes as a RayJob, and clear away what has long ended."""
+
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from cifarray.backends.kubernetes.backend import KubernetesCluster
+from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
+from cifarray.backends.kubernetes.companions import remove_left_companions
+from cifarray.backends.kubernetes.gang import find_gang
+from cifarray.backends.kubernetes.manifests import Manifest
+from cifarray.backends.kubernetes.rayjob import (
+    OURS,
+    RUN_LABEL,
+    SUBMISSION_LABEL,
+    rayjob_name,
+    run_label,
+    run_objects,
+)
+from cifarray.backends.kubernetes.states import as_job, ended_before, is_going
+from cifarray.errors import ClusterError
+from cifarray.runs import Run
+from cifarray.spec.profile import Profile
+from cifarray.spec.run import RunRequest
+
+GOING_S, POLL_S = 15.0, 0.5
+"""How long a deleted RayJob's cluster may take to be told so, and how often to look."""
+
+
+def next_rayjob(run: Run, cluster: KubernetesCluster) -> tuple[str, int]:
+    """Name and number of the run's next RayJob. Raises: ClusterError."""
+    earlier = cluster.kube.list("RayJob", {RUN_LABEL: run_label(run.id)})
+    numbers = [int(each["metadata"]["labels"].get(SUBMISSION_LABEL, 0)) for each in earlier]
+    submission = max([0, *numbers, run.status().attempts]) + 1
+    return rayjob_name(run.id, submission), submission
+
+
+def end_earlier(run: Run, cluster: KubernetesCluster, patience_s: float = GOING_S) -> None:
+    """Delete the run's RayJobs that have not ended: a retry of theirs would fight the next one.
+
+    Raises: ClusterError for one that does not go.
+    """
+    kube, labels = cluster.kube, {RUN_LABEL: run_label(run.id)}
+    for job in _live(kube, labels):
+        kube.delete("RayJob", str(job["metadata"]["name"]))
+    deadline = time.monotonic() + patience_s
+    while left := _live(kube, labels):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_S)
+    # What the operator has been told to end begins nothing more, though its pods may take long.
+    if staying := [str(job["metadata"]["name"]) for job in left if not is_going(job)]:
+        raise ClusterError(
+            f"RayJob {staying[0]} of run {run.id} was deleted and is still there; "
+            f"end it with `kubectl -n {kube.namespace} delete rayjob {staying[0]}`"
+        )
+
+
+def _live(kube: Kube, labels: dict[str, str]) -> list[dict[str, Any]]:
+    return [each for each in kube.list("RayJob", labels) if not as_job(each).ended]
+
+
+def launch_rayjob(run: Run, profile: Profile, cluster: KubernetesCluster, submission: int) -> None:
+    """Create the RayJob and what it owns, or leave nothing. Raises: ClusterError, JobError.
+
+    What its pods need comes first: whenever this ends, there is no RayJob without its policy.
+    """
+    request, kube = request_of(run, profile), cluster.kube
+    *companions, job = run_objects(request, submission, find_gang(kube, cluster.spec))
+    made: list[Manifest] = []
+    try:
+        for each in companions:
+            made += _create_or_keep(kube, each)
+        owner = _create_rayjob(kube, job)
+    except (RefusedError, TakenError) as error:
+        if isinstance(error, TakenError) or error.code < 500:
+            _take_back(kube, made, job)
+        raise  # otherwise the RayJob may appear yet, and its policy has to be there
+    try:
+        for each in companions:
+            _hand_over(kube, each, owner)
+    except BaseException:
+        with suppress(ClusterError):
+            kube.delete("RayJob", owner["name"])
+        raise
+
+
+def _take_back(kube: Kube, made: list[Manifest], job: Manifest) -> None:
+    """Remove what was made for a RayJob, unless somebody else has made one of that name."""
+    with suppress(ClusterError):
+        if kube.get("RayJob", job["metadata"]["name"]) is None:
+            for each in made:
+                kube.delete(each["kind"], each["metadata"]["name"])
+
+
+def _create_or_keep(kube: Kube, companion: Manifest) -> list[Manifest]:
+    """Make an object, unless the run has it already: `kubectl apply` of a dry run makes it too."""
+    try:
+        return [kube.create(companion)]
+    except TakenError:
+        found = kube.get(companion["kind"], companion["metadata"]["name"])
+        if found is None:  # it went at this moment, with a RayJob that had its name before
+            return [kube.create(companion)]
+        run = (found["metadata"].get("labels") or {}).get(RUN_LABEL)
+        if run != companion["metadata"]["labels"][RUN_LABEL] or found["spec"] != companion["spec"]:
+            raise
+        return []
+
+
+def _create_rayjob(kube: Kube, job: Manifest) -> Manifest:
+    """Make the RayJob; what names it as an owner."""
+    try:
+        made = kube.create(job)
+    except RefusedError as error:
+        if error.code == 404:
+            sentence = f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
+            raise RefusedError(sentence, error.code, {}) from error
+        raise
+    named = {name: made["metadata"][name] for name in ("name", "uid")}
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], **named}
+
+
+def _hand_over(kube: Kube, companion: Manifest, owner: Manifest) -> None:
+    """Let an object go with the RayJob that needs it; one that has gone meanwhile is made again."""
+    owned = {"ownerReferences": [owner]}
+    try:
+        found = kube.patch(companion["kind"], companion["metadata"]["name"], {"metadata": owned})
+    except ClusterError:
+        return  # it is there without an owner: a later submission removes it after its RayJob
+    if found is None:
+        kube.create({**companion, "metadata": companion["metadata"] | owned})
+
+
+def request_of(run: Run, profile: Profile) -> RunRequest:
+    """A recorded run as it was asked for, on a profile of the user's own."""
+    spec = run.spec()
+    return RunRequest(
+        run_id=spec.run_id,
+        job=spec.job,
+        profile=profile,
+        workers=spec.world_size,
+        submitted_at=spec.submitted_at,
+        versions=spec.versions,
+        dataset_digest=spec.dataset_digest,
+        best_of=spec.best_of,
+    )
+
+
+def remove_ended(kube: Kube, keep_s: int) -> list[str]:
+    """Delete RayJobs of ours that ended longer ago, and policies that are left; their names."""
+    moment = (kube.now() - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    old = [found for found in kube.list("RayJob", OURS) if ended_before(found, moment)]
+    names = [str(found["metadata"]["name"]) for found in old]
+    for name in names:
+        kube.delete("RayJob", name)
+    return names + remove_left_companions(kube)

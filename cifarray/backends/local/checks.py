@@ -1,0 +1,179 @@
+"""Checks of this machine for profiles of kind local: room, ports, its Ray node, its store."""
+
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cifarray import __version__
+from cifarray.backends.base import Check, Result, failed, passed, skipped
+from cifarray.backends.choice import find_own, given_cluster
+from cifarray.backends.local.node import SHARED_MEMORY, free_shared_memory, too_little_shared_memory
+from cifarray.backends.local.ports import free_ports
+from cifarray.errors import ClusterError, StoreError
+from cifarray.spec.profile import Profile
+from cifarray.store import Store
+from cifarray.user_folders import cache_folder, state_folder
+
+SHOWN = ("ray", "torch", "pyarrow")
+NODE_PATIENCE_S = 5.0
+PORTS = 11
+LEAST_FREE_BYTES = 2 << 30
+MOST_FULL = 0.95
+"""Ray stops giving out work where the disk of its temporary folder is fuller."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine: a profile of kind local, and the store that commands use with it."""
+
+    profile: Profile
+    store: Store
+
+
+def versions(here: Here) -> Result:
+    """What runs here is installed."""
+    try:
+        found = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
+    except metadata.PackageNotFoundError as error:
+        return failed(f"the package {error.name} is not installed", "install cifarray anew")
+    return passed(f"cifarray {__version__}, Python {platform.python_version()}, {found}")
+
+
+def processors(here: Here) -> Result:
+    """The workers' CPUs are there, with one to read on."""
+    profile, cpus = here.profile, len(os.sched_getaffinity(0))
+    wanted = profile.workers * profile.cpus_per_worker
+    if cpus - wanted < 1:
+        return failed(
+            f"{cpus}, and {profile.workers} workers of {profile.cpus_per_worker:g} each leave none "
+            "to Ray Data, whose reads would wait for ever",
+            f"lower workers or cpus_per_worker in profile {profile.name}",
+        )
+    return passed(f"{cpus}, of which workers hold {wanted:g}")
+
+
+def gpus(here: Here) -> Result:
+    """The workers' GPUs are there and usable."""
+    profile = here.profile
+    wanted = profile.workers * profile.gpus_per_worker
+    if not wanted:
+        return skipped(f"workers of profile {profile.name} ask for no GPU")
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < wanted:
+        return failed(
+            f"{found} that torch {torch.__version__} can use, and workers ask for {wanted:g}",
+            "look at `nvidia-smi`, or lower gpus_per_worker in the profile",
+        )
+    return passed(f"{found}, of which workers hold {wanted:g}")
+
+
+def ray_node(here: Here) -> Result:
+    """The node that the profile names, or our own, answers and has this Python's version of Ray."""
+    given = given_cluster(here.profile)
+    found = given or find_own(here.profile.name)
+    if found is None:
+        return passed("none of ours runs; `submit` starts one by itself")
+    ours = metadata.version("ray")
+    there = found.jobs(NODE_PATIENCE_S).version().get("ray_version")
+    if there != ours:
+        return failed(
+            f"the node at {found.dashboard} runs Ray {there}, this Python has {ours}",
+            f"install ray=={there} here" if given else "`cifarray cluster down` ends it",
+        )
+    return passed(f"{found.dashboard}, Ray {there}")
+
+
+def ports(here: Here) -> Result:
+    """A node of our own finds ports to listen on."""
+    if given_cluster(here.profile) is not None:
+        return skipped(f"profile {here.profile.name} names a node that its user starts")
+    try:
+        found = free_ports(PORTS)
+    except ClusterError as error:
+        return failed(str(error), "end programs that listen on ports between 20000 and 32000")
+    return passed(f"{len(found)} free ones for a node of our own")
+
+
+def shared_memory(here: Here) -> Result:
+    """A node's object store has room."""
+    if given_cluster(here.profile) is not None:
+        return skipped(f"profile {here.profile.name} names a node that its user starts")
+    free = free_shared_memory()
+    return passed(too_little_shared_memory(free) or f"{_gb(free)} free in {SHARED_MEMORY}")
+
+
+def disk(here: Here) -> Result:
+    """Ray's temporary folder, the cache and a local store have room."""
+    folders = [Path(tempfile.gettempdir()), cache_folder()]
+    if "://" not in here.store.uri:
+        folders.append(Path(here.store.uri))
+    troubles, shown = [], []
+    for folder in folders:
+        usage = shutil.disk_usage(_existing(folder))
+        shown.append(f"{_gb(usage.free)} free for {folder}")
+        if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * (1 - MOST_FULL):
+            troubles.append(f"only {_gb(usage.free)} free for {folder}")
+    if troubles:
+        return failed("; ".join(troubles), "free some; Ray gives out no work on a full disk")
+    return passed(", ".join(shown))
+
+
+def state(here: Here) -> Result:
+    """What cifarray remembers of its node can be written down."""
+    return passed(str(state_folder()))
+
+
+def directory(here: Here) -> Result:
+    """A store in a directory takes objects, gives them back and lets one writer win."""
+    store, root = here.store, Path(here.store.uri)
+    if not root.exists():
+        parent = _existing(root)
+        if not os.access(parent, os.W_OK):
+            return failed(
+                f"{root} cannot be made in {parent}", "name another folder in CIFARRAY_STORE"
+            )
+        return passed(f"{root} is made when something is first stored")
+    key = f"doctor/{secrets.token_hex(6)}/object"
+    try:
+        store.check()
+        first = store.create(key, b"first")
+        if first is None or store.create(key, b"second") is not None:
+            return failed("two writers could both win", "use a directory on a local disk")
+        if store.replace(key, b"third", first) is None or store.read(key) != b"third":
+            return failed("it gives back other bytes", "use a directory on a local disk")
+    finally:
+        with suppress(StoreError):
+            store.delete_folder(key.rpartition("/")[0])
+    return passed(f"{root}: written, read back and deleted, one writer wins")
+
+
+MACHINE_CHECKS: tuple[Check[Here], ...] = (
+    Check("versions", versions),
+    Check("CPUs", processors),
+    Check("GPUs", gpus),
+    Check("state folder", state),
+    Check("Ray node", ray_node, needs="state folder"),
+    Check("ports", ports),
+    Check("shared memory", shared_memory),
+    Check("disk space", disk),
+)
+DIRECTORY_CHECKS: tuple[Check[Here], ...] = (Check("store", directory),)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _gb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

@@ -1,0 +1,246 @@
+"""The line of trust around the store: records lead a credential to no place of their own choice.
+
+Whoever may write to the store writes a run's status.json and job.yaml, and with them addresses,
+contexts, namespaces and jobs. A recorded place is used only if the user has named it: in the
+profile of --cluster, in a profile that comes with cifarray, or when the run was submitted from
+here. What the user's own profile says is used then, not what the record says.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from cifarray.backends.kubernetes.contexts import current_context, has_context
+from cifarray.backends.kubernetes.heads import dashboard_command, head_labels
+from cifarray.backends.kubernetes.pods import of_kubernetes
+from cifarray.backends.kubernetes.rayjob import NAME_LENGTH, rayjob_name
+from cifarray.backends.kubernetes.record import dashboard_of_run
+from cifarray.backends.local.state import read_node
+from cifarray.backends.submissions import submitted_context, submitted_spec
+from cifarray.errors import ClusterError, InputError, UntrustedError
+from cifarray.models.registry import is_own
+from cifarray.runs import Run
+from cifarray.spec.load import load_profile, profile_names
+from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
+from cifarray.spec.run import RunSpec
+
+MOST_SUBMISSIONS = 1000
+"""How many RayJobs of a run whose names had to be cut are told from other runs' jobs."""
+ALLOW = "give --cluster PROFILE with a profile that names it, if it is yours"
+
+
+def naming_profile(run: Run, record: Mapping[str, Any], named: Profile | None) -> Profile:
+    """The user's own profile that names the cluster which a run's status.json names.
+
+    `named` is the profile of --cluster; its context wins over a recorded one.
+    Raises: UntrustedError, ClusterError for a record that names no cluster, StoreError.
+    """
+    refuse_foreign_job(run.id, record)
+    for own in _own_profiles(run, named):
+        if record.get("kind") == "kubernetes":
+            section = recorded_section(record)
+            if _is_namespace_of(own, section, record, explicit=own is named):
+                return own.model_copy(update={"kubernetes": _as_recorded(own, section)})
+        elif own.kind == "local" and own.dashboard and _place(own) == _recorded_place(record):
+            return own
+    raise UntrustedError(
+        f"run {run.id} is recorded {_told(record)}, which no cluster profile of yours names; "
+        f"{ALLOW}"
+    )
+
+
+def refuse_foreign_job(run_id: str, record: Mapping[str, Any]) -> None:
+    """Raise UntrustedError where a run's record names a job that is not one of the run's."""
+    job_id = record.get("job_id")
+    if job_id is not None and not is_job_of(run_id, job_id):
+        raise UntrustedError(
+            f"run {run_id} is recorded as job {job_id}, which is not a job of this run; submit it "
+            "again, and look who else writes to the store"
+        )
+
+
+def is_job_of(run_id: str, job_id: object) -> bool:
+    """Whether a job has the name of one of the run's submissions."""
+    if not isinstance(job_id, str):
+        return False
+    if re.fullmatch(re.escape(run_id) + r"-[1-9]\d{0,8}(\.\d{1,9})?", job_id, re.ASCII):
+        return True
+    is_cut = len(job_id) <= NAME_LENGTH < len(run_id) + 1 + len(str(MOST_SUBMISSIONS))
+    numbers = range(1, MOST_SUBMISSIONS + 1) if is_cut else ()
+    return any(rayjob_name(run_id, number) == job_id for number in numbers)
+
+
+def shown_dashboard(run: Run, record: Mapping[str, Any], named: Profile | None) -> str | None:
+    """Where a person sees the run's dashboard; a recorded text is never shown as a command.
+
+    Raises: UntrustedError, ClusterError, StoreError.
+    """
+    dashboard = record.get("dashboard")
+    if record.get("own"):
+        node = read_node()
+        return node.dashboard if node is not None and node.dashboard == dashboard else None
+    if not isinstance(dashboard, str):
+        return None
+    own = naming_profile(run, record, named)
+    if own.kubernetes is None or (_is_address(dashboard) and own.dashboard):
+        return own.dashboard
+    if own.kubernetes.mode == "rayjob":
+        return dashboard_of_run(own.kubernetes, run.id)
+    return dashboard_command(own.kubernetes.namespace, head_labels(own.kubernetes.ray_cluster))
+
+
+def resumed_profile(
+    run: Run, named: Profile | None, uri: str | None = None, endpoint: str | None = None
+) -> Profile:
+    """The profile to go on with: sizes as job.yaml records them, every address the user's own.
+
+    `uri` and `endpoint` are what the command says of the store, which the pods of a profile on
+    Kubernetes use too. Raises: InputError, StoreError.
+    """
+    recorded = run.spec().profile
+    if recorded.kind == "local" and recorded.address is None and recorded.dashboard is None:
+        return recorded
+    typed = {"uri": uri, "endpoint": endpoint} if named and named.kind == "kubernetes" else {}
+    given = {name: value for name, value in typed.items() if value}
+    for own in _own_profiles(run, named):
+        mine = own.model_copy(update={"store": own.store.model_copy(update=given)})
+        if _differing(mine, recorded, explicit=own is named) == []:
+            where = ("address", "dashboard", "kubernetes", "store")
+            return recorded.model_copy(update={name: getattr(mine, name) for name in where})
+    hint = ""
+    if named is not None and named.kind == recorded.kind:
+        mine = named.model_copy(update={"store": named.store.model_copy(update=given)})
+        hint = f" (profile {named.name} differs in {', '.join(_differing(mine, recorded, True))})"
+    raise InputError(
+        f"job.yaml of run {run.id} asks for {_asked(recorded)}, as no cluster profile of yours "
+        f"does{hint}; {ALLOW}, or submit its job again"
+    )
+
+
+def code_of(spec: RunSpec) -> list[str]:
+    """What a run executes that its record brings or names, in words; empty for cifarray's own."""
+    brought = []
+    if spec.code is not None:
+        brought.append(f"the code that it brings (sha256 {spec.code.sha256[:12]})")
+    if is_own(spec.job.model.name):
+        brought.append(f"the network {spec.job.model.name}")
+    if spec.job.kind == "tune":
+        brought.append("the state of its search, which Ray Tune pickled")
+    return brought
+
+
+def _own_profiles(run: Run, named: Profile | None) -> Iterator[Profile]:
+    """What the user has named, the most explicit first."""
+    if named is not None:
+        yield named
+    if (spec := submitted_spec(run)) is not None:
+        yield _with_context(spec.profile, submitted_context(run.id))
+    for name in profile_names():
+        yield load_profile(name)
+
+
+def _with_context(own: Profile, context: str | None) -> Profile:
+    """The profile with the context that was current when the run went to its cluster."""
+    if own.kubernetes is None or own.kubernetes.context is not None or context is None:
+        return own
+    section = own.kubernetes.model_copy(update={"context": context})
+    return own.model_copy(update={"kubernetes": section})
+
+
+def recorded_section(record: Mapping[str, Any]) -> KubernetesSpec:
+    """The namespace that a run's status names. Raises: ClusterError."""
+    try:
+        return KubernetesSpec.model_validate(record.get("kubernetes") or {})
+    except ValidationError as error:
+        raise ClusterError(
+            f"the run's record does not say which cluster it is on ({error.errors()[0]['msg']}); "
+            "submit it anew"
+        ) from error
+
+
+def _is_namespace_of(
+    own: Profile, recorded: KubernetesSpec, record: Mapping[str, Any], explicit: bool
+) -> bool:
+    mine, dashboard = own.kubernetes, record.get("dashboard")
+    return (
+        mine is not None
+        and mine.namespace == recorded.namespace
+        and (recorded.mode == "rayjob" or mine.ray_cluster == recorded.ray_cluster)
+        and (not _is_address(dashboard) or own.dashboard == dashboard)
+        and (explicit or _may_be_context(mine.context, recorded.context))
+    )
+
+
+def _as_recorded(own: Profile, recorded: KubernetesSpec) -> KubernetesSpec:
+    """The user's section in the mode of the run; Secrets, images and contexts stay the user's."""
+    return of_kubernetes(own).model_copy(update={"mode": recorded.mode})
+
+
+def _may_be_context(mine: str | None, recorded: str | None) -> bool:
+    """Whether a recorded context is the user's, or a name out of somebody else's kubeconfig."""
+    if recorded is None or not has_context(recorded):
+        return True
+    return recorded == (mine or current_context())
+
+
+def _differing(own: Profile, recorded: Profile, explicit: bool) -> list[str]:
+    """The fields in which a profile of the user's is another place than the recorded one.
+
+    A profile that the command names may also give other pods in that place.
+    """
+    if own.kind != recorded.kind:
+        return ["kind"]
+    pairs: dict[str, tuple[object, object]] = {
+        name: (getattr(own, name), getattr(recorded, name)) for name in ("address", "dashboard")
+    }
+    if own.kubernetes is not None and recorded.kubernetes is not None:
+        pairs |= {
+            f"store.{name}": (getattr(own.store, name), getattr(recorded.store, name))
+            for name in StoreSpec.model_fields
+        }
+        place = ("mode", "namespace", "ray_cluster")
+        fields = place if explicit else tuple(KubernetesSpec.model_fields)
+        mine, theirs = own.kubernetes, recorded.kubernetes
+        pairs |= {f"kubernetes.{n}": (getattr(mine, n), getattr(theirs, n)) for n in fields}
+        pairs.pop("kubernetes.context", None)
+        if not explicit and not _may_be_context(mine.context, theirs.context):
+            return ["kubernetes.context"]
+    return [name for name, (mine, theirs) in pairs.items() if mine != theirs]
+
+
+def _place(own: Profile) -> tuple[object, object]:
+    return own.address, str(own.dashboard).rstrip("/")
+
+
+def _recorded_place(record: Mapping[str, Any]) -> tuple[object, object]:
+    return record.get("address"), str(record.get("dashboard")).rstrip("/")
+
+
+def _told(record: Mapping[str, Any]) -> str:
+    if record.get("kind") != "kubernetes":
+        return f"on the Ray node {record.get('address')} with dashboard {record.get('dashboard')}"
+    section = recorded_section(record)
+    named = [f"in namespace {section.namespace}"]
+    if section.context:
+        named.append(f"of context {section.context}")
+    if section.mode == "ray-jobs":
+        named.append(f"on RayCluster {section.ray_cluster}")
+    if _is_address(record.get("dashboard")):
+        named.append(f"with dashboard {record['dashboard']}")
+    return " ".join(named)
+
+
+def _asked(recorded: Profile) -> str:
+    if recorded.kubernetes is None:
+        return f"the Ray node {recorded.address} with dashboard {recorded.dashboard}"
+    section, store = recorded.kubernetes, recorded.store
+    return (
+        f"namespace {section.namespace} with image {section.image} and store {store.uri}"
+        f" at {store.endpoint or 'AWS'}"
+    )
+
+
+def _is_address(dashboard: object) -> bool:
+    return isinstance(dashboard, str) and dashboard.startswith(("http://", "https://"))
