@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Literal
 
-from cifarray.backends.evidence import evidence_here, job_evidence
 from cifarray.backends.follow import Follower, Outcome
 from cifarray.backends.local.processes import find_process, this_process
+from cifarray.backends.observe import evidence_here, job_evidence
 from cifarray.backends.ray_jobs.client import RayJob
 from cifarray.backends.submit import _reopen
 from cifarray.errors import (

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cifarray.backends.evidence import AnyCluster, end_of, evidence_here, job_evidence
-from cifarray.backends.news import rough_time
+from cifarray.backends.observe import AnyCluster, end_of, evidence_here, job_evidence
+from cifarray.backends.progress_text import rough_time
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
 from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death, post_mortem
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifarray.backends.checks_of_sweeps import candidates
+from cifarray.backends.checks import candidates
 from cifarray.errors import CheckpointError, JobError
 from cifarray.models.registry import build_model, is_own
 from cifarray.runs import Run

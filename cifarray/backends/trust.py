@@ -1,30 +1,39 @@
 """The line of trust around the store: records lead a credential to no place of their own choice.
 
 Whoever may write to the store writes a run's status.json and job.yaml, and with them addresses,
-contexts, namespaces and jobs. A recorded place is used only if the user has named it: in the
-profile of --cluster, in a profile that comes with cifarray, or when the run was submitted from
-here. What the user's own profile says is used then, not what the record says.
+contexts, namespaces, jobs and the code that a run names. A recorded place is used only if the user
+has named it: in the profile of --cluster, in a profile that comes with cifarray, or when the run
+was submitted from here. What the user's own profile says is used then, not what the record says.
+
+Which runs were submitted from here is a list in the user's own folder, which no store reaches. A
+run counts as one only while its job.yaml has the bytes that were written then.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
-from cifarray.backends.kubernetes.contexts import current_context, has_context
-from cifarray.backends.kubernetes.heads import dashboard_command, head_labels
+from cifarray.backends.kubernetes.access import dashboard_command, head_labels
+from cifarray.backends.kubernetes.backend import dashboard_of_run
+from cifarray.backends.kubernetes.client import current_context, has_context
 from cifarray.backends.kubernetes.pods import of_kubernetes
 from cifarray.backends.kubernetes.rayjob import NAME_LENGTH, rayjob_name
-from cifarray.backends.kubernetes.record import dashboard_of_run
-from cifarray.backends.local.state import read_node
-from cifarray.backends.submissions import submitted_context, submitted_spec
-from cifarray.errors import ClusterError, InputError, UntrustedError
+from cifarray.backends.local.state import append_private, read_node
+from cifarray.errors import ClusterError, InputError, KeyMissingError, UntrustedError
 from cifarray.models.registry import is_own
 from cifarray.runs import Run
+from cifarray.runs.run import read_spec, spec_bytes
+from cifarray.spec.bounds import parse_json
 from cifarray.spec.load import load_profile, profile_names
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
 from cifarray.spec.run import RunSpec
+from cifarray.store.layout import SPEC_FILE
+from cifarray.user_folders import state_folder
 
 MOST_SUBMISSIONS = 1000
 """How many RayJobs of a run whose names had to be cut are told from other runs' jobs."""
@@ -244,3 +253,56 @@ def _asked(recorded: Profile) -> str:
 
 def _is_address(dashboard: object) -> bool:
     return isinstance(dashboard, str) and dashboard.startswith(("http://", "https://"))
+
+
+SUBMITTED_FILE = "submitted.jsonl"
+
+
+def remember_submission(spec: RunSpec) -> None:
+    """Note a run that is submitted now; where no folder takes that, `resume` asks about it."""
+    _append(_of_job(spec.run_id, spec_bytes(spec)))
+
+
+def remember_context(run_id: str, context: str) -> None:
+    """Note by which context of this kubeconfig a run went to its cluster."""
+    _append({"run_id": run_id, "context": context})
+
+
+def submitted_spec(run: Run) -> RunSpec | None:
+    """The run's job.yaml, if it is the one that was submitted from here. Raises: StoreError."""
+    known = _entries()
+    if not any(entry.get("run_id") == run.id for entry in known):
+        return None
+    try:
+        data = run.store.read(run.key(SPEC_FILE))
+    except KeyMissingError:
+        return None
+    return read_spec(run.id, data) if _of_job(run.id, data) in known else None
+
+
+def submitted_context(run_id: str) -> str | None:
+    """The context by which a run last went to its cluster from here."""
+    contexts = [entry.get("context") for entry in _entries() if entry.get("run_id") == run_id]
+    return next((context for context in reversed(contexts) if context), None)
+
+
+def _of_job(run_id: str, data: bytes) -> dict[str, str]:
+    return {"run_id": run_id, "job_sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _append(entry: dict[str, str]) -> None:
+    with suppress(ClusterError, OSError):
+        append_private(state_folder() / SUBMITTED_FILE, json.dumps(entry) + "\n")
+
+
+def _entries() -> list[dict[str, str]]:
+    """All notes; a line that was cut while it was written counts for nothing."""
+    try:
+        text = (state_folder() / SUBMITTED_FILE).read_text("utf-8", "replace")
+    except (ClusterError, OSError):
+        return []
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(parse_json(line))
+    return [entry for entry in found if isinstance(entry, dict)]

@@ -169,7 +169,7 @@ def _wait_for_end(run: "Run", cluster: "Cluster", job_id: str) -> "Status":
 
 def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
     """Raise InputError for a run that has finished, or that somebody works on or may."""
-    from cifarray.backends.evidence import Witness
+    from cifarray.backends.observe import Witness
     from cifarray.runs import examine
 
     if run.status().state == "finished":
@@ -191,8 +191,7 @@ def _agreed_to_code(run: "Run", yes: bool) -> bool:
 
     Raises: InputError where nobody can be asked.
     """
-    from cifarray.backends.submissions import submitted_spec
-    from cifarray.backends.trust import code_of
+    from cifarray.backends.trust import code_of, submitted_spec
 
     brought = code_of(run.spec())
     if not brought:

@@ -15,7 +15,7 @@ from cifarray.cli.options import store_words
 if TYPE_CHECKING:
     from cifarray.backends.choice import Cluster
     from cifarray.backends.kubernetes.backend import KubernetesCluster
-    from cifarray.backends.news import Pace
+    from cifarray.backends.progress_text import Pace
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
 
@@ -182,7 +182,7 @@ def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) 
 
 
 def _line(status: "Status", remark: str, pace: "Pace") -> str:
-    from cifarray.backends.news import progress_line
+    from cifarray.backends.progress_text import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
@@ -194,7 +194,7 @@ def _line(status: "Status", remark: str, pace: "Pace") -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.backends.news import Pace, fraction_done
+    from cifarray.backends.progress_text import Pace, fraction_done
 
     pace = Pace()
 
@@ -213,7 +213,7 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    from cifarray.backends.news import Pace
+    from cifarray.backends.progress_text import Pace
 
     last, pace = "", Pace()
 

@@ -23,8 +23,7 @@ def up(profile: "Profile", named: str, overlay: str | None, force: bool, as_json
 
     from cifarray.backends.kubernetes.backend import open_cluster
     from cifarray.backends.kubernetes.manifests import DEFAULT_OVERLAY, for_profile
-    from cifarray.backends.kubernetes.readiness import await_ready, head_of_another_image
-    from cifarray.backends.kubernetes.setup import apply_all
+    from cifarray.backends.kubernetes.setup import apply_all, await_ready, head_of_another_image
 
     chosen = overlay or DEFAULT_OVERLAY
     documents = for_profile(chosen, profile)
@@ -114,8 +113,7 @@ def _shared_jobs(
     """The Jobs API of the long-lived RayCluster, and the runs that are on it."""
     from dataclasses import replace
 
-    from cifarray.backends.kubernetes.forward import ready_pod
-    from cifarray.backends.kubernetes.heads import head_labels
+    from cifarray.backends.kubernetes.access import head_labels, ready_pod
     from cifarray.backends.ray_jobs.client import RayJobs
 
     if cluster.spec.ray_cluster not in found.clusters:

@@ -51,7 +51,7 @@ def find_unrecorded(run_id: str, named: "Profile | None") -> Unrecorded | None:
 
 def stop_unrecorded(waiting: Unrecorded) -> None:
     """Delete the RayJob and the policy that were applied. Raises: InputError if it has ended."""
-    from cifarray.backends.kubernetes.companions import remove_companions_of
+    from cifarray.backends.kubernetes.launching import remove_companions_of
 
     if waiting.job.ended:
         raise InputError(
@@ -115,7 +115,7 @@ def clear_away(
 
 
 def _remove_policies(run: "Run", cluster: "KubernetesCluster") -> None:
-    from cifarray.backends.kubernetes.companions import remove_companions_of
+    from cifarray.backends.kubernetes.launching import remove_companions_of
 
     if not cluster.shared:
         remove_companions_of(cluster.kube, run.id)

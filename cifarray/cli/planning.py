@@ -8,7 +8,7 @@ from cifarray.cli import output
 from cifarray.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
-    from cifarray.backends.new_run import Plan
+    from cifarray.backends.submit import Plan
     from cifarray.data.manifest import Manifest
     from cifarray.runs import Run
     from cifarray.spec.profile import Profile
@@ -59,9 +59,9 @@ def resolve(wish: Wish, dry_run: bool = False) -> Planned:
 
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
-    from cifarray.backends.checks_of_sweeps import remarks
+    from cifarray.backends.checks import remarks
     from cifarray.backends.choice import given_cluster
-    from cifarray.backends.new_run import plan
+    from cifarray.backends.submit import plan
     from cifarray.runs import Run
     from cifarray.runs.ids import is_run_id
     from cifarray.spec.load import load_job, load_profile
@@ -129,7 +129,7 @@ def show_plan(planned: Planned, as_json: bool) -> None:
 
     Raises: JobError, StoreError.
     """
-    from cifarray.backends.new_run import check_beginning, check_data
+    from cifarray.backends.submit import check_beginning, check_data
     from cifarray.spec.load import to_yaml
 
     plan = planned.plan
@@ -169,8 +169,8 @@ def _show_rayjobs(planned: Planned, as_json: bool) -> None:
     Raises: InputError for what does not fit into a manifest.
     """
     from cifarray.backends.kubernetes.rayjob import run_objects
-    from cifarray.backends.new_run import request
     from cifarray.backends.pretrained import lies_here
+    from cifarray.backends.submit import request
     from cifarray.spec.load import dump_yaml
 
     if lies_here(weights := planned.plan.job.model.weights):
@@ -204,8 +204,7 @@ def record(planned: Planned) -> "list[Run]":
     Raises: DatasetError if the dataset is missing and nobody says to prepare it; InputError if a
     name is taken.
     """
-    from cifarray.backends.new_run import create
-    from cifarray.backends.submit import give_up
+    from cifarray.backends.submit import create, give_up
 
     store = _reached(planned)
     store.check_writes()

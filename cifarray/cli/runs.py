@@ -20,7 +20,7 @@ from cifarray.cli.options import (
 if TYPE_CHECKING:
     from cifarray.backends.choice import Cluster
     from cifarray.backends.kubernetes.backend import KubernetesCluster
-    from cifarray.backends.observed_state import ObservedState
+    from cifarray.backends.observe import ObservedState
     from cifarray.cli.kubernetes_runs import Unrecorded
     from cifarray.runs import Run, RunSummary, Status
     from cifarray.spec.profile import Profile
@@ -48,7 +48,7 @@ def runs(
     Example:  cifarray runs
               cifarray runs --store s3://bucket/cifarray --json
     """
-    from cifarray.backends.observed_state import observe_all
+    from cifarray.backends.observe import observe_all
     from cifarray.runs import summaries
 
     opened = open_store(store, endpoint, cluster)
@@ -76,7 +76,7 @@ def status(
     Example:  cifarray status tune-digits-26
               cifarray status tune-digits-26 --why
     """
-    from cifarray.backends.observed_state import observe
+    from cifarray.backends.observe import observe
     from cifarray.cli.kubernetes_runs import find_unrecorded
     from cifarray.cli.why import show_why
     from cifarray.errors import RunNotFoundError
@@ -191,7 +191,7 @@ def _cut(error: str) -> str:
 
 
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
-    from cifarray.backends.news import seconds_since
+    from cifarray.backends.progress_text import seconds_since
     from cifarray.reporting.formats import duration
 
     current = summary.status
@@ -208,7 +208,7 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
 
 
 def _state_in_row(found: "ObservedState") -> str:
-    from cifarray.backends.news import rough_time
+    from cifarray.backends.progress_text import rough_time
 
     silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
     return found.state + silent
@@ -256,8 +256,8 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
-    from cifarray.backends.news import failures_line, progress_line
-    from cifarray.backends.observed_state import observe
+    from cifarray.backends.observe import observe
+    from cifarray.backends.progress_text import failures_line, progress_line
     from cifarray.reporting.formats import duration
 
     found, spent = observe(run, current, named), current.seconds()

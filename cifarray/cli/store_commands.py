@@ -98,7 +98,7 @@ def delete(
     \b
     Example:  cifarray delete train-digits-261123-101500-3fa2
     """
-    from cifarray.backends.evidence import Witness
+    from cifarray.backends.observe import Witness
     from cifarray.runs import Run, delete_run, examine, refuse_live
 
     opened, named = open_store(store, endpoint, cluster), named_cluster(cluster)
@@ -141,7 +141,7 @@ def prune(
     \b
     Example:  cifarray prune --older-than 7d --keep-best 3 --dry-run
     """
-    from cifarray.backends.evidence import Witness
+    from cifarray.backends.observe import Witness
     from cifarray.runs import carry_out, examine, plan_prune
 
     age, named = None if older_than is None else _age(older_than), named_cluster(cluster)

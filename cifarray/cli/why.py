@@ -7,7 +7,7 @@ from cifarray.cli import output
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
-    from cifarray.backends.observed_state import ObservedState
+    from cifarray.backends.observe import ObservedState
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
 
@@ -85,8 +85,8 @@ def tell_why(
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
     """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
     from cifarray.backends.choice import recorded_cluster
-    from cifarray.backends.evidence import PATIENCE_S
     from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.observe import PATIENCE_S
     from cifarray.errors import ClusterError
 
     record = status.cluster or {}

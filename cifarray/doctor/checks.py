@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 from cifarray.backends.base import FAILED, PASSED, Check, Finding, Result, carry_out, skipped
 from cifarray.backends.kubernetes import checks as cluster
-from cifarray.backends.kubernetes import pod_checks as pods
+from cifarray.backends.kubernetes import checks as pods
 from cifarray.backends.kubernetes.access import reached_store
-from cifarray.backends.kubernetes.site import Site
+from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.local.checks import DIRECTORY_CHECKS, MACHINE_CHECKS, Here
 from cifarray.doctor.store import BUCKET_CHECKS, Bucket
 from cifarray.errors import CifarrayError

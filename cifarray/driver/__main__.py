@@ -5,7 +5,7 @@ import os
 import sys
 
 from cifarray import __version__
-from cifarray.backends.new_run import record_request
+from cifarray.backends.submit import record_request
 from cifarray.driver.execute import STOPPED, execute
 from cifarray.driver.leaving import leave, refuse
 from cifarray.errors import CifarrayError, InputError, JobError

@@ -20,7 +20,7 @@ from cifarray.spec.profile import KubernetesSpec
 from cifarray.store import Store
 from tests.cluster.conftest import MANIFESTS
 from tests.cluster.kubectl import NAMESPACE, Kubectl
-from tests.unit.backends.kubernetes.kube_requests import JOB_ID, cluster_of, recorded_run
+from tests.unit.backends.kubernetes.kube_requests import JOB_ID, recorded_run
 
 pytestmark = pytest.mark.timeout(300)
 OBJECTS = ("rayjob,networkpolicy", JOB_ID)
@@ -101,9 +101,9 @@ def test_a_submitter_makes_a_rayjob_that_owns_its_policy_whatever_answers_are_lo
     with forgetful(submitter, tmp_path, code) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         kube = Kube.open(KubernetesSpec(namespace=NAMESPACE))
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
         with pytest.raises(TakenError, match=r"RayJob .* is there already"):
-            launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+            launch_rayjob(run, run.spec().profile, kube, 1)
     found = {each["kind"]: each for each in kubectl.json("-n", NAMESPACE, "get", *OBJECTS)["items"]}
     (owner,) = found["NetworkPolicy"]["metadata"]["ownerReferences"]
     assert owner["uid"] == found["RayJob"]["metadata"]["uid"]

@@ -12,8 +12,7 @@ from cifarray.backends.environment import job_environment
 from cifarray.backends.local import processes
 from cifarray.backends.local.node import client_environment
 from cifarray.backends.local.state import Node
-from cifarray.backends.new_run import create, plan
-from cifarray.backends.submit import JOB_CONFIG, entrypoint
+from cifarray.backends.submit import JOB_CONFIG, create, entrypoint, plan
 from cifarray.data.ingest import prepare
 from cifarray.runs import Run
 from cifarray.spec.job import Job

@@ -13,7 +13,7 @@ import pytest
 
 from cifarray.backends.choice import reach
 from cifarray.backends.local import processes
-from cifarray.backends.local.ports import is_free
+from cifarray.backends.local.node import is_free
 from cifarray.backends.local.state import NODE_FILE, Node
 from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError

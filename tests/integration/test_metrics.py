@@ -17,8 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from cifarray.backends.local.node import RAYS_FOLDER
-from cifarray.backends.local.ports import free_ports
+from cifarray.backends.local.node import RAYS_FOLDER, free_ports
 from cifarray.backends.local.state import Node
 from cifarray.metrics import RAY_PREFIX, STORE, TRAINING
 from cifarray.runs import Run

@@ -10,7 +10,7 @@ import pytest
 
 from cifarray.backends.local.node import client_environment
 from cifarray.backends.local.state import Node
-from cifarray.backends.new_run import create, plan
+from cifarray.backends.submit import create, plan
 from cifarray.data.manifest import load_manifest
 from cifarray.runs import Run
 from cifarray.spec.load import load_job, load_profile

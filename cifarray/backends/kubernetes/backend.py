@@ -7,22 +7,67 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.contexts import has_context
-from cifarray.backends.kubernetes.forward import forwarded, ready_pod
-from cifarray.backends.kubernetes.heads import dashboard_command, head_labels, token
-from cifarray.backends.kubernetes.pods import HEAD_PORTS, of_kubernetes
-from cifarray.backends.kubernetes.rayjob_runs import RayJobRuns
-from cifarray.backends.kubernetes.record import cluster_record
-from cifarray.backends.kubernetes.waiting_jobs import (
+from cifarray.backends.kubernetes.access import (
+    HEAD,
+    dashboard_command,
+    forwarded,
+    head_labels,
+    ready_pod,
+    token,
+)
+from cifarray.backends.kubernetes.client import Kube, has_context
+from cifarray.backends.kubernetes.jobs import (
+    RayJobRuns,
     SharedRayJobs,
     explain_ray_cluster,
     explain_rayjob,
     why_silent,
 )
+from cifarray.backends.kubernetes.pods import HEAD_PORTS, of_kubernetes
+from cifarray.backends.kubernetes.rayjob import (
+    RUN_LABEL,
+    rayjob_name,
+    run_label,
+)
 from cifarray.backends.ray_jobs.client import PATIENCE_S, RayJobs
 from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec, Profile
+from cifarray.spec.run import RunRequest
+
+
+def cluster_record(
+    profile: str,
+    spec: KubernetesSpec,
+    context: str | None,
+    dashboard: str,
+    job_id: str | None,
+) -> dict[str, Any]:
+    """The record of a job; no secret. A driver does not know by which context people come."""
+    section = spec.model_dump(mode="json", exclude_defaults=True, exclude={"context"})
+    return {
+        "profile": profile,
+        "kind": "kubernetes",
+        "address": f"namespace {spec.namespace}" + (f" of {context}" if context else ""),
+        "dashboard": dashboard,
+        "job_id": job_id,
+        "own": False,
+        "kubernetes": section | ({"context": context} if context else {}),
+    }
+
+
+def applied_record(asked: RunRequest) -> dict[str, Any]:
+    """The record of a run whose RayJob somebody applied: `submit --dry-run` prints its first."""
+    profile, spec = asked.profile, of_kubernetes(asked.profile)
+    job_id = rayjob_name(asked.run_id, 1)
+    return cluster_record(
+        profile.name, spec, spec.context, dashboard_of_run(spec, asked.run_id), job_id
+    )
+
+
+def dashboard_of_run(spec: KubernetesSpec, run_id: str) -> str:
+    """How a person sees the dashboard of a run's own cluster."""
+    return dashboard_command(spec.namespace, {RUN_LABEL: run_label(run_id), **HEAD})
+
 
 T = TypeVar("T")
 _lasting = ExitStack()

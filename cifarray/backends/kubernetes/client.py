@@ -9,19 +9,119 @@ mark, `delete` takes an object that is gone for deleted, and what may be repeate
 
 import itertools
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
-from cifarray.backends.kubernetes import contexts
-from cifarray.backends.kubernetes.kinds import KINDS
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where objects of a kind live in the API."""
+
+    prefix: str
+    plural: str
+    namespaced: bool = True
+
+
+KINDS: dict[str, Kind] = {
+    "ConfigMap": Kind("/api/v1", "configmaps"),
+    "CustomResourceDefinition": Kind(
+        "/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False
+    ),
+    "Deployment": Kind("/apis/apps/v1", "deployments"),
+    "Event": Kind("/api/v1", "events"),
+    "Job": Kind("/apis/batch/v1", "jobs"),
+    "LimitRange": Kind("/api/v1", "limitranges"),
+    "LocalQueue": Kind("/apis/kueue.x-k8s.io/v1beta2", "localqueues"),
+    "Namespace": Kind("/api/v1", "namespaces", False),
+    "NetworkPolicy": Kind("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "Node": Kind("/api/v1", "nodes", False),
+    "PersistentVolumeClaim": Kind("/api/v1", "persistentvolumeclaims"),
+    "Pod": Kind("/api/v1", "pods"),
+    "PodDisruptionBudget": Kind("/apis/policy/v1", "poddisruptionbudgets"),
+    "PodGroup": Kind("/apis/scheduling.x-k8s.io/v1alpha1", "podgroups"),
+    "PodMonitor": Kind("/apis/monitoring.coreos.com/v1", "podmonitors"),
+    "PriorityClass": Kind("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
+    "PrometheusRule": Kind("/apis/monitoring.coreos.com/v1", "prometheusrules"),
+    "RayCluster": Kind("/apis/ray.io/v1", "rayclusters"),
+    "RayJob": Kind("/apis/ray.io/v1", "rayjobs"),
+    "ResourceQuota": Kind("/api/v1", "resourcequotas"),
+    "Role": Kind("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": Kind("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "Secret": Kind("/api/v1", "secrets"),
+    "SelfSubjectAccessReview": Kind(
+        "/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", False
+    ),
+    "Service": Kind("/api/v1", "services"),
+    "ServiceAccount": Kind("/api/v1", "serviceaccounts"),
+}
+
+
+def kubeconfig() -> str:
+    """Its file, or several with the system's separator.
+
+    The client library reads the variable when it is first imported, which may be long ago.
+    """
+    from kubernetes import config
+
+    return os.environ.get("KUBECONFIG") or str(config.KUBE_CONFIG_DEFAULT_LOCATION)
+
+
+def load_context(settings: Any, wanted: str | None) -> str:
+    """Fill a client's settings from a context, or from the current one; its name.
+
+    Raises: ClusterError.
+    """
+    import yaml
+    from kubernetes import config
+    from kubernetes.config.config_exception import ConfigException
+
+    file = kubeconfig()
+    try:
+        context = wanted or str(config.list_kube_config_contexts(file)[1]["name"])
+        config.load_kube_config(file, context, settings)
+    except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError) as error:
+        named = f" with a context {wanted}" if wanted else ""
+        told = " ".join(str(error).split()).rstrip(".")
+        raise ClusterError(
+            f"no kubeconfig{named} is in reach ({told}); set KUBECONFIG, or kubernetes.context"
+            " in the cluster profile to a name that `kubectl config get-contexts` lists"
+        ) from error
+    return context
+
+
+def has_context(name: str) -> bool:
+    """Whether this kubeconfig has a context of this name."""
+    return name in _contexts()[0]
+
+
+def current_context() -> str | None:
+    """The context that this kubeconfig uses where none is named."""
+    return _contexts()[1]
+
+
+def _contexts() -> tuple[list[str], str | None]:
+    """All contexts, and the current one; none of a kubeconfig that cannot be read."""
+    import yaml
+    from kubernetes import config
+    from kubernetes.config.config_exception import ConfigException
+
+    try:
+        found, current = config.list_kube_config_contexts(kubeconfig())
+        return [str(each["name"]) for each in found], str(current["name"])
+    except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError):
+        return [], None
+
 
 CONNECT_S, READ_S = 5.0, 30.0
 PATIENCE_S = 30.0
@@ -80,7 +180,7 @@ class Kube:
 
         settings = client.Configuration()
         settings.retries = False  # `text` tries again, within its own bounds
-        context = contexts.load(settings, spec.context)
+        context = load_context(settings, spec.context)
         return Kube(client.ApiClient(settings), spec.namespace, context, patience_s)
 
     @staticmethod

@@ -1,47 +1,96 @@
-"""Hand a recorded run to Kubernetes as a RayJob, and clear away what has long ended."""
+"""Make a run's RayJob with what it needs, end it, and clear away what has long ended."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cifarray.backends.kubernetes.backend import KubernetesCluster
 from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
-from cifarray.backends.kubernetes.companions import remove_left_companions
-from cifarray.backends.kubernetes.gang import find_gang
 from cifarray.backends.kubernetes.manifests import Manifest
+from cifarray.backends.kubernetes.pods import find_gang, of_kubernetes
 from cifarray.backends.kubernetes.rayjob import (
     OURS,
     RUN_LABEL,
     SUBMISSION_LABEL,
+    as_job,
+    ended_before,
+    is_going,
     rayjob_name,
     run_label,
     run_objects,
 )
-from cifarray.backends.kubernetes.states import as_job, ended_before, is_going
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
+from cifarray.runs.status import parse_time
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest
+
+COMPANIONS = ("NetworkPolicy", "PodGroup")
+"""Kinds that are made for a RayJob, before it."""
+FRESH_S = 600.0
+"""So long after, the RayJob may still be on its way."""
+
+
+def remove_companions_of(kube: Kube, run_id: str) -> list[str]:
+    """Delete what is left of a run whose RayJob is gone or going; the names."""
+    labels = {RUN_LABEL: run_label(run_id)}
+    return [name for kind in COMPANIONS for name in _remove(kube, kind, labels, fresh_s=0.0)]
+
+
+def remove_left_companions(kube: Kube) -> list[str]:
+    """Delete what is left of all runs whose RayJobs are gone; the names."""
+    return [name for kind in COMPANIONS for name in _remove(kube, kind, OURS, FRESH_S)]
+
+
+def _remove(kube: Kube, kind: str, labels: Mapping[str, str], fresh_s: float) -> list[str]:
+    """Kubernetes itself removes those that a RayJob owns; who may not delete leaves the others."""
+    until = kube.now() - timedelta(seconds=fresh_s)
+    try:
+        # They come first: one that is listed here was made for a RayJob that may be on its way.
+        found = [
+            each["metadata"]
+            for each in kube.list(kind, labels)
+            if RUN_LABEL in each["metadata"].get("labels", {})
+            and not each["metadata"].get("ownerReferences")
+        ]
+        live = {
+            each["metadata"]["name"]
+            for each in (kube.list("RayJob", labels) if found else ())
+            if not each["metadata"].get("deletionTimestamp")
+        }
+        left = [
+            str(each["name"]) for each in found if each["name"] not in live and _made(each) <= until
+        ]
+        return [name for name in left if kube.delete(kind, name)]
+    except RefusedError as error:
+        if error.code not in (403, 404):  # the caller may not, or the cluster has no such kind
+            raise
+        return []
+
+
+def _made(metadata: Mapping[str, str]) -> datetime:
+    return parse_time(metadata.get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
+
 
 GOING_S, POLL_S = 15.0, 0.5
 """How long a deleted RayJob's cluster may take to be told so, and how often to look."""
 
 
-def next_rayjob(run: Run, cluster: KubernetesCluster) -> tuple[str, int]:
+def next_rayjob(run: Run, kube: Kube) -> tuple[str, int]:
     """Name and number of the run's next RayJob. Raises: ClusterError."""
-    earlier = cluster.kube.list("RayJob", {RUN_LABEL: run_label(run.id)})
+    earlier = kube.list("RayJob", {RUN_LABEL: run_label(run.id)})
     numbers = [int(each["metadata"]["labels"].get(SUBMISSION_LABEL, 0)) for each in earlier]
     submission = max([0, *numbers, run.status().attempts]) + 1
     return rayjob_name(run.id, submission), submission
 
 
-def end_earlier(run: Run, cluster: KubernetesCluster, patience_s: float = GOING_S) -> None:
+def end_earlier(run: Run, kube: Kube, patience_s: float = GOING_S) -> None:
     """Delete the run's RayJobs that have not ended: a retry of theirs would fight the next one.
 
     Raises: ClusterError for one that does not go.
     """
-    kube, labels = cluster.kube, {RUN_LABEL: run_label(run.id)}
+    labels = {RUN_LABEL: run_label(run.id)}
     for job in _live(kube, labels):
         kube.delete("RayJob", str(job["metadata"]["name"]))
     deadline = time.monotonic() + patience_s
@@ -61,13 +110,13 @@ def _live(kube: Kube, labels: dict[str, str]) -> list[dict[str, Any]]:
     return [each for each in kube.list("RayJob", labels) if not as_job(each).ended]
 
 
-def launch_rayjob(run: Run, profile: Profile, cluster: KubernetesCluster, submission: int) -> None:
+def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> None:
     """Create the RayJob and what it owns, or leave nothing. Raises: ClusterError, JobError.
 
     What its pods need comes first: whenever this ends, there is no RayJob without its policy.
     """
-    request, kube = request_of(run, profile), cluster.kube
-    *companions, job = run_objects(request, submission, find_gang(kube, cluster.spec))
+    request = request_of(run, profile)
+    *companions, job = run_objects(request, submission, find_gang(kube, of_kubernetes(profile)))
     made: list[Manifest] = []
     try:
         for each in companions:

@@ -5,13 +5,9 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from cifarray.backends.kubernetes.client import Kube, RefusedError
-from cifarray.backends.kubernetes.gang import Gang, find_gang, named_gang
-from cifarray.backends.kubernetes.nodes import Nodes
-from cifarray.backends.kubernetes.operators import find_operators
-from cifarray.backends.kubernetes.pods import GPU
-from cifarray.backends.kubernetes.rayjob import RUN_LABEL
-from cifarray.backends.kubernetes.states import describe
-from cifarray.backends.kubernetes.waiting import of_pod
+from cifarray.backends.kubernetes.pods import GPU, Gang, find_gang, named_gang
+from cifarray.backends.kubernetes.rayjob import RUN_LABEL, describe
+from cifarray.backends.kubernetes.waiting import Nodes, find_operators, of_pod
 from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifarray.backends.kubernetes.client import Kube, Objects, RefusedError
-from cifarray.backends.kubernetes.operators import find_operators
 from cifarray.backends.kubernetes.rayjob import OURS
 from cifarray.backends.kubernetes.setup import what_holds
+from cifarray.backends.kubernetes.waiting import find_operators
 from cifarray.errors import ClusterError
 
 SWEPT = (

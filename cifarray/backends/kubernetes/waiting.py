@@ -2,12 +2,91 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from cifarray.backends.kubernetes.client import Kube, RefusedError
-from cifarray.backends.kubernetes.nodes import Nodes
 from cifarray.runs.status import parse_time
+
+NodeState: TypeAlias = Literal["ready", "not ready", "silent", "gone", "hidden"]
+"""hidden: the caller may not look, as most people may not."""
+STATES: dict[str, NodeState] = {"True": "ready", "False": "not ready"}
+"""By the status of a node's condition Ready."""
+
+
+class Nodes:
+    """The nodes of a cluster; each is looked at once."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._seen: dict[str, NodeState] = {}
+
+    def state(self, name: str) -> NodeState:
+        """How a node does now. Raises: ClusterError."""
+        if name not in self._seen:
+            self._seen[name] = self._look(name)
+        return self._seen[name]
+
+    def _look(self, name: str) -> NodeState:
+        try:
+            found = self._kube.get("Node", name)
+        except RefusedError as error:
+            if error.code != 403:
+                raise
+            return "hidden"
+        return "gone" if found is None else _state_of(found)
+
+
+def _state_of(node: dict[str, Any]) -> NodeState:
+    """By its Ready condition, which the node controller sets to Unknown for a silent kubelet."""
+    for each in node.get("status", {}).get("conditions") or ():
+        if each["type"] == "Ready":
+            return STATES.get(each["status"], "silent")
+    return "silent"
+
+
+OPERATOR_LABELS = {"app.kubernetes.io/component": "kuberay-operator"}
+"""Of its pods, in its Helm chart and in its kustomization alike."""
+LEAST_VERSION = (1, 7)
+VERSION = re.compile(r":v?(\d+)\.(\d+)(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One pod of the operator."""
+
+    namespace: str
+    pod: str
+    image: str
+    ready: bool
+
+    @property
+    def version(self) -> str | None:
+        """As the image's tag has it; None where the image is named by a digest alone."""
+        found = VERSION.search(self.image)
+        return found[0].lstrip(":v") if found else None
+
+    @property
+    def too_old(self) -> bool:
+        """Whether it is certainly older than what run deadlines and resubmission need."""
+        found = VERSION.search(self.image)
+        return found is not None and (int(found[1]), int(found[2])) < LEAST_VERSION
+
+
+def find_operators(kube: Kube) -> list[Operator]:
+    """Its pods in all namespaces, ready ones first.
+
+    Raises: RefusedError (403) for callers who may not list pods everywhere.
+    """
+    found = []
+    for pod in kube.list("Pod", OPERATOR_LABELS, everywhere=True):
+        conditions = pod.get("status", {}).get("conditions") or ()
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        metadata, container = pod["metadata"], pod["spec"]["containers"][0]
+        found.append(Operator(metadata["namespace"], metadata["name"], container["image"], ready))
+    return sorted(found, key=lambda each: not each.ready)
+
 
 Object = Mapping[str, Any]
 CLUSTER_LABEL = "ray.io/cluster"

@@ -13,8 +13,12 @@ from pathlib import Path
 from cifarray import __version__
 from cifarray.backends.base import Check, Result, failed, passed, skipped
 from cifarray.backends.choice import find_own, given_cluster
-from cifarray.backends.local.node import SHARED_MEMORY, free_shared_memory, too_little_shared_memory
-from cifarray.backends.local.ports import free_ports
+from cifarray.backends.local.node import (
+    SHARED_MEMORY,
+    free_ports,
+    free_shared_memory,
+    too_little_shared_memory,
+)
 from cifarray.errors import ClusterError, StoreError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store

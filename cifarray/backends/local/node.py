@@ -1,8 +1,14 @@
-"""A Ray node of our own on this machine: found, started and ended; others' are left alone."""
+"""A Ray node of our own on this machine: found, started and ended; others' are left alone.
+
+Ray gives its parts fixed times: 15 s for the agents' port files, 30 s for the raylet and the GCS.
+On a busy machine that is too little; the logs of a node that does not start are kept.
+"""
 
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,16 +16,16 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cifarray.backends.environment import remove_credentials
 from cifarray.backends.local import processes
 from cifarray.backends.local import state as node_state
-from cifarray.backends.local.node_start import not_started, patience, start_twice
-from cifarray.backends.local.ports import free_ports
-from cifarray.backends.local.state import Node
+from cifarray.backends.local.state import LOG_FILE, Node
 from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.proxies import loopback_exceptions
+from cifarray.runs.causes import find_cause
 from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
@@ -310,3 +316,145 @@ def common_environment() -> dict[str, str]:
         # Ray's way to say: listen on loopback, not on the machine's address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+
+
+T = TypeVar("T")
+
+START_HOOK = "cifarray.backends.local.node.tell_raylet_its_agents_port"
+KEPT_FOLDER = "node-start-logs"
+KEPT_BYTES = 1 << 20
+"""Of the end of each log."""
+KEPT = ("raylet.*", "gcs_server.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*")
+TELLING = ("raylet.err", "gcs_server.err", LOG_FILE)
+"""Which log is asked first for the cause."""
+CONNECTING_S = "60"
+"""Whatever connects to the node later waits no longer for one that has gone."""
+BUSY = 3.0
+"""A load of so many processes for each core makes a start slow."""
+
+
+def patience(seconds: float) -> dict[str, str]:
+    """The variables by which `ray start` and its processes wait this long for one another."""
+    whole = str(round(seconds))
+    return {
+        "RAY_START_HOOK": START_HOOK,
+        "RAY_raylet_start_wait_time_s": whole,
+        "RAY_gcs_server_port_wait_time_s": whole,
+        "RAY_gcs_rpc_server_connect_timeout_s": CONNECTING_S,
+        "RAY_py_gcs_connect_timeout_s": CONNECTING_S,
+        "RAY_agent_register_timeout_ms": str(round(seconds * 1000)),
+    }
+
+
+def tell_raylet_its_agents_port(ray_params: Any, head: bool) -> None:
+    """What `ray start` calls before it starts the node (RAY_START_HOOK).
+
+    Ray 2.60 does not hand the dashboard agent's chosen port on to the raylet, which therefore waits
+    for the agent to write it, 15 s and no longer (github.com/ray-project/ray/issues/65983).
+    """
+    from ray._private import ray_constants, services
+
+    start, port = services.start_ray_process, ray_params.dashboard_agent_listen_port
+    if not port:
+        return
+
+    def with_port(command: list[str], process_type: str, *given: Any, **named: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            command = [*command, f"--dashboard_agent_listen_port={port}"]
+        return start(command, process_type, *given, **named)
+
+    services.start_ray_process = with_port
+
+
+def busy_machine() -> str:
+    """This machine's load where that makes a start slow; else empty."""
+    return busy_at(os.getloadavg()[0], len(os.sched_getaffinity(0)))
+
+
+def busy_at(load: float, cores: int) -> str:
+    """`load 24.1 on 2 cores` where that is much; else empty."""
+    return f"load {load:.1f} on {cores} cores" if load > BUSY * cores else ""
+
+
+def start_twice(
+    start: Callable[[], T], has_time: Callable[[], bool], say: Callable[[str], None]
+) -> T:
+    """What `start` gives, at its second try if the first one fails in time.
+
+    Raises: ClusterError.
+    """
+    if busy := busy_machine():
+        say(f"the machine is busy ({busy}): the node may need minutes")
+    try:
+        return start()
+    except ClusterError as error:
+        if not has_time():
+            raise
+        say(f"{error}; trying again ...")
+    return start()
+
+
+def not_started(what: str, logs: Path) -> ClusterError:
+    """The error of a node that did not start: its cause, the machine's load, where its logs lie.
+
+    `logs` is Ray's folder of them, which is removed with the node.
+    """
+    kept = keep_logs(logs)
+    busy = busy_machine()
+    because = f": {cause}" if (cause := _cause(kept)) else ""
+    hint = f"; the machine is busy ({busy}): try again when it is less so" if busy else ""
+    return ClusterError(f"{what}{because}{hint}; its logs are in {kept}")
+
+
+def keep_logs(logs: Path) -> Path:
+    """Copy the ends of a node's logs beside its state, in the place of an earlier node's."""
+    kept = state_folder() / KEPT_FOLDER
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(mode=0o700)
+    for path in (state_folder() / LOG_FILE, *(p for name in KEPT for p in logs.glob(name))):
+        try:
+            text = path.read_bytes()[-KEPT_BYTES:]
+        except OSError:
+            continue
+        if text:
+            (kept / path.name).write_bytes(text)
+    return kept
+
+
+def _cause(kept: Path) -> str:
+    for name in TELLING:
+        try:
+            text = (kept / name).read_text("utf-8", "replace")
+        except OSError:
+            continue
+        if text.strip() and (name == LOG_FILE or "Check failed" in text):
+            return find_cause(text).sentence
+    return ""
+
+
+FIRST, LAST = 20000, 32000
+"""Above Ray's own worker ports (10002 to 19999), below Linux's outgoing ones (32768 on)."""
+TRIES = 1000
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports that nobody listens on. Raises: ClusterError."""
+    found: list[int] = []
+    for port in random.sample(range(FIRST, LAST), TRIES):
+        if is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ClusterError(f"found only {len(found)} free ports of {count} from {FIRST} to {LAST}")
+
+
+def is_free(port: int) -> bool:
+    """Whether one could listen on the port, on loopback and on every interface."""
+    for host in ("127.0.0.1", ""):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                return False
+    return True

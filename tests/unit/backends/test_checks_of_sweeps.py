@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.checks import check, select
-from cifarray.backends.checks_of_sweeps import NOT_SWEEPABLE, candidates
+from cifarray.backends.checks import NOT_SWEEPABLE, candidates, check, select
 from cifarray.errors import JobError
 from tests.digit_sessions import Digits, small_job
 from tests.unit.backends.refusals import LR, profile, refused, sweep

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from cifarray.backends.choice import Cluster
-from cifarray.backends.evidence import Witness
 from cifarray.backends.local.processes import this_process
-from cifarray.backends.observed_state import observe
+from cifarray.backends.observe import Witness, observe
 from cifarray.runs import Run, examine
 from cifarray.runs.status import RunState
 from cifarray.spec.profile import Profile

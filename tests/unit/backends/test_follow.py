@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cifarray.backends.choice import Cluster
-from cifarray.backends.evidence import end_of, job_evidence
 from cifarray.backends.follow import Follower, stored_log
+from cifarray.backends.observe import end_of, job_evidence
 from cifarray.backends.ray_jobs.client import RayJob
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run, Status

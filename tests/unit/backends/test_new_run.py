@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cifarray.backends.kubernetes.record import applied_record
-from cifarray.backends.new_run import (
+from cifarray.backends.kubernetes.backend import applied_record
+from cifarray.backends.submit import (
     Plan,
     best_fields,
     check_data,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cifarray.backends.new_run import create, plan
 from cifarray.backends.pretrained import lies_here
+from cifarray.backends.submit import create, plan
 from cifarray.errors import InputError, JobError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile

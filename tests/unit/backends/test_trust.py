@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from cifarray.backends.kubernetes.rayjob import NAME_LENGTH, rayjob_name
-from cifarray.backends.submissions import (
+from cifarray.backends.trust import (
     SUBMITTED_FILE,
+    is_job_of,
     remember_context,
     remember_submission,
     submitted_context,
     submitted_spec,
 )
-from cifarray.backends.trust import is_job_of
 from cifarray.runs import Run
 from cifarray.store import Store
 from cifarray.store.layout import SPEC_FILE

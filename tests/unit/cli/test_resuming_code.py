@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifarray.backends.submissions import SUBMITTED_FILE, remember_submission
+from cifarray.backends.trust import SUBMITTED_FILE, remember_submission
 from cifarray.runs import Run
 from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.profile import Profile

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cifarray.backends.submissions import remember_submission
 from cifarray.backends.submit import job_environment, seen_from
-from cifarray.backends.trust import resumed_profile
+from cifarray.backends.trust import remember_submission, resumed_profile
 from cifarray.cli.following import follow_run
 from cifarray.errors import UntrustedError
 from cifarray.runs import Run

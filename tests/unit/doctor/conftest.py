@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.kubernetes.site import Site
+from cifarray.backends.kubernetes.checks import Site
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.conftest import api
 from tests.unit.backends.kubernetes.kube_requests import profile

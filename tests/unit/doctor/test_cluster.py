@@ -6,8 +6,8 @@ import pytest
 
 from cifarray.backends.base import Check, Result, carry_out
 from cifarray.backends.kubernetes import checks as cluster
+from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.backends.kubernetes.site import Site
 from cifarray.doctor import FAILED, PASSED, SKIPPED
 from tests.unit.backends.kubernetes.api_server import GROUPS, Answer, ApiServer, refusal
 from tests.unit.backends.kubernetes.kube_requests import profile

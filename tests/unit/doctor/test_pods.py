@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.kubernetes import pod_checks as pods
+from cifarray.backends.kubernetes import checks as pods
+from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.backends.kubernetes.site import Site
 from cifarray.doctor import FAILED, PASSED, SKIPPED
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.kube_requests import profile

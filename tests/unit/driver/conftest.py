@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cifarray.backends.new_run import create, plan
+from cifarray.backends.submit import create, plan
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from tests.digit_sessions import Digits, small_job

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.news import progress_line
+from cifarray.backends.progress_text import progress_line
 from cifarray.driver.progress import POLL_S, best_so_far, news_of, trials_of, watched
 from cifarray.runs import Run
 from cifarray.runs.folders import write_metrics

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from cifarray.backends.new_run import plan
+from cifarray.backends.submit import plan
 from cifarray.cli.main import main
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.models.code import check_factory, code_sha256, pack_code, unpack_code

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifarray.backends.kubernetes.gang import KUEUE_QUEUE
+from cifarray.backends.kubernetes.pods import KUEUE_QUEUE
 from cifarray.backends.kubernetes.rayjob import rayjob
 from tests.unit.backends.kubernetes.kube_requests import profile
 from tests.unit.kubernetes.ray_pods import Manifest

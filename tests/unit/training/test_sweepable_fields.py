@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifarray.backends import checks as preflight
-from cifarray.backends.checks_of_sweeps import NOT_SWEEPABLE
+from cifarray.backends.checks import NOT_SWEEPABLE
 from cifarray.errors import JobError
 from cifarray.models.registry import build_model
 from cifarray.spec.job import Job, ModelSpec

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from cifarray.backends.choice import recorded_cluster
-from cifarray.backends.kubernetes.backend import KubernetesCluster, open_cluster
+from cifarray.backends.kubernetes.backend import KubernetesCluster, applied_record, open_cluster
 from cifarray.backends.kubernetes.rayjob import rayjob_name
-from cifarray.backends.kubernetes.record import applied_record
 from cifarray.backends.ray_jobs.client import RayJobs
-from cifarray.backends.submissions import remember_context, remember_submission
+from cifarray.backends.trust import remember_context, remember_submission
 from cifarray.errors import ClusterError, JobError, UntrustedError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile

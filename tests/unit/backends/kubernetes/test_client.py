@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from cifarray.backends.kubernetes.client import Kube, RefusedError
-from cifarray.backends.kubernetes.kinds import KINDS
+from cifarray.backends.kubernetes.client import KINDS, Kube, RefusedError
 from cifarray.errors import ClusterError
 from tests.unit.backends.kubernetes.api_server import (
     TOKEN,

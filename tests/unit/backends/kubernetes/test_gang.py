@@ -5,8 +5,8 @@ import re
 import pytest
 
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.gang import Gang, find_gang, named_gang
 from cifarray.backends.kubernetes.launching import launch_rayjob
+from cifarray.backends.kubernetes.pods import Gang, find_gang, named_gang
 from cifarray.backends.kubernetes.rayjob import rayjob, run_objects
 from cifarray.errors import JobError
 from cifarray.runs import Run
@@ -16,7 +16,6 @@ from tests.unit.backends.kubernetes.api_server import Answer, ApiServer
 from tests.unit.backends.kubernetes.kube_requests import (
     JOB_ID,
     RAYJOBS,
-    cluster_of,
     recorded_run,
     request,
 )
@@ -133,7 +132,7 @@ def test_kueue_without_a_queue_to_name_is_refused(
 def test_a_submission_is_written_for_what_the_cluster_has(api: ApiServer, kube: Kube, store: Store):
     put_queues(api, "team-a")
     run: Run = recorded_run(store)
-    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, kube, 1)
     made = api.objects[f"{RAYJOBS}/{JOB_ID}"]
     assert WRITTEN["kueue"].items() <= made["metadata"]["labels"].items()
     assert made["spec"]["suspend"] is True

@@ -98,7 +98,7 @@ def test_an_earlier_rayjob_need_not_be_gone_once_its_end_is_asked_for(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     put_rayjob(api, finalizers=("ray.io/rayjob-finalizer",))
-    end_earlier(run, cluster_of(kube), patience_s=0.0)
+    end_earlier(run, kube, patience_s=0.0)
     assert api.objects[f"{RAYJOBS}/{JOB_ID}"]["metadata"]["deletionTimestamp"]
 
 
@@ -108,7 +108,7 @@ def test_an_earlier_rayjob_that_does_not_go_is_an_error(
     put_rayjob(api)
     api.script(f"DELETE {RAYJOBS}/{JOB_ID}", Answer(200, {}))
     with pytest.raises(ClusterError, match=f"RayJob {JOB_ID} .* is still there"):
-        end_earlier(run, cluster_of(kube), patience_s=0.0)
+        end_earlier(run, kube, patience_s=0.0)
 
 
 @pytest.mark.parametrize("answer", UNCLEAR)
@@ -117,7 +117,7 @@ def test_an_unclear_answer_to_what_was_made_is_no_failure(
     api: ApiServer, kube: Kube, run: Run, path: str, answer: Answer
 ) -> None:
     api.script(f"POST {path}", carried_out(answer))
-    launch_rayjob(run, run.spec().profile, cluster_of(kube, gang="scheduler-plugins"), 1)
+    launch_rayjob(run, profile(gang="scheduler-plugins"), kube, 1)
     job = (JOB_ID, api.objects[f"{RAYJOBS}/{JOB_ID}"]["metadata"]["uid"])
     assert {owner_of(api, f"{kind}/{JOB_ID}") for kind in (POLICIES, GROUPS)} == {job}
     assert api.requests("POST") == [f"POST {POLICIES}", f"POST {GROUPS}", f"POST {RAYJOBS}"]
@@ -131,7 +131,7 @@ def test_no_rayjob_is_ever_there_without_its_policy(api: ApiServer, kube: Kube, 
             alone.append(f"{asked.method} {asked.path}")
 
     api.on_request = look
-    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, kube, 1)
     assert f"{RAYJOBS}/{JOB_ID}" in api.objects
     assert alone == []
 
@@ -142,7 +142,7 @@ def test_an_answer_that_stays_unclear_leaves_the_policy_to_a_rayjob_that_may_yet
     kube = open_kube(patience_s=0.3)
     api.script(f"POST {RAYJOBS}", *UNCLEAR[2:3] * 50)
     with pytest.raises(RefusedError, match="503"):
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
     assert set(api.objects) == {f"{POLICIES}/{JOB_ID}"}
     api.objects[f"{POLICIES}/{JOB_ID}"]["metadata"]["creationTimestamp"] = "2025-11-23T04:00:00Z"
     assert remove_ended(kube, keep_s=0) == [JOB_ID]
@@ -152,7 +152,7 @@ def test_an_answer_that_stays_unclear_leaves_the_policy_to_a_rayjob_that_may_yet
 def test_a_scripted_refusal_leaves_nothing(api: ApiServer, kube: Kube, run: Run, path: str) -> None:
     api.script(f"POST {path}", refusal(403, "not for you"))
     with pytest.raises(RefusedError, match="not for you"):
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
     assert api.objects == {}
 
 
@@ -161,7 +161,7 @@ def test_a_cluster_without_kuberay_is_one_sentence_and_keeps_nothing(
 ) -> None:
     api.script(f"POST {RAYJOBS}", refusal(404, "404 page not found"))
     with pytest.raises(ClusterError, match=r"knows no RayJob; install KubeRay's operator 1\.7"):
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
     assert api.objects == {}
 
 
@@ -169,7 +169,7 @@ def test_who_may_not_hand_the_policy_over_leaves_it_for_later(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     api.forbid(f"PATCH {POLICIES}/{JOB_ID}")
-    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, kube, 1)
     assert set(api.objects) == {f"{RAYJOBS}/{JOB_ID}", f"{POLICIES}/{JOB_ID}"}
 
 
@@ -179,7 +179,7 @@ def test_a_policy_that_vanishes_with_an_older_rayjob_of_its_name_is_made_again(
     api.on_request = lambda asked: (
         api.objects.pop(f"{POLICIES}/{JOB_ID}", None) if asked.method == "PATCH" else None
     )
-    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, kube, 1)
     assert owner_of(api, f"{POLICIES}/{JOB_ID}")[0] == JOB_ID
 
 
@@ -187,7 +187,7 @@ def test_a_policy_that_is_left_of_an_applied_run_serves_the_next_rayjob(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     put_policy(api, spec=run_policy(request_of(run, run.spec().profile), 1)["spec"])
-    launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+    launch_rayjob(run, run.spec().profile, kube, 1)
     assert owner_of(api, f"{POLICIES}/{JOB_ID}")[0] == JOB_ID
 
 
@@ -196,7 +196,7 @@ def test_a_policy_of_that_name_that_says_something_else_is_refused(
 ) -> None:
     put_policy(api, spec={"podSelector": {}})
     with pytest.raises(TakenError, match=r"NetworkPolicy .* is there already"):
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
     assert set(api.objects) == {f"{POLICIES}/{JOB_ID}"}
 
 
@@ -208,7 +208,7 @@ def test_another_submission_of_the_same_name_is_refused_and_left_alone(
     if first is not None:
         api.script(f"POST {RAYJOBS}", first)
     with pytest.raises(TakenError, match=r"RayJob .* is there already, and this command"):
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
     assert api.objects[f"{RAYJOBS}/{JOB_ID}"] == before
     assert f"{POLICIES}/{JOB_ID}" in api.objects  # which the other one's pods need
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.observed_state import ObservedState, observe, observe_all
+from cifarray.backends.observe import ObservedState, observe, observe_all
 from cifarray.runs import Run, Status, summaries
 from cifarray.store import Store
 from tests.loopback import answering

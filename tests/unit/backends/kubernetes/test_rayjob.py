@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 import yaml
 
-from cifarray.backends.kubernetes.gang import KUEUE_QUEUE
+from cifarray.backends.kubernetes.pods import KUEUE_QUEUE
 from cifarray.backends.kubernetes.rayjob import (
     NAME_LENGTH,
     RAY_VERSION,

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cifarray.backends.kubernetes.access import head_labels
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.heads import head_labels
-from cifarray.backends.kubernetes.rayjob_runs import RayJobRuns
+from cifarray.backends.kubernetes.jobs import RayJobRuns
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
 from tests.loopback import answering

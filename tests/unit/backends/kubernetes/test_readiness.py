@@ -6,7 +6,7 @@ import pytest
 
 from cifarray.backends.kubernetes.client import Kube
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.backends.kubernetes.readiness import Part, await_ready, head_of_another_image, look
+from cifarray.backends.kubernetes.setup import Part, await_ready, head_of_another_image, look
 from cifarray.errors import ClusterError
 from tests.unit.backends.kubernetes.api_server import Answer, ApiServer
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.kubernetes.states import as_job, ended_before
+from cifarray.backends.kubernetes.rayjob import as_job, ended_before
 
 
 def found(stage: str, job: str = "", **status: Any) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.nodes import Nodes
-from cifarray.backends.kubernetes.waiting import RECENT_S, explain, of_events
+from cifarray.backends.kubernetes.waiting import RECENT_S, Nodes, explain, of_events
 from cifarray.backends.kubernetes.waiting import of_pod as of_pod_on
 from tests.unit.backends.kubernetes.api_server import ApiServer
 

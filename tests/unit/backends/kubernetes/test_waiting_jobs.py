@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.waiting_jobs import (
+from cifarray.backends.kubernetes.jobs import (
     SharedRayJobs,
     explain_rayjob,
     why_rayjob_waits,

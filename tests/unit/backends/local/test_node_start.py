@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.local import node_start
-from cifarray.backends.local.node import ensure_node
-from cifarray.backends.local.node_start import (
+from cifarray.backends.local import node
+from cifarray.backends.local.node import (
     busy_at,
+    ensure_node,
     keep_logs,
     not_started,
     patience,
@@ -58,11 +58,11 @@ def test_the_raylets_own_cause_is_told_and_its_log_kept(tmp_path: Path) -> None:
     (tmp_path / "gcs_server.out").write_text("x" * (3 << 20))
     (state_folder() / LOG_FILE).write_text("Exception: The current node timed out during startup.")
     told = str(not_started("the Ray node ended while it started", tmp_path))
-    kept = state_folder() / node_start.KEPT_FOLDER
+    kept = state_folder() / node.KEPT_FOLDER
     assert "too slow to write dashboard_agent_listen_port" in told
     assert told.endswith(f"its logs are in {kept}")
     assert (kept / "raylet.err").read_text() == RAYLET
-    assert (kept / "gcs_server.out").stat().st_size == node_start.KEPT_BYTES
+    assert (kept / "gcs_server.out").stat().st_size == node.KEPT_BYTES
     assert kept.stat().st_mode & 0o077 == 0
 
 
@@ -98,7 +98,7 @@ def test_a_node_that_cannot_start_is_tried_twice_and_says_where_its_log_lies(
     said: list[str] = []
     with pytest.raises(ClusterError, match="the Ray node ended while it started") as refused:
         ensure_node(said.append)
-    kept = state_folder() / node_start.KEPT_FOLDER
+    kept = state_folder() / node.KEPT_FOLDER
     assert str(kept) in str(refused.value)
     assert sum("trying again" in line for line in said) == 1
     assert "Traceback" in (kept / LOG_FILE).read_text()

@@ -2,7 +2,7 @@
 
 import socket
 
-from cifarray.backends.local.ports import FIRST, LAST, free_ports, is_free
+from cifarray.backends.local.node import FIRST, LAST, free_ports, is_free
 
 
 def test_ports_are_different_and_within_the_range() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.news import Pace, clock, fraction_done, progress_line
+from cifarray.backends.progress_text import Pace, clock, fraction_done, progress_line
 from cifarray.runs import Status
 
 RECORD = {
