@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cifarray.backends.pretrained import find_beginning
+from cifarray.backends.pretrained import find_weights
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.session import Session
@@ -42,5 +42,5 @@ class Pretrained:
         """The job on this rank, begun as `submit` and a worker begin it."""
         digits, folder = self.digits, self.checkpoint
         classes = len(digits.rows(job).selection.labels.classes)
-        begun = find_beginning(job, digits.store, digits.manifest.shape, classes, folder)
+        begun = find_weights(job, digits.store, digits.manifest.shape, classes, folder)
         return digits.session(job, weights=begun.path if begun else None)

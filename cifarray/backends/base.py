@@ -1,14 +1,67 @@
-"""What a check is, what it finds, and how checks are carried out one after the other."""
+"""What every backend offers: by this protocol commands, followers and checks know clusters.
 
-from collections.abc import Callable, Iterator, Sequence
+A backend is made from a profile of the user's own and reaches nothing until it is asked to. Which
+one a profile means is chosen in choice.py alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from cifarray.backends.kubernetes.client import RefusedError
-from cifarray.errors import CifarrayError
+from cifarray.errors import InputError
+from cifarray.runs import Run, Status
+from cifarray.spec.profile import Profile, StoreSpec
+from cifarray.spec.run import RunRequest
+from cifarray.store import Store
 
+PATIENCE_S = 30.0
+"""How long a request is tried again while a server does not answer."""
+JOB_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-S = TypeVar("S")
+Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[object]]]
+"""Columns and rows."""
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """What a cluster says of one job: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+
+    id: str
+    status: str
+    message: str
+    exit_code: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self.status in JOB_ENDED
+
+
+class Jobs(Protocol):
+    """The jobs of a cluster. Every failure is a ClusterError of one sentence."""
+
+    def find(self, job_id: str, /) -> SubmittedJob | None:
+        """The job of this id; None where the cluster does not know it."""
+
+    def all_jobs(self) -> list[SubmittedJob]:
+        """Jobs of ours, those that have ended too."""
+
+    def live_jobs(self) -> list[SubmittedJob]:
+        """Jobs of ours that have not ended."""
+
+    def stop(self, job_id: str, /) -> bool:
+        """Ask the job to end; False where there is none or it has ended."""
+
+    def logs(self, job_id: str, /) -> str:
+        """What the driver has written so far; empty where nothing is known of it."""
+
+    def tail(self, job_id: str, /) -> Iterator[str]:
+        """The driver's log as it grows, until its job has ended."""
+
+    def why_pending(self, job_id: str, /) -> str:
+        """What the job waits for, in words; empty if for nothing known."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +77,11 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A check by its name, and what it found."""
-
-    check: str
-    result: Result
-
-
-@dataclass(frozen=True)
-class Check(Generic[S]):
-    """One thing to look at; `S` is what it looks at."""
+class Check:
+    """One thing to look at."""
 
     name: str
-    look: Callable[[S], Result]
+    look: Callable[[], Result]
     needs: str | None = None
     """The check that has to pass first."""
 
@@ -47,7 +92,7 @@ def passed(finding: str) -> Result:
 
 
 def failed(finding: str, remedy: str) -> Result:
-    """Something is amiss, and what helps."""
+    """Something is wrong, and this fixes it."""
     return Result(FAILED, finding, remedy)
 
 
@@ -56,24 +101,226 @@ def skipped(reason: str) -> Result:
     return Result(SKIPPED, reason)
 
 
-def carry_out(checks: Sequence[Check[S]], subject: S) -> Iterator[Finding]:
-    """Each check's result; a check whose need is not met is skipped."""
-    outcomes: dict[str, str] = {}
-    for check in checks:
-        if check.needs is not None and outcomes.get(check.needs) != PASSED:
-            result = skipped(f"`{check.needs}` has to pass first")
-        else:
-            result = _look(check, subject)
-        outcomes[check.name] = result.outcome
-        yield Finding(check.name, result)
+class Talk(Protocol):
+    """How a backend speaks to whoever waits for it."""
+
+    def say(self, text: str, /) -> None:
+        """A remark, which may be silenced."""
+
+    def warn(self, text: str, /) -> None:
+        """A remark that nobody silences."""
+
+    def detail(self, text: str, /) -> None:
+        """A remark for whoever wants to know more."""
 
 
-def _look(check: Check[S], subject: S) -> Result:
-    try:
-        return check.look(subject)
-    except RefusedError as error:
-        if error.code == 403:
-            return skipped(f"it needs a right that you lack: {error.message}")
-        return Result(FAILED, str(error))
-    except CifarrayError as error:
-        return Result(FAILED, str(error))
+@dataclass(frozen=True)
+class Shown:
+    """What a command on a cluster prints: one value as JSON, or lines and tables for a person."""
+
+    data: Any
+    lines: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    remarks: Sequence[str] = ()
+    """What a person is told besides."""
+
+
+class Unrecorded(Protocol):
+    """A run that the store does not know: it was applied, and its driver has not begun."""
+
+    run_id: str
+    profile: str
+    """Name of the profile on whose cluster it waits."""
+
+    @property
+    def state(self) -> str:
+        """As of a recorded run."""
+
+    @property
+    def reason(self) -> str:
+        """What it waits for, or why it never began."""
+
+    def stop(self) -> None:
+        """Delete what was applied. Raises: InputError if it has ended."""
+
+
+class Teardown(Protocol):
+    """What `cluster down` is about to end: looked at first, asked about, then carried out."""
+
+    @property
+    def question(self) -> str:
+        """What a person is asked; empty where nothing is lost by it."""
+
+    @property
+    def refusal(self) -> str:
+        """What is said where nobody can be asked."""
+
+    @property
+    def store_question(self) -> str:
+        """Asked of a store that could stay; empty where there is none."""
+        return ""
+
+    def carry_out(self, delete_store: bool, talk: Talk) -> Shown:
+        """Do it. Raises: ClusterError."""
+
+
+class Backend(Protocol):
+    """One way to reach one cluster, by a profile of the user's own."""
+
+    kind: ClassVar[str]
+    """The kind of profile and of record that it serves."""
+    own: ClassVar[bool] = False
+    """Whether cifarray starts its node, on this machine."""
+    answers_as: ClassVar[str] = "its cluster"
+    """Who it is that knows of its jobs, in sentences."""
+    makes_objects: ClassVar[bool] = False
+    """Whether a run is objects that `kubectl apply` takes too."""
+    outlives_its_run: ClassVar[bool] = False
+    """Whether a job may go on after its run has ended."""
+    store_is_inside: ClassVar[bool] = False
+    """Whether runs see their store otherwise than this machine does."""
+    profile: Profile
+
+    # --- where it is -----------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+
+    @property
+    def dashboard(self) -> str:
+        """Ray's dashboard: its address, or how to see it."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether what answers is certainly the cluster that a run recorded."""
+        return False
+
+    @property
+    def context(self) -> str | None:
+        """The kubeconfig's context that leads to it; None where none does."""
+        return None
+
+    def record(self, job_id: str | None) -> dict[str, Any]:
+        """What a run's status says of it; no secret."""
+
+    def recorded_as(
+        self, record: Mapping[str, Any], explicit: bool, patience_s: float = PATIENCE_S
+    ) -> "Backend | None":
+        """The backend of this profile that a record names; None if it names another place.
+
+        `explicit` says that the command names the profile. Raises: ClusterError for a record that
+        names no place.
+        """
+
+    @classmethod
+    def place_of(cls, record: Mapping[str, Any]) -> str:
+        """Where a record says that a run is, in words. Raises: ClusterError if it says nothing."""
+
+    @classmethod
+    def may_be_asked(cls, record: Mapping[str, Any], before_acts: bool) -> bool:
+        """Whether to ask the cluster that a record names; some only before something is done."""
+        return True
+
+    def dashboard_of(self, run_id: str) -> str | None:
+        """Where a person sees the run's dashboard; a recorded text is never shown as a command."""
+        return self.profile.dashboard
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    def start(self, talk: Talk) -> None:
+        """Make sure that runs can be submitted. Raises: ClusterError."""
+
+    def submit(self, run: Run) -> str:
+        """Submit the run's next attempt; the job's id. The run names it before the job runs.
+
+        Raises: ClusterError, StoreError.
+        """
+
+    def refuse_entry(self) -> None:
+        """Raise InputError where no driver can run in this process."""
+        return
+
+    def enter(self, run: Run) -> None:
+        """Make this very process the driver of the run: `ray.init()` will join the cluster."""
+
+    def objects(self, request: RunRequest) -> list[dict[str, Any]]:
+        """What `kubectl apply` takes of a run that is asked for, where a run is such objects."""
+        return []
+
+    def applied_record(self, request: RunRequest) -> dict[str, Any] | None:
+        """The record of a run whose objects somebody applied."""
+        return None
+
+    def jobs(self, patience_s: float = PATIENCE_S) -> Jobs:
+        """Its jobs: find, logs, stop."""
+
+    def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
+        """End a run's job and wait for it, or close the run if nobody else can."""
+
+    def end_leftover(self, run: Run, job_id: str) -> bool:
+        """End the job of a run that has ended; whether it had not. Raises: ClusterError."""
+        return False
+
+    def clear_away(self, run: Run, status: Status, job_id: str) -> str:
+        """Of a followed run that has ended, delete what would only cost; what that was, if any."""
+        return ""
+
+    def find_unrecorded(self, run_id: str) -> Unrecorded | None:
+        """The run of this id that waits on this cluster and that no store knows."""
+        return None
+
+    def explain(self, job_id: str) -> str:
+        """What the pods of a job lack or died of, in words; empty if nothing is known."""
+        return ""
+
+    def why_ended(self, job_id: str) -> str:
+        """Why a job has ended, beyond what its cluster says of the job itself."""
+        return ""
+
+    def why_silent(self) -> str:
+        """Why nobody answers for the jobs, where that is not the server's own silence."""
+        return ""
+
+    # --- the store -------------------------------------------------------------------------------
+
+    def with_store(self, uri: str | None, endpoint: str | None) -> Profile:
+        """The profile as it is recorded, where a command names a store."""
+        return self.profile
+
+    def reached_store(self) -> AbstractContextManager[StoreSpec]:
+        """The profile's store as this machine reaches it, while the context lasts."""
+        return nullcontext(self.profile.store)
+
+    def drivers_store(self, run: Run) -> StoreSpec:
+        """The run's store as its driver reaches it: not through a port-forward of this machine."""
+        return run.store.spec
+
+    # --- the cluster -----------------------------------------------------------------------------
+
+    def checks(self, open_store: Callable[[], Store]) -> Sequence[Check]:
+        """What `doctor` looks at; the first one has to pass before the store is looked at.
+
+        `open_store` opens the store that commands use on this machine.
+        """
+
+    def manifests(self, overlay: str | None, image: str | None) -> list[dict[str, Any]]:
+        """The objects that `up` applies. Raises: InputError where it applies none."""
+        raise InputError(f"cluster profile {self.profile.name} is not of kind kubernetes")
+
+    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+        """Start the cluster or set it up, and wait until it is ready. Raises: ClusterError."""
+
+    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
+        """Look at what ending it would end. Raises: ClusterError."""
+
+    def status(self) -> Shown:
+        """Whether it answers, where, and what runs on it. Raises: ClusterError."""
+
+
+def reopen(run: Run, cluster: dict[str, Any]) -> None:
+    """Show the run as waiting for its next attempt, of which nothing has been heard yet."""
+    fresh: dict[str, Any] = dict.fromkeys(("error", "ended_at", "heartbeat_at", "progress"))
+    run.change_status(
+        lambda status: dataclasses.replace(status, state="pending", cluster=cluster, **fresh)
+    )

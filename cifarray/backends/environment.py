@@ -1,15 +1,22 @@
-"""What a run's processes find in their environment; secrets only as the path of a private file."""
+"""How a driver is started: its command line, and what it and its workers find in their environment.
+
+Secrets are given only as the path of a private file.
+"""
 
 import configparser
 import hashlib
 import io
 import os
+import shlex
+import sys
 
 from cifarray.backends.local.state import write_private
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
 from cifarray.user_folders import state_folder
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray's own name for how the Jobs API tells a driver of its runtime environment."""
 STOP_WAIT_S = 60
 """How long a stopped driver may take to close its run before it is killed."""
 KEYS = {
@@ -38,6 +45,15 @@ step. Ray Train runs the loop in a thread, whose own arena would hold no array o
 CREDENTIALS_PREFIX = "credentials-"
 
 
+def driver_command(run_id: str, store: StoreSpec, here: bool = False) -> str:
+    """The driver's command line; `exec` makes it the process that a stop asks to end."""
+    words = [sys.executable if here else "python", "-m", "cifarray.driver", run_id]
+    words += ["--store", store.uri]
+    if store.endpoint:
+        words += ["--endpoint", store.endpoint]
+    return f"exec {shlex.join(words)}"
+
+
 def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str]:
     """Variables for the driver and its workers; `here` says that they run on this machine."""
     environment = run_environment(profile)
@@ -49,7 +65,7 @@ def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str
 
 
 def run_environment(profile: Profile) -> dict[str, str]:
-    """Variables that a run's processes want wherever they are."""
+    """Variables that a run's processes need wherever they are."""
     return {
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{profile.worker_start_timeout_s:g}",

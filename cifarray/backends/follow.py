@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cifarray.backends.observe import AnyCluster, end_of, evidence_here, job_evidence
+from cifarray.backends.base import Backend
+from cifarray.backends.observe import end_of, evidence_here, job_evidence
 from cifarray.backends.progress_text import rough_time
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
 from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death, post_mortem
@@ -48,7 +49,7 @@ class Follower:
     def __init__(
         self,
         run: Run,
-        cluster: AnyCluster | None,
+        cluster: Backend | None,
         job_id: str | None,
         *,
         patience_s: float = ASK_PATIENCE_S,

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarray.backends.choice import Cluster, is_from_here, recorded_cluster
-from cifarray.backends.kubernetes.backend import KubernetesCluster
+from cifarray.backends.base import Backend, SubmittedJob
+from cifarray.backends.choice import recorded_class
 from cifarray.backends.local import processes
+from cifarray.backends.local.backend import is_from_here
 from cifarray.backends.local.node import has_ended
 from cifarray.backends.progress_text import rough_time, waits_for
-from cifarray.backends.ray_jobs.client import RayJob
+from cifarray.backends.trust import recorded_backend
 from cifarray.errors import ClusterError, UntrustedError
 from cifarray.runs import ENDED, Evidence, Run, RunSummary, Status, cause_of_death, heartbeat_age_s
 from cifarray.runs.lease import Holder
@@ -22,7 +23,6 @@ from cifarray.spec.profile import Profile
 
 PATIENCE_S = 5.0
 """Whoever looks at a run shall not wait for long for a cluster that is away."""
-AnyCluster = Cluster | KubernetesCluster
 
 
 def evidence_here(run: Run, status: Status) -> Evidence:
@@ -55,34 +55,23 @@ def _of_process(status: Status, holder: Holder) -> Evidence:
 
 
 def job_evidence(
-    status: Status, job_id: str, job: RayJob | None, cluster: AnyCluster | None
+    status: Status, job_id: str, job: SubmittedJob | None, cluster: Backend | None
 ) -> Evidence:
     """What a cluster's answer says of the run's job; None stands for a job it does not know.
 
     Of a run that has begun that is its end, where the answer came certainly from the run's cluster.
     """
     if job is None:
-        what = "Kubernetes"
-        if not isinstance(cluster, KubernetesCluster):
-            what = "its cluster"
-        elif cluster.shared:
-            what = "the RayCluster's head"
-        said = f"{what} knows no job {job_id}"
+        said = f"{cluster.answers_as if cluster else 'its cluster'} knows no job {job_id}"
         has_begun = status.state == "running"
-        return Evidence(dead=said) if has_begun and _is_sure(cluster) else Evidence(doubt=said)
+        certain = cluster is not None and cluster.certain
+        return Evidence(dead=said) if has_begun and certain else Evidence(doubt=said)
     if job.ended:
         return Evidence(dead=end_of(job))
     return Evidence(alive=f"job {job_id} is {job.status.lower()}")
 
 
-def _is_sure(cluster: AnyCluster | None) -> bool:
-    """Whether what answers for this cluster is no other one at the same address."""
-    if isinstance(cluster, KubernetesCluster):
-        return cluster.sure
-    return cluster is not None and cluster.own
-
-
-def end_of(job: RayJob) -> str:
+def end_of(job: SubmittedJob) -> str:
     """How a job ended, in words."""
     if job.status == "STOPPED":
         return f"job {job.id} was stopped"
@@ -124,9 +113,8 @@ class Witness:
         """What the run's cluster says of its job."""
         record = status.cluster or {}
         job_id = record.get("job_id")
-        ours = record.get("kind") == "kubernetes" or (record.get("own") and is_from_here(record))
-        theirs = not record.get("own") and self.before_acts
-        if not job_id or not (ours or theirs):
+        asked = job_id and recorded_class(record).may_be_asked(record, self.before_acts)
+        if not job_id or not asked:
             return Answer()
         known = self._jobs_of(run, record) if self.many else self._one(run, record, str(job_id))
         if known.jobs is None:
@@ -139,7 +127,7 @@ class Witness:
     def _one(self, run: Run, record: Mapping[str, Any], job_id: str) -> "Answer":
         cluster = None
         try:
-            cluster = recorded_cluster(run, record, self.named, self.patience_s)
+            cluster = recorded_backend(run, record, self.named, self.patience_s)
             if cluster is None:
                 return Answer()
             job = cluster.jobs(self.patience_s).find(job_id)
@@ -148,21 +136,18 @@ class Witness:
         return Answer(cluster, {job_id: job} if job else {})
 
     def _jobs_of(self, run: Run, record: Mapping[str, Any]) -> "Answer":
-        section = record.get("kubernetes") or {}
-        names = [section.get(key) for key in ("context", "namespace", "mode", "ray_cluster")]
-        at = record.get("dashboard") if not section or section.get("mode") == "ray-jobs" else ""
-        place = str([at, *names])
-        if place not in self._asked:
-            try:
+        try:
+            place = recorded_class(record).place_of(record)
+            if place not in self._asked:
                 self._asked[place] = self._all(run, record)
-            except UntrustedError as error:  # says nothing of other runs of that place
-                return Answer(evidence=Evidence(doubt=str(error)))
+        except ClusterError as error:  # says nothing of other runs of that place
+            return Answer(evidence=Evidence(doubt=str(error)))
         return self._asked[place]
 
     def _all(self, run: Run, record: Mapping[str, Any]) -> "Answer":
         cluster = None
         try:
-            cluster = recorded_cluster(run, record, self.named, self.patience_s)
+            cluster = recorded_backend(run, record, self.named, self.patience_s)
             if cluster is None:
                 return Answer()
             jobs = cluster.jobs(self.patience_s).all_jobs()
@@ -177,19 +162,17 @@ class Witness:
 class Answer:
     """What a cluster said; without `jobs` it said nothing."""
 
-    cluster: AnyCluster | None = None
-    jobs: Mapping[str, RayJob] | None = None
-    job: RayJob | None = None
+    cluster: Backend | None = None
+    jobs: Mapping[str, SubmittedJob] | None = None
+    job: SubmittedJob | None = None
     evidence: Evidence = NO_EVIDENCE
 
 
-def _why_silent(cluster: AnyCluster | None, error: ClusterError) -> str:
-    if isinstance(cluster, KubernetesCluster):
-        try:
-            return cluster.why_silent() or str(error)
-        except ClusterError as silent:
-            return str(silent)
-    return str(error)
+def _why_silent(cluster: Backend | None, error: ClusterError) -> str:
+    try:
+        return (cluster.why_silent() if cluster else "") or str(error)
+    except ClusterError as silent:
+        return str(silent)
 
 
 SILENT_S = 60.0
@@ -261,11 +244,10 @@ def _lost(run: Run, cause: str, because: str) -> ObservedState:
 
 
 def _pods_lack(status: Status, answer: Answer) -> str:
-    """What the pods of a run lack that waits for room."""
-    if not isinstance(answer.cluster, KubernetesCluster):
-        return ""
+    """What the pods of a run lack that waits for capacity."""
     try:
-        return answer.cluster.explain(str((status.cluster or {}).get("job_id")))
+        job_id = str((status.cluster or {}).get("job_id"))
+        return answer.cluster.explain(job_id) if answer.cluster else ""
     except ClusterError as error:
         return str(error)
 
@@ -276,10 +258,8 @@ def _cause(answer: Answer) -> str:
     if cluster is None or job is None:
         return ""
     try:
-        if not job.ended:
-            return cluster.jobs(PATIENCE_S).why_pending(job.id)
-        if isinstance(cluster, KubernetesCluster) and not cluster.shared:
-            return cluster.explain(job.id)  # else its pods are other runs' too
+        if job.ended:
+            return cluster.why_ended(job.id)
+        return cluster.jobs(PATIENCE_S).why_pending(job.id)
     except ClusterError:
         return ""
-    return ""

@@ -1,6 +1,6 @@
-"""The weights that a run begins with: found, held against its network, made one file.
+"""The pretrained weights of a run: found, held against its network, made one file.
 
-The file travels in the run's folder, so that every worker, trial and attempt begins with the same
+The file travels in the run's folder, so that every worker, trial and attempt starts with the same
 bytes, and no worker downloads anything.
 """
 
@@ -13,6 +13,7 @@ from cifarray.errors import CheckpointError, JobError
 from cifarray.models.registry import build_model, is_own
 from cifarray.runs import Run
 from cifarray.spec.job import Job
+from cifarray.spec.run import WeightsSpec
 from cifarray.store import Store
 from cifarray.store.layout import WEIGHTS_FILE
 from cifarray.user_folders import expanded
@@ -24,7 +25,7 @@ RUN, S3 = "run:", "s3://"
 
 
 @dataclass(frozen=True)
-class Beginning:
+class PretrainedWeights:
     """Weights on this machine, ready to be copied."""
 
     path: Path
@@ -34,15 +35,19 @@ class Beginning:
     fresh: tuple[str, ...]
     """The network's weights that it has none for; of a sweep, those of any trial."""
 
+    def spec(self, key: str) -> WeightsSpec:
+        """What a run records of them, once they lie under this key."""
+        return WeightsSpec(key=key, source=self.source, sha256=self.sha256, fresh=self.fresh)
+
 
 def lies_here(weights: str) -> bool:
     """Whether `model.weights` is a path, which means nothing on another machine."""
     return weights not in ("none", "timm") and not weights.startswith((RUN, S3))
 
 
-def find_beginning(
+def find_weights(
     job: Job, store: Store, shape: tuple[int, int, int], num_classes: int, folder: Path
-) -> Beginning | None:
+) -> PretrainedWeights | None:
     """Write the job's weights into the folder, if it names any that its networks take.
 
     `shape` is (H, W, C) of the dataset's images. Weights of a network of the user's own are held
@@ -68,7 +73,7 @@ def find_beginning(
     path = folder / WEIGHTS_FILE
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in weights.items()}, path)
     ever_fresh = tuple(dict.fromkeys(key for keys in fresh for key in keys))
-    return Beginning(path, source, file_sha256(path), ever_fresh)
+    return PretrainedWeights(path, source, file_sha256(path), ever_fresh)
 
 
 def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:

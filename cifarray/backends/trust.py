@@ -16,13 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pydantic import ValidationError
-
-from cifarray.backends.kubernetes.access import dashboard_command, head_labels
-from cifarray.backends.kubernetes.backend import dashboard_of_run
-from cifarray.backends.kubernetes.client import current_context, has_context
-from cifarray.backends.kubernetes.pods import of_kubernetes
+from cifarray.backends.base import PATIENCE_S, Backend
+from cifarray.backends.choice import backend_of, recorded_class
+from cifarray.backends.kubernetes.backend import may_be_context
 from cifarray.backends.kubernetes.rayjob import NAME_LENGTH, rayjob_name
+from cifarray.backends.local.backend import LocalBackend
 from cifarray.backends.local.state import append_private, read_node
 from cifarray.errors import ClusterError, InputError, KeyMissingError, UntrustedError
 from cifarray.models.registry import is_own
@@ -40,23 +38,43 @@ MOST_SUBMISSIONS = 1000
 ALLOW = "give --cluster PROFILE with a profile that names it, if it is yours"
 
 
-def naming_profile(run: Run, record: Mapping[str, Any], named: Profile | None) -> Profile:
-    """The user's own profile that names the cluster which a run's status.json names.
+def recorded_backend(
+    run: Run,
+    record: Mapping[str, Any] | None,
+    named: Profile | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Backend | None:
+    """The cluster that a run's status names; None if it names none or our node has ended.
 
-    `named` is the profile of --cluster; its context wins over a recorded one.
-    Raises: UntrustedError, ClusterError for a record that names no cluster, StoreError.
+    `named` is the profile of --cluster. Raises: UntrustedError for a cluster or a job that the
+    user has not named, ClusterError for a record that names no cluster, StoreError.
+    """
+    if record is None:
+        return None
+    refuse_foreign_job(run.id, record)
+    dashboard = record.get("dashboard")
+    if not isinstance(dashboard, str):
+        return None
+    if recorded_class(record).own:
+        profile = Profile(name=str(record.get("profile")), kind="local")
+        return LocalBackend.find(profile, dashboard)
+    return _naming_backend(run, record, named, patience_s)
+
+
+def _naming_backend(
+    run: Run, record: Mapping[str, Any], named: Profile | None, patience_s: float = PATIENCE_S
+) -> Backend:
+    """The backend of the user's own profile that names what a run's status names.
+
+    The context of --cluster wins over a recorded one.
     """
     refuse_foreign_job(run.id, record)
     for own in _own_profiles(run, named):
-        if record.get("kind") == "kubernetes":
-            section = recorded_section(record)
-            if _is_namespace_of(own, section, record, explicit=own is named):
-                return own.model_copy(update={"kubernetes": _as_recorded(own, section)})
-        elif own.kind == "local" and own.dashboard and _place(own) == _recorded_place(record):
-            return own
+        if found := backend_of(own).recorded_as(record, own is named, patience_s):
+            return found
     raise UntrustedError(
-        f"run {run.id} is recorded {_told(record)}, which no cluster profile of yours names; "
-        f"{ALLOW}"
+        f"run {run.id} is recorded {recorded_class(record).place_of(record)}, which no cluster "
+        f"profile of yours names; {ALLOW}"
     )
 
 
@@ -87,17 +105,12 @@ def shown_dashboard(run: Run, record: Mapping[str, Any], named: Profile | None) 
     Raises: UntrustedError, ClusterError, StoreError.
     """
     dashboard = record.get("dashboard")
-    if record.get("own"):
-        node = read_node()
-        return node.dashboard if node is not None and node.dashboard == dashboard else None
     if not isinstance(dashboard, str):
         return None
-    own = naming_profile(run, record, named)
-    if own.kubernetes is None or (_is_address(dashboard) and own.dashboard):
-        return own.dashboard
-    if own.kubernetes.mode == "rayjob":
-        return dashboard_of_run(own.kubernetes, run.id)
-    return dashboard_command(own.kubernetes.namespace, head_labels(own.kubernetes.ray_cluster))
+    if recorded_class(record).own:
+        node = read_node()
+        return node.dashboard if node is not None and node.dashboard == dashboard else None
+    return _naming_backend(run, record, named).dashboard_of(run.id)
 
 
 def resumed_profile(
@@ -109,9 +122,9 @@ def resumed_profile(
     Kubernetes use too. Raises: InputError, StoreError.
     """
     recorded = run.spec().profile
-    if recorded.kind == "local" and recorded.address is None and recorded.dashboard is None:
+    if backend_of(recorded).own:
         return recorded
-    typed = {"uri": uri, "endpoint": endpoint} if named and named.kind == "kubernetes" else {}
+    typed = {"uri": uri, "endpoint": endpoint} if named and named.kubernetes else {}
     given = {name: value for name, value in typed.items() if value}
     for own in _own_profiles(run, named):
         mine = own.model_copy(update={"store": own.store.model_copy(update=given)})
@@ -158,42 +171,6 @@ def _with_context(own: Profile, context: str | None) -> Profile:
     return own.model_copy(update={"kubernetes": section})
 
 
-def recorded_section(record: Mapping[str, Any]) -> KubernetesSpec:
-    """The namespace that a run's status names. Raises: ClusterError."""
-    try:
-        return KubernetesSpec.model_validate(record.get("kubernetes") or {})
-    except ValidationError as error:
-        raise ClusterError(
-            f"the run's record does not say which cluster it is on ({error.errors()[0]['msg']}); "
-            "submit it anew"
-        ) from error
-
-
-def _is_namespace_of(
-    own: Profile, recorded: KubernetesSpec, record: Mapping[str, Any], explicit: bool
-) -> bool:
-    mine, dashboard = own.kubernetes, record.get("dashboard")
-    return (
-        mine is not None
-        and mine.namespace == recorded.namespace
-        and (recorded.mode == "rayjob" or mine.ray_cluster == recorded.ray_cluster)
-        and (not _is_address(dashboard) or own.dashboard == dashboard)
-        and (explicit or _may_be_context(mine.context, recorded.context))
-    )
-
-
-def _as_recorded(own: Profile, recorded: KubernetesSpec) -> KubernetesSpec:
-    """The user's section in the mode of the run; Secrets, images and contexts stay the user's."""
-    return of_kubernetes(own).model_copy(update={"mode": recorded.mode})
-
-
-def _may_be_context(mine: str | None, recorded: str | None) -> bool:
-    """Whether a recorded context is the user's, or a name out of somebody else's kubeconfig."""
-    if recorded is None or not has_context(recorded):
-        return True
-    return recorded == (mine or current_context())
-
-
 def _differing(own: Profile, recorded: Profile, explicit: bool) -> list[str]:
     """The fields in which a profile of the user's is another place than the recorded one.
 
@@ -214,31 +191,9 @@ def _differing(own: Profile, recorded: Profile, explicit: bool) -> list[str]:
         mine, theirs = own.kubernetes, recorded.kubernetes
         pairs |= {f"kubernetes.{n}": (getattr(mine, n), getattr(theirs, n)) for n in fields}
         pairs.pop("kubernetes.context", None)
-        if not explicit and not _may_be_context(mine.context, theirs.context):
+        if not explicit and not may_be_context(mine.context, theirs.context):
             return ["kubernetes.context"]
     return [name for name, (mine, theirs) in pairs.items() if mine != theirs]
-
-
-def _place(own: Profile) -> tuple[object, object]:
-    return own.address, str(own.dashboard).rstrip("/")
-
-
-def _recorded_place(record: Mapping[str, Any]) -> tuple[object, object]:
-    return record.get("address"), str(record.get("dashboard")).rstrip("/")
-
-
-def _told(record: Mapping[str, Any]) -> str:
-    if record.get("kind") != "kubernetes":
-        return f"on the Ray node {record.get('address')} with dashboard {record.get('dashboard')}"
-    section = recorded_section(record)
-    named = [f"in namespace {section.namespace}"]
-    if section.context:
-        named.append(f"of context {section.context}")
-    if section.mode == "ray-jobs":
-        named.append(f"on RayCluster {section.ray_cluster}")
-    if _is_address(record.get("dashboard")):
-        named.append(f"with dashboard {record['dashboard']}")
-    return " ".join(named)
 
 
 def _asked(recorded: Profile) -> str:
@@ -249,10 +204,6 @@ def _asked(recorded: Profile) -> str:
         f"namespace {section.namespace} with image {section.image} and store {store.uri}"
         f" at {store.endpoint or 'AWS'}"
     )
-
-
-def _is_address(dashboard: object) -> bool:
-    return isinstance(dashboard, str) and dashboard.startswith(("http://", "https://"))
 
 
 SUBMITTED_FILE = "submitted.jsonl"

@@ -1,4 +1,4 @@
-"""`cifarray doctor`: what is amiss with this machine, a cluster or a store, and what helps."""
+"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and what fixes it."""
 
 from typing import TYPE_CHECKING
 
@@ -38,10 +38,9 @@ def doctor(
 
     profile = load_profile(cluster)
     if store is not None or endpoint is not None:
-        wanted = diagnose_store(profile, open_store(store, endpoint, cluster))
+        wanted = diagnose_store(open_store(store, endpoint, cluster))
     else:
-        local = cluster if profile.kind == "local" else "local"
-        wanted = diagnose(profile, open_store(None, None, local))
+        wanted = diagnose(profile, lambda: open_store(None, None, cluster))
     width = max(map(len, names(profile)))
     findings = []
     for found in wanted:

@@ -13,8 +13,7 @@ from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
-    from cifarray.backends.choice import Cluster
-    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.base import Backend
     from cifarray.backends.progress_text import Pace
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
@@ -45,7 +44,7 @@ class Ended:
         return f"{self.cause}; `cifarray resume {words}` goes on from its last checkpoint"
 
 
-def say_where(run: "Run", cluster: "Cluster | KubernetesCluster") -> None:
+def say_where(run: "Run", cluster: "Backend") -> None:
     """Name the run, its dashboard, and the commands that follow or stop it."""
     words = run.id + store_words(run.store)
     output.say(f"run        {run.id}")
@@ -76,12 +75,11 @@ def follow_runs(runs: "Sequence[Run]", as_json: bool, profile: "Profile | None" 
 
 def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
     """Follow one run to its end and say how it ended."""
-    from cifarray.backends.choice import recorded_cluster
     from cifarray.backends.follow import Follower
-    from cifarray.cli.kubernetes_runs import clear_away
+    from cifarray.backends.trust import recorded_backend
 
     recorded = run.status().cluster or {}
-    cluster, job_id = recorded_cluster(run, recorded, profile), recorded.get("job_id")
+    cluster, job_id = recorded_backend(run, recorded, profile), recorded.get("job_id")
     follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
@@ -93,9 +91,20 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
         for line in lines:
             output.say(f"  {line}")
         output.say(f"why        cifarray status {run.id}{store_words(run.store)} --why")
-    if not outcome.cause:
-        clear_away(run, outcome.status, cluster, job_id)
+    if not outcome.cause and cluster is not None and job_id is not None:
+        _clear_away(run, outcome.status, cluster, job_id)
     return ended(run, outcome.status, outcome.cause)
+
+
+def _clear_away(run: "Run", status: "Status", cluster: "Backend", job_id: str) -> None:
+    """Of a run that has ended, delete what would only cost: retries, a policy."""
+    from cifarray.errors import ClusterError
+
+    try:
+        if done := cluster.clear_away(run, status, job_id):
+            output.say(done)
+    except ClusterError as error:
+        output.warn(f"job {job_id} may go on: {error}; `cifarray stop {run.id}` ends it")
 
 
 def ended(run: "Run", status: "Status", cause: str = "") -> Ended:
@@ -167,7 +176,7 @@ def _shown() -> Iterator[Show]:
         yield _plain_lines()
 
 
-def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) -> None:
+def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
     """Say what the driver writes, as it writes it."""
     from cifarray.errors import ClusterError
 

@@ -18,10 +18,8 @@ from cifarray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifarray.backends.choice import Cluster
-    from cifarray.backends.kubernetes.backend import KubernetesCluster
+    from cifarray.backends.base import Backend, Unrecorded
     from cifarray.backends.observe import ObservedState
-    from cifarray.cli.kubernetes_runs import Unrecorded
     from cifarray.runs import Run, RunSummary, Status
     from cifarray.spec.profile import Profile
 
@@ -77,7 +75,7 @@ def status(
               cifarray status tune-digits-26 --why
     """
     from cifarray.backends.observe import observe
-    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.cli.control import find_unrecorded
     from cifarray.cli.why import show_why
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
@@ -117,7 +115,7 @@ def logs(
     Example:  cifarray logs tune-digits-26 -f
     """
     from cifarray.backends.follow import stored_log
-    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.cli.control import find_unrecorded
     from cifarray.errors import ClusterError, RunNotFoundError
     from cifarray.runs import ENDED, Run
 
@@ -152,7 +150,7 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
         "run": waiting.run_id,
         "state": waiting.state,
         "reason": waiting.reason,
-        "cluster": waiting.cluster.profile,
+        "cluster": waiting.profile,
     }
     if as_json:
         output.print_json({"run_id": described.pop("run"), **described})
@@ -161,15 +159,13 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
         output.print_line(f"{name:<10} {value}")
 
 
-def _cluster_or_none(
-    run: "Run", current: "Status", named: "Profile | None"
-) -> "Cluster | KubernetesCluster | None":
+def _cluster_or_none(run: "Run", current: "Status", named: "Profile | None") -> "Backend | None":
     """Where the run executes; None where nothing leads there any more."""
-    from cifarray.backends.choice import recorded_cluster
+    from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
 
     try:
-        return recorded_cluster(run, current.cluster, named)
+        return recorded_backend(run, current.cluster, named)
     except ClusterError as error:
         output.warn(str(error))
         return None

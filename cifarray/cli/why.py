@@ -84,18 +84,16 @@ def tell_why(
 
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
     """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
-    from cifarray.backends.choice import recorded_cluster
-    from cifarray.backends.kubernetes.backend import KubernetesCluster
     from cifarray.backends.observe import PATIENCE_S
+    from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
 
     record = status.cluster or {}
-    if record.get("kind") != "kubernetes" or not record.get("job_id"):
+    if not record.get("job_id"):
         return None
     try:
-        cluster = recorded_cluster(run, record, named, PATIENCE_S)
-        assert isinstance(cluster, KubernetesCluster)
-        return cluster.explain(str(record["job_id"])) or None
+        backend = recorded_backend(run, record, named, PATIENCE_S)
+        return (backend and backend.explain(str(record["job_id"]))) or None
     except ClusterError:
         return None
 

@@ -1,77 +1,86 @@
-"""Which checks a profile gets, in which order; the registry of those on Kubernetes."""
+"""Which checks a profile gets, and how they are carried out one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-from cifarray.backends.base import FAILED, PASSED, Check, Finding, Result, carry_out, skipped
-from cifarray.backends.kubernetes import checks as cluster
-from cifarray.backends.kubernetes import checks as pods
-from cifarray.backends.kubernetes.access import reached_store
-from cifarray.backends.kubernetes.checks import Site
-from cifarray.backends.local.checks import DIRECTORY_CHECKS, MACHINE_CHECKS, Here
-from cifarray.doctor.store import BUCKET_CHECKS, Bucket
+from cifarray.backends.base import FAILED, PASSED, Check, Result, skipped
+from cifarray.backends.choice import backend_of
+from cifarray.backends.kubernetes.client import RefusedError
+from cifarray.doctor.store import BUCKET_CHECKS, store_checks
 from cifarray.errors import CifarrayError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 
-API = "API server"
-CLUSTER_CHECKS: tuple[Check[Site], ...] = (
-    Check(API, cluster.api_server),
-    Check("rights", cluster.rights, needs=API),
-    Check("KubeRay's kinds", cluster.definitions, needs=API),
-    Check("KubeRay's operator", cluster.operator, needs=API),
-    Check("Pod Security", cluster.pod_security, needs=API),
-    Check("Ray versions", cluster.ray_versions, needs="KubeRay's kinds"),
-    Check("token", cluster.auth_token, needs=API),
-    Check("pull secret", cluster.pull_secret, needs=API),
-    Check("GPUs", pods.gpu_capacity, needs=API),
-    Check("quota", pods.quota, needs=API),
-    Check("DNS", pods.dns, needs=API),
-    Check("drain", pods.drain, needs="KubeRay's kinds"),
-    Check("shared memory", pods.shared_memory, needs="KubeRay's kinds"),
-)
+
+@dataclass(frozen=True)
+class Finding:
+    """A check by its name, and what it found."""
+
+    check: str
+    result: Result
 
 
-def diagnose(profile: Profile, local_store: Store) -> Iterator[Finding]:
+def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Finding]:
     """Carry out every check that fits the profile, one after the other.
 
-    `local_store` is the one to look at for profiles of kind local.
+    `open_store` opens the store that commands use on this machine.
     """
-    if profile.kind == "local":
-        yield from carry_out(MACHINE_CHECKS, Here(profile, local_store))
-        yield from diagnose_store(profile, local_store)
-        return
-    site, answers = Site(profile), False
-    for found in carry_out(CLUSTER_CHECKS, site):
-        answers = answers or (found.check == API and found.result.outcome == PASSED)
+    backend = backend_of(profile)
+    checks, answers = backend.checks(open_store), False
+    for found in carry_out(checks):
+        answers = answers or (found.check == checks[0].name and found.result.outcome == PASSED)
         yield found
+    if not backend.store_is_inside:
+        yield from carry_out(store_checks(open_store()))
+        return
     if not answers:
-        yield from _all_skipped(f"`{API}` has to pass first")
+        yield from _skipped(BUCKET_CHECKS, checks[0].name)
         return
     with ExitStack() as stack:
         try:
-            spec = stack.enter_context(reached_store(profile, site.kube))
+            spec = stack.enter_context(backend.reached_store())
         except CifarrayError as error:
-            yield Finding(BUCKET_CHECKS[0].name, Result(FAILED, str(error)))
-            yield from _all_skipped(f"`{BUCKET_CHECKS[0].name}` has to pass first", start=1)
+            yield Finding(BUCKET_CHECKS[0], Result(FAILED, str(error)))
+            yield from _skipped(BUCKET_CHECKS[1:], BUCKET_CHECKS[0])
             return
-        yield from diagnose_store(profile, Store.open(spec.uri, spec.endpoint))
+        yield from carry_out(store_checks(Store.open(spec.uri, spec.endpoint)))
 
 
-def diagnose_store(profile: Profile, store: Store) -> Iterator[Finding]:
-    """Carry out the checks of one store; the contract of a bucket's server is probed anew."""
-    if store.uri.startswith("s3://"):
-        yield from carry_out(BUCKET_CHECKS, Bucket(store))
-    else:
-        yield from carry_out(DIRECTORY_CHECKS, Here(profile, store))
+def diagnose_store(store: Store) -> Iterator[Finding]:
+    """Carry out the checks of one store."""
+    yield from carry_out(store_checks(store))
 
 
 def names(profile: Profile) -> list[str]:
     """The names of the checks that a profile may get."""
-    own = CLUSTER_CHECKS if profile.kind == "kubernetes" else MACHINE_CHECKS
-    return [*(each.name for each in own), *(each.name for each in BUCKET_CHECKS)]
+    checks = backend_of(profile).checks(lambda: Store.open(profile.store.uri))
+    return [*(each.name for each in checks), *BUCKET_CHECKS]
 
 
-def _all_skipped(reason: str, start: int = 0) -> Iterator[Finding]:
-    for check in BUCKET_CHECKS[start:]:
-        yield Finding(check.name, skipped(reason))
+def carry_out(checks: Sequence[Check]) -> Iterator[Finding]:
+    """Each check's result; a check whose need is not met is skipped."""
+    outcomes: dict[str, str] = {}
+    for check in checks:
+        if check.needs is not None and outcomes.get(check.needs) != PASSED:
+            result = skipped(f"`{check.needs}` has to pass first")
+        else:
+            result = _look(check)
+        outcomes[check.name] = result.outcome
+        yield Finding(check.name, result)
+
+
+def _look(check: Check) -> Result:
+    try:
+        return check.look()
+    except RefusedError as error:
+        if error.code == 403:
+            return skipped(f"it needs a right that you lack: {error.message}")
+        return Result(FAILED, str(error))
+    except CifarrayError as error:
+        return Result(FAILED, str(error))
+
+
+def _skipped(names: Sequence[str], needs: str) -> Iterator[Finding]:
+    for name in names:
+        yield Finding(name, skipped(f"`{needs}` has to pass first"))

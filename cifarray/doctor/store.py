@@ -1,11 +1,17 @@
-"""Checks of a store in a bucket: its contract, probed anew, and its clock."""
+"""Checks of a store: a bucket's contract, probed anew, and its clock; a directory's use."""
 
+import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 
 from cifarray.backends.base import Check, Result, failed, passed
+from cifarray.backends.local.checks import existing
+from cifarray.errors import StoreError
 from cifarray.store import Store
 from cifarray.store.contract import TRAITS, Contract
 from cifarray.store.layout import CONTRACT_FILE
@@ -13,8 +19,14 @@ from cifarray.store.probe import probe
 from cifarray.store.s3_connection import Connection
 from cifarray.store.s3_errors import place, translated
 
+REACH, CONTRACT, CLOCK = "store", "store: contract", "store: clock"
 MOST_SKEW_S = 30.0
 """Ages of runs are shown by clocks, which should agree; nothing is decided by them."""
+
+
+def trait_name(name: str) -> str:
+    """Name of the check of one answer of the contract."""
+    return f"store: {name.replace('_', ' ')}"
 
 
 @dataclass
@@ -71,13 +83,42 @@ def clock(bucket: Bucket) -> Result:
     return passed(f"within {max(1.0, abs(skew)):.0f} s of this machine's")
 
 
-REACH, CONTRACT = "store", "store: contract"
-BUCKET_CHECKS: tuple[Check[Bucket], ...] = (
-    Check(REACH, reach),
-    Check(CONTRACT, contract, needs=REACH),
-    *(
-        Check(f"store: {name.replace('_', ' ')}", partial(trait, name), needs=CONTRACT)
-        for name in TRAITS
-    ),
-    Check("store: clock", clock, needs=REACH),
-)
+def directory(store: Store) -> Result:
+    """A store in a directory takes objects, gives them back and lets one writer win."""
+    root = Path(store.uri)
+    if not root.exists():
+        parent = existing(root)
+        if not os.access(parent, os.W_OK):
+            return failed(
+                f"{root} cannot be made in {parent}", "name another folder in CIFARRAY_STORE"
+            )
+        return passed(f"{root} is made when something is first stored")
+    key = f"doctor/{secrets.token_hex(6)}/object"
+    try:
+        store.check()
+        first = store.create(key, b"first")
+        if first is None or store.create(key, b"second") is not None:
+            return failed("two writers could both win", "use a directory on a local disk")
+        if store.replace(key, b"third", first) is None or store.read(key) != b"third":
+            return failed("it gives back other bytes", "use a directory on a local disk")
+    finally:
+        with suppress(StoreError):
+            store.delete_folder(key.rpartition("/")[0])
+    return passed(f"{root}: written, read back and deleted, one writer wins")
+
+
+def store_checks(store: Store) -> list[Check]:
+    """Those that fit a store; the contract of a bucket's server is probed anew."""
+    if not store.uri.startswith("s3://"):
+        return [Check(REACH, partial(directory, store))]
+    bucket = Bucket(store)
+    return [
+        Check(REACH, partial(reach, bucket)),
+        Check(CONTRACT, partial(contract, bucket), needs=REACH),
+        *(Check(trait_name(name), partial(trait, name, bucket), needs=CONTRACT) for name in TRAITS),
+        Check(CLOCK, partial(clock, bucket), needs=REACH),
+    ]
+
+
+BUCKET_CHECKS = (REACH, CONTRACT, *map(trait_name, TRAITS), CLOCK)
+"""Names of the checks of a bucket."""

@@ -9,9 +9,9 @@ import os
 import signal
 import time
 
-from cifarray.backends.choice import standard_token
+from cifarray.backends.environment import JOB_CONFIG
+from cifarray.backends.ray_jobs.backend import standard_token
 from cifarray.backends.ray_jobs.client import RayJobs
-from cifarray.backends.submit import JOB_CONFIG
 from cifarray.errors import CifarrayError, ClusterError, RunNotFoundError
 from cifarray.runs import ENDED, Run
 from cifarray.spec.bounds import parse_json

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from cifarray.backends.environment import job_environment
+from cifarray.backends.environment import JOB_CONFIG, driver_command, job_environment
 from cifarray.backends.local import processes
 from cifarray.backends.local.node import client_environment
 from cifarray.backends.local.state import Node
-from cifarray.backends.submit import JOB_CONFIG, create, entrypoint, plan
+from cifarray.backends.submit import create, plan
 from cifarray.data.ingest import prepare
 from cifarray.runs import Run
 from cifarray.spec.job import Job
@@ -42,7 +42,7 @@ class Drivers:
         spec = self.run.store.spec.model_copy(update={"endpoint": endpoint})
         driver = self.stack.enter_context(
             subprocess.Popen(
-                ["sh", "-c", entrypoint(self.run.id, spec, here=True)],
+                ["sh", "-c", driver_command(self.run.id, spec, here=True)],
                 env={
                     **os.environ,
                     **environment,
@@ -76,6 +76,6 @@ def drivers_of(job: Job, s3: S3Server, node: Node) -> Iterator[Drivers]:
     """A job recorded as a run in a bucket, on which nobody works yet."""
     store = s3.new_store()
     manifest, _ = prepare(store, "digits")
-    run = create(plan(job, PROFILE), store, manifest, "taken-over")
+    run = create(plan(job, PROFILE, name="taken-over"), store, manifest)
     with holding_proxy(s3.endpoint) as proxy, ExitStack() as stack:
         yield Drivers(run, node, proxy, stack)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.choice import find_own, reach
 from cifarray.backends.follow import Follower
 from cifarray.backends.local import processes
 from cifarray.backends.local import state as node_state
+from cifarray.backends.local.backend import LocalBackend
 from cifarray.backends.local.node import (
     RUN_SLOT,
     api_of,
@@ -28,6 +28,7 @@ from cifarray.backends.local.node import (
 from cifarray.backends.local.state import Node
 from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.backends.submit import launch
+from cifarray.cli import output
 from cifarray.cli.main import main
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
@@ -155,8 +156,9 @@ def test_runs_take_turns_and_one_that_waits_can_be_stopped(
 
     store = Store.open(str(tmp_path / "store"))
     run = Run.create(store, run_spec("second"))
-    cluster = reach(Profile(name="local", kind="local"), print)
-    job_id = launch(run, Profile(name="local", kind="local"), cluster)
+    cluster = LocalBackend(Profile(name="local", kind="local"))
+    cluster.start(output)
+    job_id = launch(run, cluster)
     remarks: list[str] = []
 
     def stop_when_told(status: object, remark: str) -> None:
@@ -182,7 +184,7 @@ def test_a_driver_that_is_killed_ends_the_follower_and_leaves_the_record_alone(
     jobs = api_of(ray_node)
     code = "import os, time; print('driver', os.getpid()); time.sleep(60)"
     jobs.submit(python(code), "killed-1", {}, {})
-    cluster = find_own("local")
+    cluster = LocalBackend.find(Profile(name="local", kind="local"))
     assert cluster is not None
     run.set_cluster(cluster.record("killed-1"))
     wait_until(lambda: DRIVER.search(jobs.logs("killed-1")) is not None)

@@ -58,7 +58,7 @@ def carry_out(
     profile = load_profile("local").model_copy(update={"threads_per_worker": 1})
     manifest = load_manifest(store, "digits")
     for name, sets in sweeps.items():
-        create(plan(load_job("tune-digits", [*SMALL, *sets]), profile), store, manifest, name)
+        create(plan(load_job("tune-digits", [*SMALL, *sets]), profile, name=name), store, manifest)
     command = [sys.executable, "-m", "tests.integration.sweep_here", store.uri, *sweeps]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CIFARRAY_STATE_DIR", str(session_node[1]))

@@ -2,23 +2,22 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cifarray.backends.base import Result, failed, passed, skipped
+from cifarray.backends.base import Check, Result, failed, passed, skipped
 from cifarray.backends.kubernetes.access import TOKEN_KEY, head_labels, token
-from cifarray.backends.kubernetes.backend import KubernetesCluster
 from cifarray.backends.kubernetes.client import Kube, RefusedError
 from cifarray.backends.kubernetes.manifests import DEFAULT_OVERLAY, manifests
 from cifarray.backends.kubernetes.pods import (
     GPU,
-    head_template,
-    object_store_bytes,
-    of_kubernetes,
+    OBJECT_STORE,
+    head_group,
+    worker_group,
     worker_template,
 )
 from cifarray.backends.kubernetes.rayjob import RAY_VERSION
@@ -27,9 +26,10 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec, Profile
 
-PATIENCE_S = 10.0
+if TYPE_CHECKING:
+    from cifarray.backends.kubernetes.backend import KubernetesBackend
+
 HEAD_PATIENCE_S = 5.0
-OBJECT_STORE = "object-store-memory"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,17 @@ class Group:
     """The spec of its template."""
     start: dict[str, str]
     """Parameters of `ray start`."""
-    now: int = 1
-    most: int = 1
+    now: int
+    most: int
+
+    @staticmethod
+    def of(name: str, found: Mapping[str, Any]) -> "Group":
+        """A group as it stands in a RayCluster; there is one head, and a group says its size."""
+        now, most = (found.get(each, 0) for each in ("replicas", "maxReplicas"))
+        if "groupName" not in found:
+            now = most = 1
+        start = found.get("rayStartParams") or {}
+        return Group(name, found["template"]["spec"], start, now, most)
 
     @property
     def container(self) -> dict[str, Any]:
@@ -53,18 +62,24 @@ class Group:
 
 @dataclass
 class Site:
-    """A profile of kind kubernetes and what its cluster answers."""
+    """A backend on Kubernetes and what its cluster answers."""
 
-    profile: Profile
-    spec: KubernetesSpec = field(init=False)
+    backend: "KubernetesBackend"
 
-    def __post_init__(self) -> None:
-        self.spec = of_kubernetes(self.profile)
+    @property
+    def profile(self) -> Profile:
+        """What is checked against the cluster."""
+        return self.backend.profile
 
-    @cached_property
+    @property
+    def spec(self) -> KubernetesSpec:
+        """The profile's section."""
+        return self.backend.spec
+
+    @property
     def kube(self) -> Kube:
         """The namespace. Raises: ClusterError."""
-        return Kube.open(self.spec, PATIENCE_S)
+        return self.backend.kube
 
     @cached_property
     def ray_cluster(self) -> dict[str, Any] | None:
@@ -83,21 +98,14 @@ class Site:
     @cached_property
     def head(self) -> RayJobs:
         """The Jobs API of the RayCluster's head, with the namespace's token."""
-        shared = self.spec.model_copy(update={"mode": "ray-jobs"})
-        cluster = KubernetesCluster(self.profile.name, shared, self.kube, self.profile.dashboard)
-        jobs = cluster.jobs(HEAD_PATIENCE_S)
-        assert isinstance(jobs, RayJobs)
-        return jobs
+        return self.backend.shared_jobs(HEAD_PATIENCE_S)
 
     def run_groups(self) -> list[Group]:
         """Head and workers of a run with a cluster of its own."""
-        shared = {"head": self.spec.head_shm, "workers": self.spec.worker_shm}
-        start = {name: {OBJECT_STORE: str(object_store_bytes(shm))} for name, shm in shared.items()}
-        head, worker = head_template(self.profile, {}), worker_template(self.profile, {})
-        most = self.profile.workers
+        workers = self.profile.workers
         return [
-            Group("a run's head", head["spec"], start["head"]),
-            Group("a run's workers", worker["spec"], start["workers"], 0, most),
+            Group.of("a run's head", head_group(self.profile, {})),
+            Group.of("a run's workers", worker_group(self.profile, {}, "workers", 0, workers)),
         ]
 
     def shared_groups(self) -> list[Group]:
@@ -105,17 +113,10 @@ class Site:
         if self.ray_cluster is None:
             return []
         spec, name = self.ray_cluster["spec"], f"RayCluster {self.spec.ray_cluster}"
-        head = spec["headGroupSpec"]
         return [
-            Group(f"{name}'s head", head["template"]["spec"], head.get("rayStartParams") or {}),
+            Group.of(f"{name}'s head", spec["headGroupSpec"]),
             *(
-                Group(
-                    f"{name}'s group {group['groupName']}",
-                    group["template"]["spec"],
-                    group.get("rayStartParams") or {},
-                    group.get("replicas", 0),
-                    group.get("maxReplicas", 0),
-                )
+                Group.of(f"{name}'s group {group['groupName']}", group)
                 for group in spec.get("workerGroupSpecs") or ()
             ),
         ]
@@ -323,7 +324,7 @@ def quota(site: Site) -> Result:
     quotas = site.kube.list("ResourceQuota")
     if not quotas:
         return skipped(f"namespace {site.spec.namespace} has no quota")
-    shared = site.spec.mode == "ray-jobs"
+    shared = site.backend.shared
     if shared and site.ray_cluster is None:
         return failed(
             f"there is no RayCluster {site.spec.ray_cluster}", "`cifarray cluster up` makes it"
@@ -485,3 +486,27 @@ def _lets_names_out(policy: Mapping[str, Any]) -> bool:
         if port.get("port", DNS_PORT) == DNS_PORT
     }
     return {"TCP", "UDP"} <= allowed
+
+
+API = "API server"
+
+
+def cluster_checks(site: Site) -> list[Check]:
+    """All of them, in their order; the API server has to answer before anything else is seen."""
+    kinds = "KubeRay's kinds"
+    looks: list[tuple[str, Callable[[Site], Result], str | None]] = [
+        (API, api_server, None),
+        ("rights", rights, API),
+        (kinds, definitions, API),
+        ("KubeRay's operator", operator, API),
+        ("Pod Security", pod_security, API),
+        ("Ray versions", ray_versions, kinds),
+        ("token", auth_token, API),
+        ("pull secret", pull_secret, API),
+        ("GPUs", gpu_capacity, API),
+        ("quota", quota, API),
+        ("DNS", dns, API),
+        ("drain", drain, kinds),
+        ("shared memory", shared_memory, kinds),
+    ]
+    return [Check(name, partial(look, site), needs) for name, look, needs in looks]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+from cifarray.backends.base import PATIENCE_S, SubmittedJob
 from cifarray.backends.kubernetes.access import HEAD, forwarded, head_labels, ready_pod, token
 from cifarray.backends.kubernetes.client import Kube, RefusedError
 from cifarray.backends.kubernetes.pods import HEAD_PORTS
@@ -19,7 +20,7 @@ from cifarray.backends.kubernetes.waiting import (
     ready_since,
     told,
 )
-from cifarray.backends.ray_jobs.client import PATIENCE_S, RayJob, RayJobs
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.runs.status import parse_time
 from cifarray.spec.profile import KubernetesSpec
@@ -150,24 +151,24 @@ class RayJobRuns:
         self._kube, self._spec, self._sure = kube, spec, sure
         self._forward, self._pause_s = forward, pause_s
 
-    def find(self, job_id: str) -> RayJob | None:
+    def find(self, job_id: str) -> SubmittedJob | None:
         """The RayJob of this name; None where there is none. Raises: ClusterError."""
         found = self._kube.get("RayJob", job_id)
         if found is None:
             self._refuse_if_unsure(job_id)
         return None if found is None else as_job(found)
 
-    def of_run(self, run_id: str) -> RayJob | None:
+    def of_run(self, run_id: str) -> SubmittedJob | None:
         """The newest RayJob of a run; None where there is none."""
         found = self._kube.list("RayJob", {RUN_LABEL: run_label(run_id)})
         found.sort(key=lambda each: str(each["metadata"].get("creationTimestamp") or ""))
         return as_job(found[-1]) if found else None
 
-    def all_jobs(self) -> list[RayJob]:
+    def all_jobs(self) -> list[SubmittedJob]:
         """RayJobs of ours, those that have ended too."""
         return [as_job(found) for found in self._kube.list("RayJob", OURS)]
 
-    def live_jobs(self) -> list[RayJob]:
+    def live_jobs(self) -> list[SubmittedJob]:
         """RayJobs of ours that have not ended."""
         return [job for job in self.all_jobs() if not job.ended]
 

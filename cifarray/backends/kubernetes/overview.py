@@ -4,22 +4,23 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
+from cifarray.backends.base import Shown, Table
 from cifarray.backends.kubernetes.client import Kube, RefusedError
-from cifarray.backends.kubernetes.pods import GPU, Gang, find_gang, named_gang
+from cifarray.backends.kubernetes.pods import GPU, Gang
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, describe
 from cifarray.backends.kubernetes.waiting import Nodes, find_operators, of_pod
-from cifarray.errors import JobError
 from cifarray.spec.profile import KubernetesSpec
 
+POD_COLUMNS = ("pod", "role", "state", "ready", "restarts", "node", "waits for")
+QUOTA_COLUMNS = ("quota", "resource", "used", "hard")
 T = TypeVar("T")
 ROLE_LABEL, NAME_LABEL = "cifarray/role", "app.kubernetes.io/name"
 ENDED = ("Succeeded", "Failed")
 
 
-def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
+def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
     """What `cluster status --json` prints. Raises: ClusterError where no API server answers."""
     hidden: dict[str, str] = {}
-    gang = _gang(kube, spec)
     return {
         "context": kube.context,
         "namespace": kube.namespace,
@@ -41,12 +42,16 @@ def overview(kube: Kube, spec: KubernetesSpec) -> dict[str, Any]:
     }
 
 
-def _gang(kube: Kube, spec: KubernetesSpec) -> Gang:
-    """Who would start a run's pods together now; a profile that leaves it open says so itself."""
-    try:
-        return find_gang(kube, spec) if spec.mode == "rayjob" else Gang()
-    except JobError:
-        return named_gang(spec)
+def shown(profile: str, seen: dict[str, Any]) -> Shown:
+    """What `cluster status` prints of it."""
+    lines = [f"{name:<11}{value}" for name, value in _head_lines(seen)]
+    tables: list[Table] = []
+    if seen["pods"]:
+        tables.append((POD_COLUMNS, list(map(_pod_row, seen["pods"]))))
+    if seen["quota"]:
+        rows = [[each[name] for name in QUOTA_COLUMNS] for each in seen["quota"]]
+        tables.append((QUOTA_COLUMNS, rows))
+    return Shown({"profile": profile, **seen}, lines, tables)
 
 
 def gpus(kube: Kube) -> dict[str, Any]:
@@ -171,3 +176,67 @@ def _queue(kube: Kube, gang: Gang) -> dict[str, Any] | None:
         "waiting": status.get("pendingWorkloads", 0),
         "admitted": status.get("admittedWorkloads", 0),
     }
+
+
+def _head_lines(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    hidden, versions = seen["hidden"], seen["versions"]
+    lines = [
+        ("cluster", f"{seen['context']} at {seen['server']}, Kubernetes {versions['kubernetes']}"),
+        ("namespace", seen["namespace"]),
+        ("operator", _operator_words(versions["kuberay"], hidden.get("kuberay"))),
+        ("RayCluster", _ray_cluster_words(seen["ray_cluster"], hidden.get("ray_cluster"))),
+        ("Ray here", versions["ray"]),
+        ("GPUs", _gpu_words(seen["gpus"], hidden.get("gpus"))),
+        ("gang", seen["gang"]),
+    ]
+    if queue := seen["queue"]:
+        words = f"{queue['waiting']} waiting, {queue['admitted']} admitted"
+        lines.append(("queue", f"{queue['name']}: {words if queue['exists'] else 'not there'}"))
+    for run in seen["runs"] or ():
+        told = f": {run['message']}" if run["message"] else ""
+        lines.append(("run", f"{run['run']} ({run['status'].lower()}{told})"))
+    for what in sorted({"pods", "quota", "queue", "runs"} & hidden.keys()):
+        lines.append((what, f"not shown ({hidden[what]})"))
+    return lines
+
+
+def _operator_words(operators: list[dict[str, Any]] | None, why: str | None) -> str:
+    if operators is None:
+        return f"not shown ({why})"
+    if not operators:
+        return "none runs; install KubeRay's operator 1.7 or newer"
+    return ", ".join(
+        f"KubeRay {each['version']} in namespace {each['namespace']}"
+        + ("" if each["ready"] else " (not ready)")
+        for each in operators
+    )
+
+
+def _ray_cluster_words(found: dict[str, Any] | None, why: str | None) -> str:
+    if found is None:
+        return f"not shown ({why})" if why else "none; `cifarray cluster up` makes it"
+    groups = "".join(
+        f", {each['replicas']} of {each['max']} {each['name']}" for each in found["groups"]
+    )
+    state = "ready" if found["ready"] else "not ready"
+    return f"{found['name']} {state}, Ray {found['ray_version']}{groups}"
+
+
+def _gpu_words(found: dict[str, Any] | None, why: str | None) -> str:
+    if found is None:
+        return f"not shown ({why})"
+    return f"{found['capacity']} on {found['nodes']} nodes, {found['held']} held here"
+
+
+def _pod_row(pod: dict[str, Any]) -> list[object]:
+    ready = f"{pod['ready']}/{pod['containers']}"
+    role = f"{pod['role']} of {pod['run']}" if pod["run"] else pod["role"]
+    return [
+        pod["name"],
+        role,
+        pod["state"],
+        ready,
+        pod["restarts"],
+        pod["node"],
+        pod["reason"].partition(": ")[0] or None,
+    ]

@@ -37,6 +37,7 @@ GPU = "nvidia.com/gpu"
 GRACE_S = 120
 """Longer than the 30 s in which `ray start` drains a node, with room for a checkpoint's upload."""
 SCRATCH = "10Gi"
+OBJECT_STORE = "object-store-memory"
 SHM_FOR_OBJECTS = 0.5
 """Share of the shared memory that Ray's object store takes; gloo and NCCL need the rest."""
 LOCKED = {
@@ -53,8 +54,34 @@ POD_SECURITY = {
 }
 
 
+def head_group(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
+    """The head of a RayJob's or a RayCluster's pods: drivers run in it, workers do not."""
+    return {
+        "rayStartParams": {
+            "num-cpus": "0",
+            "dashboard-host": "0.0.0.0",
+            **_object_store(of_kubernetes(profile).head_shm),
+        },
+        "template": head_template(profile, labels),
+    }
+
+
+def worker_group(
+    profile: Profile, labels: dict[str, str], name: str, replicas: int, most: int
+) -> dict[str, Any]:
+    """The workers of a RayJob's or a RayCluster's pods, at least as many as there are now."""
+    return {
+        "groupName": name,
+        "replicas": replicas,
+        "minReplicas": replicas,
+        "maxReplicas": most,
+        "rayStartParams": _object_store(of_kubernetes(profile).worker_shm),
+        "template": worker_template(profile, labels),
+    }
+
+
 def head_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
-    """The head's pod: the driver runs in it, workers do not."""
+    """The head's pod."""
     spec = of_kubernetes(profile)
     resources = {"cpu": spec.head_cpu, "memory": spec.head_memory}
     container = _container("ray-head", profile, HEAD_PORTS, resources, spec.head_cpu_limit)
@@ -80,9 +107,9 @@ def worker_template(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
     return template
 
 
-def object_store_bytes(shm: str) -> int:
-    """How much of a pod's shared memory Ray's object store may take."""
-    return int(amount(shm) * SHM_FOR_OBJECTS)
+def _object_store(shm: str) -> dict[str, str]:
+    """How much of a pod's shared memory Ray's object store may take, for `ray start`."""
+    return {OBJECT_STORE: str(int(amount(shm) * SHM_FOR_OBJECTS))}
 
 
 def of_kubernetes(profile: Profile) -> KubernetesSpec:

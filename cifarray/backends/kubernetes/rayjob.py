@@ -2,21 +2,19 @@
 
 import hashlib
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from cifarray.backends.environment import run_environment
+from cifarray.backends.base import SubmittedJob
+from cifarray.backends.environment import driver_command, run_environment
 from cifarray.backends.kubernetes.pods import (
     HEAD_PORTS,
     Gang,
-    head_template,
+    head_group,
     named_gang,
-    object_store_bytes,
     of_kubernetes,
-    worker_template,
+    worker_group,
 )
-from cifarray.backends.ray_jobs.client import RayJob
 from cifarray.spec.load import dump_yaml, to_yaml
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 
@@ -53,7 +51,7 @@ def rayjob(request: RunRequest, submission: int, gang: Gang | None = None) -> di
         },
         "spec": {
             "submissionMode": "HTTPMode",
-            "entrypoint": entrypoint(request),
+            "entrypoint": driver_command(request.run_id, request.profile.store),
             "runtimeEnvYAML": runtime_environment(request),
             "metadata": {"run_id": request.run_id},
             "shutdownAfterJobFinishes": True,
@@ -91,40 +89,13 @@ def run_policy(request: RunRequest, submission: int) -> dict[str, Any]:
 
 def ray_cluster_spec(request: RunRequest, labels: dict[str, str]) -> dict[str, Any]:
     """A head and as many worker pods as the run has workers."""
-    profile, spec = request.profile, of_kubernetes(request.profile)
+    profile, workers = request.profile, request.world_size
     return {
         "rayVersion": RAY_VERSION,
-        "authOptions": {"mode": "token", "secretName": spec.store_secret},
-        "headGroupSpec": {
-            "rayStartParams": {
-                "num-cpus": "0",
-                "dashboard-host": "0.0.0.0",
-                "object-store-memory": str(object_store_bytes(spec.head_shm)),
-            },
-            "template": head_template(profile, labels),
-        },
-        "workerGroupSpecs": [
-            {
-                "groupName": "workers",
-                "replicas": request.world_size,
-                "minReplicas": request.world_size,
-                "maxReplicas": request.world_size,
-                "rayStartParams": {
-                    "object-store-memory": str(object_store_bytes(spec.worker_shm)),
-                },
-                "template": worker_template(profile, labels),
-            }
-        ],
+        "authOptions": {"mode": "token", "secretName": of_kubernetes(profile).store_secret},
+        "headGroupSpec": head_group(profile, labels),
+        "workerGroupSpecs": [worker_group(profile, labels, "workers", workers, workers)],
     }
-
-
-def entrypoint(request: RunRequest) -> str:
-    """The driver's command line in the head's pod."""
-    words = ["python", "-m", "cifarray.driver", request.run_id]
-    words += ["--store", request.profile.store.uri]
-    if request.profile.store.endpoint:
-        words += ["--endpoint", request.profile.store.endpoint]
-    return f"exec {shlex.join(words)}"
 
 
 def runtime_environment(request: RunRequest) -> str:
@@ -174,7 +145,7 @@ WAITING = ("", "Initializing", "Waiting", "Suspended", "Retrying")
 ENDED = ("Complete", "Failed", "ValidationFailed")
 
 
-def as_job(found: Mapping[str, Any]) -> RayJob:
+def as_job(found: Mapping[str, Any]) -> SubmittedJob:
     """A RayJob object in the words of the Jobs API."""
     status = found.get("status") or {}
     stage, message = status.get("jobDeploymentStatus", ""), _told(str(status.get("message") or ""))
@@ -188,7 +159,7 @@ def as_job(found: Mapping[str, Any]) -> RayJob:
         state = "RUNNING"
     reason = status.get("reason")
     told = f"{reason}: {message}" if reason and message else str(reason or message)
-    return RayJob(str(found["metadata"]["name"]), state, told, None)
+    return SubmittedJob(str(found["metadata"]["name"]), state, told, None)
 
 
 def is_going(found: Mapping[str, Any]) -> bool:

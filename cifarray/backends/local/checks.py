@@ -1,25 +1,25 @@
-"""Checks of this machine for profiles of kind local: room, ports, its Ray node, its store."""
+"""Checks of this machine: its CPUs, GPUs, ports and disks, and the Ray node that runs use."""
 
 import os
 import platform
-import secrets
 import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from cifarray import __version__
 from cifarray.backends.base import Check, Result, failed, passed, skipped
-from cifarray.backends.choice import find_own, given_cluster
+from cifarray.backends.local.backend import LocalBackend
 from cifarray.backends.local.node import (
     SHARED_MEMORY,
     free_ports,
     free_shared_memory,
     too_little_shared_memory,
 )
-from cifarray.errors import ClusterError, StoreError
+from cifarray.backends.ray_jobs.backend import RayJobsBackend
+from cifarray.errors import ClusterError
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.user_folders import cache_folder, state_folder
@@ -34,10 +34,15 @@ MOST_FULL = 0.95
 
 @dataclass(frozen=True)
 class Here:
-    """This machine: a profile of kind local, and the store that commands use with it."""
+    """This machine: the node that runs use on it, and the store that commands use."""
 
-    profile: Profile
+    backend: RayJobsBackend
     store: Store
+
+    @property
+    def profile(self) -> Profile:
+        """What workers get."""
+        return self.backend.profile
 
 
 def versions(here: Here) -> Result:
@@ -81,8 +86,8 @@ def gpus(here: Here) -> Result:
 
 def ray_node(here: Here) -> Result:
     """The node that the profile names, or our own, answers and has this Python's version of Ray."""
-    given = given_cluster(here.profile)
-    found = given or find_own(here.profile.name)
+    own = here.backend.own
+    found = LocalBackend.find(here.profile) if own else here.backend
     if found is None:
         return passed("none of ours runs; `submit` starts one by itself")
     ours = metadata.version("ray")
@@ -90,14 +95,14 @@ def ray_node(here: Here) -> Result:
     if there != ours:
         return failed(
             f"the node at {found.dashboard} runs Ray {there}, this Python has {ours}",
-            f"install ray=={there} here" if given else "`cifarray cluster down` ends it",
+            "`cifarray cluster down` ends it" if own else f"install ray=={there} here",
         )
     return passed(f"{found.dashboard}, Ray {there}")
 
 
 def ports(here: Here) -> Result:
     """A node of our own finds ports to listen on."""
-    if given_cluster(here.profile) is not None:
+    if not here.backend.own:
         return skipped(f"profile {here.profile.name} names a node that its user starts")
     try:
         found = free_ports(PORTS)
@@ -108,7 +113,7 @@ def ports(here: Here) -> Result:
 
 def shared_memory(here: Here) -> Result:
     """A node's object store has room."""
-    if given_cluster(here.profile) is not None:
+    if not here.backend.own:
         return skipped(f"profile {here.profile.name} names a node that its user starts")
     free = free_shared_memory()
     return passed(too_little_shared_memory(free) or f"{_gb(free)} free in {SHARED_MEMORY}")
@@ -121,7 +126,7 @@ def disk(here: Here) -> Result:
         folders.append(Path(here.store.uri))
     troubles, shown = [], []
     for folder in folders:
-        usage = shutil.disk_usage(_existing(folder))
+        usage = shutil.disk_usage(existing(folder))
         shown.append(f"{_gb(usage.free)} free for {folder}")
         if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * (1 - MOST_FULL):
             troubles.append(f"only {_gb(usage.free)} free for {folder}")
@@ -135,44 +140,22 @@ def state(here: Here) -> Result:
     return passed(str(state_folder()))
 
 
-def directory(here: Here) -> Result:
-    """A store in a directory takes objects, gives them back and lets one writer win."""
-    store, root = here.store, Path(here.store.uri)
-    if not root.exists():
-        parent = _existing(root)
-        if not os.access(parent, os.W_OK):
-            return failed(
-                f"{root} cannot be made in {parent}", "name another folder in CIFARRAY_STORE"
-            )
-        return passed(f"{root} is made when something is first stored")
-    key = f"doctor/{secrets.token_hex(6)}/object"
-    try:
-        store.check()
-        first = store.create(key, b"first")
-        if first is None or store.create(key, b"second") is not None:
-            return failed("two writers could both win", "use a directory on a local disk")
-        if store.replace(key, b"third", first) is None or store.read(key) != b"third":
-            return failed("it gives back other bytes", "use a directory on a local disk")
-    finally:
-        with suppress(StoreError):
-            store.delete_folder(key.rpartition("/")[0])
-    return passed(f"{root}: written, read back and deleted, one writer wins")
+def machine_checks(backend: RayJobsBackend, store: Store) -> list[Check]:
+    """All of them, in their order."""
+    here = Here(backend, store)
+    return [
+        Check("versions", partial(versions, here)),
+        Check("CPUs", partial(processors, here)),
+        Check("GPUs", partial(gpus, here)),
+        Check("state folder", partial(state, here)),
+        Check("Ray node", partial(ray_node, here), needs="state folder"),
+        Check("ports", partial(ports, here)),
+        Check("shared memory", partial(shared_memory, here)),
+        Check("disk space", partial(disk, here)),
+    ]
 
 
-MACHINE_CHECKS: tuple[Check[Here], ...] = (
-    Check("versions", versions),
-    Check("CPUs", processors),
-    Check("GPUs", gpus),
-    Check("state folder", state),
-    Check("Ray node", ray_node, needs="state folder"),
-    Check("ports", ports),
-    Check("shared memory", shared_memory),
-    Check("disk space", disk),
-)
-DIRECTORY_CHECKS: tuple[Check[Here], ...] = (Check("store", directory),)
-
-
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     while not folder.exists():
         folder = folder.parent

@@ -11,32 +11,15 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
+from cifarray.backends.base import JOB_ENDED, PATIENCE_S, SubmittedJob
 from cifarray.errors import ClusterError
 from cifarray.proxies import is_loopback
 
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-PATIENCE_S = 30.0
-"""How long a request is tried again while the server does not answer."""
 REQUEST_TIMEOUT_S = 15.0
 SUBMIT_TIMEOUT_S = 90.0
 """A fresh node answers a submission only when its agent is up."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 SHOWN_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class RayJob:
-    """What the API says of one job: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-
-    id: str
-    status: str
-    message: str
-    exit_code: int | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it will not change any more."""
-        return self.status in ENDED
 
 
 class RayJobs:
@@ -96,23 +79,23 @@ class RayJobs:
                     raise ClusterError(f"{error}; see `cifarray cluster status`") from error
             time.sleep(pause)
 
-    def find(self, submission_id: str) -> RayJob | None:
+    def find(self, submission_id: str) -> SubmittedJob | None:
         """The job of this id; None where the cluster does not know it."""
         found = self._ask("GET", f"/api/jobs/{quote(submission_id)}", absent_is_none=True)
         return _job(found) if isinstance(found, dict) else None
 
-    def all_jobs(self) -> list[RayJob]:
+    def all_jobs(self) -> list[SubmittedJob]:
         """Submitted jobs, those that have ended too."""
         return [_job(each) for each in self._listed() if each.get("submission_id")]
 
-    def live_jobs(self) -> list[RayJob]:
+    def live_jobs(self) -> list[SubmittedJob]:
         """Submitted jobs that have not ended."""
         return [job for job in self.all_jobs() if not job.ended]
 
     def live_drivers(self) -> list[str]:
         """Ids of programs that joined the cluster by themselves and have not left."""
         others = (each for each in self._listed() if not each.get("submission_id"))
-        return [str(each.get("job_id")) for each in others if each.get("status") not in ENDED]
+        return [str(each.get("job_id")) for each in others if each.get("status") not in JOB_ENDED]
 
     def _listed(self) -> list[dict[str, Any]]:
         found = self._ask("GET", "/api/jobs/")
@@ -284,8 +267,8 @@ def _pauses() -> Iterator[float]:
     return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
 
 
-def _job(found: Mapping[str, Any]) -> RayJob:
-    return RayJob(
+def _job(found: Mapping[str, Any]) -> SubmittedJob:
+    return SubmittedJob(
         id=str(found.get("submission_id") or ""),
         status=str(found.get("status") or ""),
         message=str(found.get("message") or ""),

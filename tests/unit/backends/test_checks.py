@@ -295,7 +295,7 @@ def test_a_run_records_the_versions_that_its_numbers_depend_on():
 
 def test_names_are_known_without_torch_and_ray():
     program = (
-        "import sys; from cifarray.backends import checks, new_run; "
+        "import sys; from cifarray.backends import checks, submit; "
         "from cifarray.spec.load import job_names, load_job, load_profile; "
         "jobs = [load_job(name) for name in job_names()]; "
         "jobs = [job for job in jobs if not job.model.name.startswith('timm/')]; "

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.choice import Cluster
 from cifarray.backends.local.processes import this_process
 from cifarray.backends.observe import Witness, observe
 from cifarray.runs import Run, examine
@@ -16,9 +15,10 @@ from cifarray.runs.status import RunState
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from tests.loopback import answering
+from tests.unit.backends.clusters import given_node, own_node
 from tests.unit.runs.conftest import run_spec
 
-OURS = Cluster("local", "127.0.0.1:1", "http://127.0.0.1:9", own=True)
+OURS = own_node("http://127.0.0.1:9")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def dashboard() -> Iterator[tuple[str, list[str]]]:
 def test_a_job_that_runs_is_evidence_of_life_before_anything_is_done(
     run: Run, dashboard: tuple[str, list[str]], many: bool
 ) -> None:
-    show_as(run, "running", Cluster("mine", "h:1", dashboard[0], own=False).record("a-run-1"))
+    show_as(run, "running", given_node(dashboard[0], "h:1").record("a-run-1"))
     mine = Profile(name="mine", kind="local", address="h:1", dashboard=dashboard[0])
     (found,) = examine([run], Witness(mine, many=many).evidence, sleep=_never)
     assert found.evidence.alive == "job a-run-1 is running"
@@ -82,7 +82,7 @@ def test_a_job_that_runs_is_evidence_of_life_before_anything_is_done(
 def test_whoever_looks_at_a_run_sends_nothing_to_an_address_that_its_record_names(
     run: Run, dashboard: tuple[str, list[str]]
 ) -> None:
-    show_as(run, "running", Cluster("mine", "h:1", dashboard[0], own=False).record("a-run-1"))
+    show_as(run, "running", given_node(dashboard[0], "h:1").record("a-run-1"))
     run.change_status(lambda status: replace(status, heartbeat_at="2020-01-01T00:00:00+00:00"))
     assert observe(run, run.status()).state == "running"
     assert dashboard[1] == []

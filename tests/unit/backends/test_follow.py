@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.choice import Cluster
+from cifarray.backends.base import Backend, SubmittedJob
 from cifarray.backends.follow import Follower, stored_log
 from cifarray.backends.observe import end_of, job_evidence
-from cifarray.backends.ray_jobs.client import RayJob
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run, Status
 from cifarray.store import Store
 from tests.loopback import answering
+from tests.unit.backends.clusters import given_node, own_node
 from tests.unit.runs.conftest import run_spec
 
 RUN_ID = "train-digits-261123-100000-abcd"
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create(Store.open(str(tmp_path / "store")), run_spec(RUN_ID))
 
 
-def follower_of(run: Run, cluster: Cluster) -> Follower:
+def follower_of(run: Run, cluster: Backend) -> Follower:
     return Follower(run, cluster, JOB_ID, patience_s=0.1, closing_s=0.1)
 
 
@@ -37,16 +37,18 @@ def at(seconds_ago: float) -> str:
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        (RayJob(JOB_ID, "FAILED", "", -9), "signal 9, as happens when memory runs out"),
-        (RayJob(JOB_ID, "FAILED", "", 137), "signal 9"),
-        (RayJob(JOB_ID, "FAILED", "", -11), "signal 11"),
-        (RayJob(JOB_ID, "FAILED", "", 2), "exit code 2"),
-        (RayJob(JOB_ID, "SUCCEEDED", "", 0), "exit code 0 without closing"),
-        (RayJob(JOB_ID, "FAILED", "no supervisor\nmore", None), "has ended (no supervisor)"),
-        (RayJob(JOB_ID, "STOPPED", "", None), "was stopped"),
+        (SubmittedJob(JOB_ID, "FAILED", "", -9), "signal 9, as happens when memory runs out"),
+        (SubmittedJob(JOB_ID, "FAILED", "", 137), "signal 9"),
+        (SubmittedJob(JOB_ID, "FAILED", "", -11), "signal 11"),
+        (SubmittedJob(JOB_ID, "FAILED", "", 2), "exit code 2"),
+        (SubmittedJob(JOB_ID, "SUCCEEDED", "", 0), "exit code 0 without closing"),
+        (SubmittedJob(JOB_ID, "FAILED", "no supervisor\nmore", None), "has ended (no supervisor)"),
+        (SubmittedJob(JOB_ID, "STOPPED", "", None), "was stopped"),
     ],
 )
-def test_a_job_that_has_ended_is_evidence_of_death_and_says_how(job: RayJob, words: str) -> None:
+def test_a_job_that_has_ended_is_evidence_of_death_and_says_how(
+    job: SubmittedJob, words: str
+) -> None:
     assert words in end_of(job)
     for state in ("pending", "running"):
         assert job_evidence(Status(state), JOB_ID, job, None).dead == end_of(job)  # type: ignore[arg-type]
@@ -54,15 +56,15 @@ def test_a_job_that_has_ended_is_evidence_of_death_and_says_how(job: RayJob, wor
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
 def test_a_live_job_is_evidence_of_life(state: str) -> None:
-    evidence = job_evidence(Status("running"), JOB_ID, RayJob(JOB_ID, state, "", None), None)
+    evidence = job_evidence(Status("running"), JOB_ID, SubmittedJob(JOB_ID, state, "", None), None)
     assert evidence.alive and not evidence.dead
 
 
 def test_a_job_that_is_not_known_is_an_end_only_of_a_run_that_has_begun_and_on_a_sure_cluster() -> (
     None
 ):
-    ours = Cluster("local", "127.0.0.1:1", "http://127.0.0.1:9", own=True)
-    given = Cluster("mine", "127.0.0.1:1", "http://127.0.0.1:9", own=False)
+    ours = own_node("http://127.0.0.1:9")
+    given = given_node("http://127.0.0.1:9")
     assert "knows no job" in job_evidence(Status("running"), JOB_ID, None, ours).dead
     for status, cluster in ((Status("pending"), ours), (Status("running"), given)):
         evidence = job_evidence(status, JOB_ID, None, cluster)
@@ -78,7 +80,7 @@ def test_a_run_that_has_ended_is_shown_once(run: Run) -> None:
 
 
 @pytest.fixture
-def job_that_was_killed() -> Iterator[Cluster]:
+def job_that_was_killed() -> Iterator[Backend]:
     """A cluster whose job was killed while the run's driver had no chance to say so."""
     body = b'{"submission_id": "%s", "status": "FAILED", "driver_exit_code": -9}'
     log = b'{"logs": "first line\\nlast line\\n"}'
@@ -87,7 +89,7 @@ def job_that_was_killed() -> Iterator[Cluster]:
         return 200, {}, log if request.endswith("/logs") else body % JOB_ID.encode()
 
     with answering(answer) as address:
-        yield Cluster("mine", "127.0.0.1:1", address, own=False)
+        yield given_node(address)
 
 
 def written(run: Run) -> dict[str, bytes]:
@@ -95,7 +97,7 @@ def written(run: Run) -> dict[str, bytes]:
 
 
 def test_a_killed_driver_ends_the_follower_and_nothing_is_written(
-    run: Run, job_that_was_killed: Cluster
+    run: Run, job_that_was_killed: Backend
 ) -> None:
     run.set_cluster(job_that_was_killed.record(JOB_ID))
     attempt = run.start_attempt("a driver")
@@ -110,7 +112,7 @@ def test_a_killed_driver_ends_the_follower_and_nothing_is_written(
 
 
 def test_the_drivers_own_word_wins_over_the_end_of_its_job(
-    run: Run, job_that_was_killed: Cluster
+    run: Run, job_that_was_killed: Backend
 ) -> None:
     run.set_cluster(job_that_was_killed.record(JOB_ID))
     attempt = run.start_attempt("a driver")
@@ -124,7 +126,7 @@ def test_the_drivers_own_word_wins_over_the_end_of_its_job(
 
 
 def test_a_queued_run_that_was_submitted_long_ago_is_waited_for(run: Run) -> None:
-    away = Cluster("mine", "127.0.0.1:1", "http://127.0.0.1:9", own=False)
+    away = given_node("http://127.0.0.1:9")
     run.set_cluster(away.record(JOB_ID))
     shown: list[str] = []
 
@@ -154,7 +156,7 @@ def test_a_driver_of_which_nothing_is_heard_is_doubted_for_long_and_never_closed
 
 
 def test_a_follower_leaves_a_run_that_another_job_took_over(
-    run: Run, job_that_was_killed: Cluster
+    run: Run, job_that_was_killed: Backend
 ) -> None:
     run.set_cluster(job_that_was_killed.record(f"{RUN_ID}-2"))
     with pytest.raises(LeaseLostError, match=f"{RUN_ID}-2 has taken over"):
@@ -163,7 +165,7 @@ def test_a_follower_leaves_a_run_that_another_job_took_over(
 
 
 def test_a_cluster_that_is_away_for_a_moment_is_a_remark(run: Run) -> None:
-    away = Cluster("mine", "127.0.0.1:1", "http://127.0.0.1:9", own=False)
+    away = given_node("http://127.0.0.1:9")
     run.set_cluster(away.record(JOB_ID))
     run.change_status(lambda s: dataclasses.replace(s, state="running", heartbeat_at=at(0)))
     remarks: list[str] = []
@@ -179,7 +181,7 @@ def test_a_cluster_that_is_away_for_a_moment_is_a_remark(run: Run) -> None:
 
 
 def test_a_node_of_ours_that_has_ended_ends_the_follower(run: Run) -> None:
-    gone = Cluster("local", "127.0.0.1:1", "http://127.0.0.1:9", own=True)
+    gone = own_node("http://127.0.0.1:9")
     run.set_cluster(gone.record(JOB_ID))
     run.change_status(lambda s: dataclasses.replace(s, state="running", heartbeat_at=at(0)))
     before = written(run)

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cifarray.backends.kubernetes.backend import applied_record
 from cifarray.backends.submit import (
-    Plan,
+    Submission,
     best_fields,
     check_data,
     create,
@@ -33,6 +32,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest, RunSpec
 from cifarray.store import Store
 from tests.digit_sessions import Digits, small_job
+from tests.unit.backends.kubernetes.kube_requests import applied_record
 
 PROFILE = Profile(name="two", kind="local", workers=2)
 
@@ -116,18 +116,18 @@ def test_the_validation_rows_lie_beside_the_job_and_hash_to_what_it_records(digi
 
 def test_a_run_takes_the_name_it_is_given_once(digits: Digits):
     given = plan(small_job(), PROFILE)
-    assert create(given, digits.store, digits.manifest, "my-run").id == "my-run"
+    assert create(replace(given, name="my-run"), digits.store, digits.manifest).id == "my-run"
     with pytest.raises(InputError, match=r"my-run is in .* already; give another name"):
-        create(given, digits.store, digits.manifest, "my-run")
+        create(replace(given, name="my-run"), digits.store, digits.manifest)
     with pytest.raises(InputError, match="cannot name a run 'My run'"):
-        create(given, digits.store, digits.manifest, "My run")
+        create(replace(given, name="My run"), digits.store, digits.manifest)
 
 
 def test_a_run_that_cannot_be_written_whole_does_not_stay_pending(digits: Digits):
     run = Run(digits.store, "cut-short")
     Path(digits.store.path(run.key("validation.parquet"))).mkdir(parents=True)
     with pytest.raises(StoreError, match=r"cannot write runs/cut-short/validation\.parquet"):
-        create(plan(small_job(), PROFILE), digits.store, digits.manifest, run.id)
+        create(plan(small_job(), PROFILE, name=run.id), digits.store, digits.manifest)
     assert run.status().state == "failed"
     assert "it could not be recorded: cannot write" in (run.status().error or "")
 
@@ -165,11 +165,12 @@ def test_workers_are_the_profiles_unless_told_otherwise():
     assert plan(small_job(), PROFILE, workers=1).world_size == 1
 
 
-def test_another_seed_changes_nothing_else():
-    planned = plan(small_job(), PROFILE, workers=1)
-    other = planned.with_seed(7)
-    assert other == Plan(small_job(seed=7), PROFILE, 1)
-    assert other.job.validation == planned.job.validation
+def test_another_seed_changes_nothing_but_the_name():
+    planned = plan(small_job(seed=6), PROFILE, workers=1, name="mine")
+    first, other = planned.seeds(2)
+    assert first == replace(planned, name="mine-1")
+    assert other == Submission(small_job(seed=7), PROFILE, 1, name="mine-2")
+    assert planned.seeds(1) == [planned]
 
 
 def taken(store: Store, params: dict[str, Any], *sets: str, **sections: Any) -> Job:
@@ -239,7 +240,7 @@ def test_a_sweep_without_a_report_has_no_best_fields_yet(store: Store):
 
 
 def asked_for(digits: Digits, name: str, **fields: Any) -> RunRequest:
-    asked = request(plan(small_job(), PROFILE), digits.manifest, name)
+    asked = request(plan(small_job(), PROFILE, name=name), digits.manifest)
     return asked.model_copy(update=fields)
 
 

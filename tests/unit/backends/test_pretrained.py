@@ -56,7 +56,7 @@ def earlier(pretrained: Pretrained) -> Run:
     """A run of the store whose best checkpoint holds the pretrained weights."""
     digits = pretrained.digits
     job = small_job(model={"name": TINY})
-    run = create(plan(job, PROFILE), digits.store, digits.manifest, "trained-before")
+    run = create(plan(job, PROFILE, name="trained-before"), digits.store, digits.manifest)
     state = read_state(pretrained.checkpoint)
     key = "attempts/1/checkpoints/best"
     write_checkpoint(Path(digits.store.path(run.key(key))), state, state["history"][-1])

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.choice import Cluster
-from cifarray.backends.submit import enter, entrypoint, give_up, launch
+from cifarray.backends.environment import driver_command
+from cifarray.backends.submit import give_up, launch
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from tests.loopback import answering
+from tests.unit.backends.clusters import given_node, own_node
 from tests.unit.runs.conftest import run_spec
 
 PROFILE = Profile(name="mine", kind="local")
@@ -25,12 +26,12 @@ def run(tmp_path: Path) -> Run:
 
 def test_the_driver_replaces_the_shell_that_starts_it() -> None:
     store = Store.open("s3://bucket/with space; and 'quotes'", "http://127.0.0.1:9000")
-    words = shlex.split(entrypoint("a-run", store, here=True))
+    words = shlex.split(driver_command("a-run", store, here=True))
     assert words == [
         "exec", sys.executable, "-m", "cifarray.driver", "a-run",
         "--store", store.uri, "--endpoint", "http://127.0.0.1:9000",
     ]  # fmt: skip
-    assert shlex.split(entrypoint("a-run", store, here=False))[1] == "python"
+    assert shlex.split(driver_command("a-run", store, here=False))[1] == "python"
 
 
 def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_know(
@@ -49,7 +50,7 @@ def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_kn
         return (200, {}, b'{"status": "FAILED"}') if found else (404, {}, b"")
 
     with answering(answer) as address:
-        job_id = launch(run, PROFILE, Cluster("mine", "127.0.0.1:1", address, own=False))
+        job_id = launch(run, given_node(address))
     assert job_id == "a-2.3"
     assert submitted == ["pending"], "the run waits for its attempt before the job is submitted"
     status = run.status()
@@ -61,9 +62,9 @@ def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_kn
 def test_a_node_that_is_busy_takes_no_driver_beside_its_job(run: Run) -> None:
     busy = b'[{"submission_id": "other-1", "status": "RUNNING"}]'
     with answering(lambda request: (200, {}, busy)) as address:
-        cluster = Cluster("local", "127.0.0.1:1", address, own=True)
+        cluster = own_node(address)
         with pytest.raises(ClusterError, match="busy with job other-1"):
-            enter(run, PROFILE, cluster)
+            cluster.enter(run)
 
 
 def test_runs_that_no_job_will_carry_out_are_closed(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_run_that_was_not_opened_for_a_job_stays_as_it_is_when_none_can_be_beg
 def test_a_run_that_somebody_else_submitted_at_the_same_moment_stays_queued(run: Run) -> None:
     queued = b'{"submission_id": "a-1", "status": "PENDING"}'
     with answering(lambda request: (200, {}, queued)) as address:
-        run.set_cluster(Cluster("mine", "127.0.0.1:1", address, own=False).record("a-1"))
+        run.set_cluster(given_node(address).record("a-1"))
         mine = Profile(name="mine", kind="local", address="127.0.0.1:1", dashboard=address)
         give_up([run], ClusterError("the cluster has a job a-1 already"), mine)
     assert run.status().state == "pending"

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cifarray.backends.choice import Cluster
 from cifarray.backends.local.processes import find_process, this_process
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
 from cifarray.runs.post_mortem import write_post_mortem
 from cifarray.store import Store
+from tests.unit.backends.clusters import own_node
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
 
@@ -227,7 +227,7 @@ def test_why_of_a_run_whose_driver_was_killed_tells_what_its_records_say(
     run.store.write_json(f"{prefix}/failures/1.json", failure)
     run.change_status(lambda status: dataclasses.replace(status, attempts=1))
     show_as(run, "running", silent_s=500)
-    run.set_cluster(Cluster("local", "127.0.0.1:1", "http://127.0.0.1:1", own=True).record(None))
+    run.set_cluster(own_node("http://127.0.0.1:1").record(None))
     shown = typed("status", RUN_ID, "--why").out
     assert "state      lost" in shown
     assert "its driver ended without a word" in shown

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cifarray.backends.submit import job_environment, seen_from
+from cifarray.backends.choice import backend_of
+from cifarray.backends.environment import job_environment
 from cifarray.backends.trust import remember_submission, resumed_profile
 from cifarray.cli.following import follow_run
 from cifarray.errors import UntrustedError
@@ -197,7 +198,7 @@ def test_no_record_leads_the_stores_keys_to_another_server(
     mine = theirs.model_copy(update={"store": StoreSpec(uri="s3://mine", region="eu-north-1")})
     profile = resumed_profile(run, mine)
     assert profile.store == mine.store
-    assert seen_from(run, profile) == home_store.spec
+    assert backend_of(profile).drivers_store(run) == home_store.spec
     bucket = Store.open("s3://mine/prefix", "http://127.0.0.1:9")
     assert job_environment(profile, bucket, here=False)["AWS_REGION"] == "eu-north-1"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.conftest import api
@@ -15,7 +16,7 @@ __all__ = ["api"]
 @pytest.fixture
 def site(api: ApiServer) -> Site:
     """A profile of two CPU workers on that server."""
-    return Site(profile())
+    return Site(open_cluster(profile()))
 
 
 @pytest.fixture

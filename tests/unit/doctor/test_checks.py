@@ -4,14 +4,16 @@ from base64 import b64encode
 
 import pytest
 
+from cifarray.backends.choice import backend_of
 from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose, names
-from cifarray.doctor.checks import CLUSTER_CHECKS
 from cifarray.store import Store
 from tests.s3 import S3Server
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.kube_requests import profile
 
-LOCAL = Store.open("store")
+
+def local() -> Store:
+    return Store.open("store")
 
 
 def encoded(server: S3Server) -> dict[str, str]:
@@ -22,7 +24,7 @@ def encoded(server: S3Server) -> dict[str, str]:
 
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_cluster_one_check_fails_and_all_others_are_skipped() -> None:
-    found = list(diagnose(profile(), LOCAL))
+    found = list(diagnose(profile(), local))
     assert [each.check for each in found] == names(profile())
     assert found[0].result.outcome == FAILED
     assert {each.result.outcome for each in found[1:]} == {SKIPPED}
@@ -30,7 +32,7 @@ def test_without_a_cluster_one_check_fails_and_all_others_are_skipped() -> None:
 
 @pytest.mark.usefixtures("api")
 def test_an_empty_namespace_fails_the_store_once_and_says_what_makes_it() -> None:
-    found = {each.check: each.result for each in diagnose(profile(), LOCAL)}
+    found = {each.check: each.result for each in diagnose(profile(), local)}
     assert list(found) == names(profile())
     assert found["API server"].outcome == PASSED
     assert "cifarray cluster up" in found["store"].finding
@@ -45,13 +47,13 @@ def test_a_store_outside_the_cluster_is_looked_at_with_the_keys_of_the_secret(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     outside = profile(store={"uri": store.uri, "endpoint": s3.endpoint}, store_service=None)
-    found = {each.check: each.result for each in diagnose(outside, LOCAL)}
+    found = {each.check: each.result for each in diagnose(outside, local)}
     assert {found[name].outcome for name in found if name.startswith("store")} == {PASSED}
 
 
 def test_every_check_has_a_name_of_its_own_and_needs_one_before_it() -> None:
     known: list[str] = []
-    for check in CLUSTER_CHECKS:
+    for check in backend_of(profile()).checks(local):
         assert check.name not in known
         assert check.needs is None or check.needs in known
         known.append(check.name)

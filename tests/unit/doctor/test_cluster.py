@@ -1,14 +1,16 @@
 """The checks of a cluster: each passes, fails with a remedy, or is skipped for want of a right."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from cifarray.backends.base import Check, Result, carry_out
+from cifarray.backends.base import Check, Result
 from cifarray.backends.kubernetes import checks as cluster
+from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.doctor import FAILED, PASSED, SKIPPED
+from cifarray.doctor import FAILED, PASSED, SKIPPED, carry_out
 from tests.unit.backends.kubernetes.api_server import GROUPS, Answer, ApiServer, refusal
 from tests.unit.backends.kubernetes.kube_requests import profile
 
@@ -21,7 +23,7 @@ LEVEL = "pod-security.kubernetes.io/enforce"
 
 def looked(site: Site, look: Any) -> Result:
     """The result as `doctor` prints it."""
-    (found,) = carry_out([Check("it", look)], site)
+    (found,) = carry_out([Check("it", partial(look, site))])
     if found.result.outcome == FAILED:
         assert found.result.remedy or ";" in found.result.finding
     return found.result
@@ -40,7 +42,7 @@ def test_an_api_server_that_is_too_old(api: ApiServer, site: Site) -> None:
 
 @pytest.mark.usefixtures("nowhere")
 def test_no_kubeconfig_is_a_failed_check_and_no_error() -> None:
-    result = looked(Site(profile()), cluster.api_server)
+    result = looked(Site(open_cluster(profile())), cluster.api_server)
     assert result.outcome == FAILED and "set KUBECONFIG" in result.finding
 
 
@@ -173,7 +175,7 @@ def test_a_pull_secret_has_to_be_one(
     api: ApiServer, site: Site, data: dict[str, str], outcome: str
 ) -> None:
     assert looked(site, cluster.pull_secret).outcome == SKIPPED
-    named = Site(profile(image_pull_secret="registry"))
+    named = Site(open_cluster(profile(image_pull_secret="registry")))
     assert "there is no Secret registry" in looked(named, cluster.pull_secret).finding
     api.put(f"{NAMESPACE}/secrets/registry", data=data)
     assert looked(named, cluster.pull_secret).outcome == outcome

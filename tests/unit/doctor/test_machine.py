@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.choice import backend_of
 from cifarray.backends.local import checks as machine
 from cifarray.backends.local.checks import Here
 from cifarray.backends.local.node import too_little_shared_memory
 from cifarray.backends.local.state import Node
+from cifarray.backends.ray_jobs.backend import RayJobsBackend
 from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
@@ -19,31 +21,18 @@ GIVEN = {"address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
 
 def here(store: str | Path = "store", **fields: Any) -> Here:
     profile = Profile.model_validate({"name": "mine", "kind": "local", **fields})
-    return Here(profile, Store.open(str(store)))
+    backend = backend_of(profile)
+    assert isinstance(backend, RayJobsBackend)
+    return Here(backend, Store.open(str(store)))
 
 
 def test_a_sound_machine_fails_nothing_and_no_store_is_made(cifarray_home: Path) -> None:
     given = here(cifarray_home / "store", workers=1, cpus_per_worker=0.5)
-    found = list(diagnose(given.profile, given.store))
+    found = list(diagnose(given.profile, lambda: given.store))
     assert [each.check for each in found][-1] == "store"
     failed = {each.check for each in found if each.result.outcome == FAILED}
     assert failed <= {"disk space", "shared memory"}  # a container may have little of both
     assert not (cifarray_home / "store").exists()
-
-
-def test_a_store_that_is_there_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path))
-    store.write("runs/a/status.json", b"{}")
-    assert machine.directory(here(tmp_path)).outcome == PASSED
-    assert [entry.key for entry in store.list()] == ["runs/a/status.json"]
-
-
-def test_a_store_that_is_a_file_or_below_one_fails(tmp_path: Path) -> None:
-    from cifarray.backends.base import Check, carry_out
-
-    (tmp_path / "file").write_text("")
-    (found,) = carry_out([Check("store", machine.directory)], here(tmp_path / "file"))
-    assert found.result.outcome == FAILED
 
 
 def test_workers_that_leave_no_cpu_to_read_on_fail() -> None:
@@ -60,7 +49,9 @@ def test_gpus_are_looked_for_only_where_workers_ask_for_them() -> None:
 
 
 def test_a_node_that_the_profile_names_has_to_answer() -> None:
-    found = {each.check: each.result for each in diagnose(here(**GIVEN).profile, here().store)}
+    found = {
+        each.check: each.result for each in diagnose(here(**GIVEN).profile, lambda: here().store)
+    }
     assert found["Ray node"].outcome == FAILED
     assert "does not answer" in found["Ray node"].finding
     assert found["ports"].outcome == found["shared memory"].outcome == SKIPPED
@@ -91,7 +82,7 @@ def test_a_state_folder_that_cannot_be_made_fails_and_skips_the_node(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CIFARRAY_STATE_DIR", str(tmp_path / "file" / "state"))
-    found = {each.check: each.result for each in diagnose(here().profile, here().store)}
+    found = {each.check: each.result for each in diagnose(here().profile, lambda: here().store)}
     assert "CIFARRAY_STATE_DIR" in found["state folder"].finding
     assert found["Ray node"].outcome == SKIPPED
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cifarray.backends.kubernetes import checks as pods
+from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
 from cifarray.doctor import FAILED, PASSED, SKIPPED
@@ -35,7 +36,7 @@ def test_quantities_are_read(quantity: object, number: str) -> None:
 
 
 def test_what_a_run_needs_is_added_up(api: ApiServer) -> None:
-    wanted = pods.needs(Site(profile(gpus_per_worker=1)).run_groups())
+    wanted = pods.needs(Site(open_cluster(profile(gpus_per_worker=1))).run_groups())
     assert {name: wanted[name] for name in RUN} == {n: pods.amount(v) for n, v in RUN.items()}
     assert wanted[f"requests.{GPU}"] == 2
     assert wanted["cpu"] == wanted["requests.cpu"]
@@ -70,15 +71,15 @@ def test_a_quota_that_is_used_up_and_one_that_is_too_small_have_other_remedies(
 
 
 def test_in_mode_ray_jobs_the_quota_has_to_hold_the_clusters_growth(api: ApiServer) -> None:
-    site = Site(profile(mode="ray-jobs"))
+    site = Site(open_cluster(profile(mode="ray-jobs")))
     api.put(QUOTA, spec={"hard": {"pods": "12"}}, status={})
     assert "there is no RayCluster" in pods.quota(site).finding
     live = ray_cluster()
     live["spec"]["workerGroupSpecs"][0]["replicas"] = 1
     api.put(CLUSTER, spec=live["spec"])
-    assert pods.quota(Site(profile(mode="ray-jobs"))).outcome == PASSED
+    assert pods.quota(Site(open_cluster(profile(mode="ray-jobs")))).outcome == PASSED
     api.put(QUOTA, spec={"hard": {"pods": "12"}}, status={"used": {"pods": "2"}})
-    result = pods.quota(Site(profile(mode="ray-jobs")))
+    result = pods.quota(Site(open_cluster(profile(mode="ray-jobs"))))
     assert "pods: 11 needed, 10 left of 12" in result.finding
 
 
@@ -111,15 +112,15 @@ def test_the_nodes_gpus_have_to_hold_a_run(
     api: ApiServer, each: int, numbers: tuple[int, ...], outcome: str
 ) -> None:
     put_nodes(api, *numbers)
-    assert pods.gpu_capacity(Site(profile(gpus_per_worker=each))).outcome == outcome
+    assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=each)))).outcome == outcome
 
 
 def test_nodes_that_are_closed_or_labelled_otherwise_do_not_count(api: ApiServer) -> None:
     put_nodes(api, 8)
-    other = Site(profile(gpus_per_worker=1, node_selector={"zone": "b"}))
+    other = Site(open_cluster(profile(gpus_per_worker=1, node_selector={"zone": "b"})))
     assert "among those labelled zone=b" in pods.gpu_capacity(other).finding
     put_nodes(api, 8, unschedulable=True)
-    assert pods.gpu_capacity(Site(profile(gpus_per_worker=1))).outcome == FAILED
+    assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=1)))).outcome == FAILED
 
 
 def put_policies(api: ApiServer, *names: str) -> None:
@@ -205,5 +206,5 @@ def test_shared_memory_that_is_too_small_is_named(
 
 
 def test_a_profile_whose_shared_memory_is_its_memory_is_named(api: ApiServer) -> None:
-    result = pods.shared_memory(Site(profile(worker_shm="16Gi")))
+    result = pods.shared_memory(Site(open_cluster(profile(worker_shm="16Gi"))))
     assert "a run's workers: 16.0 GiB of /dev/shm in 16.0 GiB of memory" in result.finding

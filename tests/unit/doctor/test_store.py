@@ -1,21 +1,23 @@
-"""The checks of a store in a bucket: a good server passes all, each lack is found by one."""
+"""The checks of a store: a good one passes all, and each lack is found by one."""
+
+from pathlib import Path
 
 import pytest
 
-from cifarray.backends.base import Result, carry_out
-from cifarray.doctor import FAILED, PASSED, SKIPPED
-from cifarray.doctor.store import BUCKET_CHECKS, Bucket
+from cifarray.backends.base import Result
+from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose_store
+from cifarray.doctor.store import BUCKET_CHECKS, directory
 from cifarray.store import Store
 from cifarray.store.contract import TRAITS
 from tests.loopback import black_hole
 from tests.quirky_s3 import quirky_s3
 from tests.s3 import S3Server
 
-REST = [check.name for check in BUCKET_CHECKS[1:]]
+REST = list(BUCKET_CHECKS[1:])
 
 
 def results(store: Store) -> dict[str, Result]:
-    return {found.check: found.result for found in carry_out(BUCKET_CHECKS, Bucket(store))}
+    return {found.check: found.result for found in diagnose_store(store)}
 
 
 def test_every_question_of_the_contract_has_a_check() -> None:
@@ -99,3 +101,16 @@ def test_what_cifarray_adapts_to_passes_and_says_so(
         found = results(Store.open(moto.new_store().uri, server.address))
     assert {result.outcome for result in found.values()} == {PASSED}
     assert words in found[f"store: {check}"].finding
+
+
+def test_a_directory_that_is_there_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.write("runs/a/status.json", b"{}")
+    assert directory(store).outcome == PASSED
+    assert [entry.key for entry in store.list()] == ["runs/a/status.json"]
+
+
+def test_a_directory_that_is_a_file_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (found,) = diagnose_store(Store.open(str(tmp_path / "file")))
+    assert found.result.outcome == FAILED

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from cifarray.backends.kubernetes.backend import KubernetesCluster
+from cifarray.backends.kubernetes.backend import KubernetesBackend, open_cluster
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.pods import of_kubernetes
 from cifarray.backends.kubernetes.rayjob import OURS
 from cifarray.runs import Run
 from cifarray.spec.job import Job
@@ -47,10 +46,16 @@ def request(
     )
 
 
-def cluster_of(kube: Kube, **fields: Any) -> KubernetesCluster:
+def cluster_of(kube: Kube, **fields: Any) -> KubernetesBackend:
     """The cluster of such a profile."""
-    given = profile(**fields)
-    return KubernetesCluster(given.name, of_kubernetes(given), kube, given.dashboard)
+    cluster = open_cluster(profile(**fields))
+    cluster.kube = kube
+    return cluster
+
+
+def applied_record(asked: RunRequest) -> dict[str, Any]:
+    """What is recorded of a run whose RayJob somebody applied."""
+    return open_cluster(asked.profile).applied_record(asked)
 
 
 def recorded_run(store: Store, run_id: str = RUN_ID, **fields: Any) -> Run:

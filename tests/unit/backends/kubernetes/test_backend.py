@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.choice import recorded_cluster
-from cifarray.backends.kubernetes.backend import KubernetesCluster, applied_record, open_cluster
+from cifarray.backends.kubernetes.backend import KubernetesBackend, open_cluster
 from cifarray.backends.kubernetes.rayjob import rayjob_name
 from cifarray.backends.ray_jobs.client import RayJobs
-from cifarray.backends.trust import remember_context, remember_submission
+from cifarray.backends.trust import recorded_backend, remember_context, remember_submission
 from cifarray.errors import ClusterError, JobError, UntrustedError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
@@ -19,6 +18,7 @@ from tests.unit.backends.kubernetes.api_server import ApiServer, write_kubeconfi
 from tests.unit.backends.kubernetes.kube_requests import (
     JOB_ID,
     RUN_ID,
+    applied_record,
     profile,
     recorded_run,
     request,
@@ -30,9 +30,9 @@ def run(tmp_path: Path) -> Run:
     return recorded_run(Store.open(str(tmp_path / "store")))
 
 
-def recorded(run: Run, record: dict[str, Any], named: Profile | None = None) -> KubernetesCluster:
-    cluster = recorded_cluster(run, record, named)
-    assert isinstance(cluster, KubernetesCluster)
+def recorded(run: Run, record: dict[str, Any], named: Profile | None = None) -> KubernetesBackend:
+    cluster = recorded_backend(run, record, named)
+    assert isinstance(cluster, KubernetesBackend)
     return cluster
 
 
@@ -53,7 +53,7 @@ def test_ray_jobs_go_to_the_address_that_the_profile_names(api: ApiServer, run: 
 def test_without_an_address_the_dashboard_is_behind_a_command(api: ApiServer, run: Run) -> None:
     cluster = open_cluster(profile(mode="ray-jobs"))
     assert cluster.dashboard.startswith("kubectl -n cifarray port-forward")
-    assert recorded(run, cluster.record(JOB_ID)).given_dashboard is None
+    assert recorded(run, cluster.record(JOB_ID)).dashboard == cluster.dashboard
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_record_of_an_applied_run_leads_to_its_rayjob(api: ApiServer, run: R
     assert record["job_id"] == JOB_ID == rayjob_name(RUN_ID, 1)
     cluster = recorded(run, record, profile(namespace="team-a"))
     assert (cluster.kube.namespace, cluster.kube.context) == ("team-a", "tests")
-    assert cluster.sure and not cluster.shared
+    assert cluster.certain and not cluster.shared
     assert RUN_ID in record["dashboard"]
 
 
@@ -98,7 +98,7 @@ def two_contexts(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_recorded_context_is_used_where_the_users_profile_has_it(run: Run) -> None:
     record = open_cluster(profile(context="other")).record(JOB_ID)
     cluster = recorded(run, record, profile(context="other"))
-    assert (cluster.kube.context, cluster.sure) == ("other", True)
+    assert (cluster.kube.context, cluster.certain) == ("other", True)
 
 
 @pytest.mark.usefixtures("two_contexts")
@@ -125,7 +125,7 @@ def test_a_recorded_context_that_this_kubeconfig_lacks_gives_way_to_the_current_
     run: Run,
 ) -> None:
     cluster = recorded(run, applied_record(request(context="a-colleagues")))
-    assert (cluster.kube.context, cluster.sure) == ("mine", False)
+    assert (cluster.kube.context, cluster.certain) == ("mine", False)
 
 
 @pytest.mark.usefixtures("two_contexts")
@@ -133,9 +133,9 @@ def test_the_context_of_a_profile_that_the_command_names_wins(run: Run) -> None:
     record = applied_record(request(context="a-colleagues", namespace="team-a"))
     cluster = recorded(run, record, profile(context="other", namespace="team-a"))
     assert (cluster.kube.context, cluster.kube.namespace) == ("other", "team-a")
-    assert cluster.sure
+    assert cluster.certain
 
 
 def test_without_any_kubeconfig_a_recorded_context_is_one_sentence(run: Run) -> None:
     with pytest.raises(ClusterError, match="no kubeconfig is in reach"):
-        recorded(run, applied_record(request(context="a-colleagues")))
+        recorded(run, applied_record(request(context="a-colleagues"))).address  # noqa: B018

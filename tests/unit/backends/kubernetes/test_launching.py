@@ -64,7 +64,7 @@ def owner_of(api: ApiServer, path: str) -> tuple[str, str]:
 
 
 def test_a_run_becomes_a_rayjob_that_owns_its_policy(api: ApiServer, kube: Kube, run: Run) -> None:
-    assert launch(run, profile(), cluster_of(kube)) == JOB_ID
+    assert launch(run, cluster_of(kube)) == JOB_ID
     made = api.objects[f"{RAYJOBS}/{JOB_ID}"]
     assert owner_of(api, f"{POLICIES}/{JOB_ID}") == (JOB_ID, made["metadata"]["uid"])
     assert (run.status().cluster or {})["job_id"] == JOB_ID
@@ -82,7 +82,7 @@ def test_an_earlier_rayjob_that_is_tried_again_ends_before_the_run_is_open_again
             seen.append(f"{asked.method} {asked.path.rpartition('/')[2]}: {run.status().state}")
 
     api.on_request = note
-    assert launch(run, profile(), cluster_of(kube)) == f"{RUN_ID}-2"
+    assert launch(run, cluster_of(kube)) == f"{RUN_ID}-2"
     assert seen[0] == f"DELETE {JOB_ID}: failed"
     assert seen[1:] == ["POST networkpolicies: pending", "POST rayjobs: pending"]
     assert f"{RAYJOBS}/{JOB_ID}" not in api.objects
@@ -90,7 +90,7 @@ def test_an_earlier_rayjob_that_is_tried_again_ends_before_the_run_is_open_again
 
 def test_an_earlier_rayjob_that_has_ended_stays(api: ApiServer, kube: Kube, run: Run) -> None:
     put_rayjob(api, stage="Failed")
-    assert launch(run, profile(), cluster_of(kube)) == f"{RUN_ID}-2"
+    assert launch(run, cluster_of(kube)) == f"{RUN_ID}-2"
     assert not api.requests("DELETE")
 
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_cleared_away_does_not_fail_a_submission(
 ) -> None:
     put_rayjob(api, "old-1", "Complete", endTime="2025-11-23T04:00:00Z")
     api.forbid(f"DELETE {RAYJOBS}/old-1")
-    assert launch(run, profile(), cluster_of(kube)) == JOB_ID
+    assert launch(run, cluster_of(kube)) == JOB_ID
 
 
 def test_long_ended_rayjobs_go_and_policies_that_nobody_owns_with_them(

@@ -5,10 +5,9 @@ from typing import Any
 from cifarray.backends.kubernetes.client import Kube
 from cifarray.backends.kubernetes.manifests import manifests
 from cifarray.backends.kubernetes.overview import overview
-from cifarray.spec.profile import KubernetesSpec
 from tests.unit.backends.kubernetes.api_server import ApiServer
+from tests.unit.backends.kubernetes.kube_requests import cluster_of
 
-SPEC = KubernetesSpec()
 NAMESPACE = "/api/v1/namespaces/cifarray"
 CLUSTER = "/apis/ray.io/v1/namespaces/cifarray/rayclusters/cifarray"
 RAYJOBS = "/apis/ray.io/v1/namespaces/cifarray/rayjobs"
@@ -20,6 +19,11 @@ def put_pod(api: ApiServer, name: str, labels: dict[str, str], **content: Any) -
     api.put(f"{NAMESPACE}/pods/{name}", metadata={"labels": labels}, **{"spec": spec, **content})
 
 
+def seen_of(kube: Kube, **fields: Any) -> dict[str, Any]:
+    cluster = cluster_of(kube, **fields)
+    return overview(kube, cluster.spec, cluster.gang())
+
+
 def test_the_pods_of_the_cluster_a_run_and_the_store_have_their_roles(
     api: ApiServer, kube: Kube
 ) -> None:
@@ -28,7 +32,7 @@ def test_the_pods_of_the_cluster_a_run_and_the_store_have_their_roles(
     put_pod(api, "head", head, status=ready)
     put_pod(api, "bucket", {"cifarray/role": "bucket"}, status={"phase": "Pending"})
     put_pod(api, "store", {"app.kubernetes.io/name": "cifarray-store"}, status={})
-    pods = {each["name"]: each for each in overview(kube, SPEC)["pods"]}
+    pods = {each["name"]: each for each in seen_of(kube)["pods"]}
     shown = {name: (pod["role"], pod["state"], pod["ready"]) for name, pod in pods.items()}
     assert shown == {
         "head": ("head", "running", 1),
@@ -52,7 +56,7 @@ def test_versions_groups_quota_and_runs_are_shown(api: ApiServer, kube: Kube) ->
         metadata={"labels": {"cifarray/run": "a", "cifarray/job": "train-digits"}},
         status={"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"},
     )
-    seen = overview(kube, SPEC)
+    seen = seen_of(kube)
     assert seen["versions"]["kubernetes"] == "v1.34.0"
     assert seen["ray_cluster"]["ready"] and seen["ray_cluster"]["ray_version"] == "2.60.0"
     assert [group["name"] for group in seen["ray_cluster"]["groups"]] == ["cpu", "gpu"]
@@ -71,13 +75,13 @@ def test_gpus_are_those_of_the_nodes_and_those_that_pods_here_hold(
     asks = {"containers": [{"name": "one", "resources": {"requests": {GPU: "2"}}}]}
     put_pod(api, "runs", {}, spec=asks, status={"phase": "Running"})
     put_pod(api, "over", {}, spec=asks, status={"phase": "Succeeded"})
-    assert overview(kube, SPEC)["gpus"] == {"capacity": 6, "nodes": 2, "held": 2}
+    assert seen_of(kube)["gpus"] == {"capacity": 6, "nodes": 2, "held": 2}
 
 
 def test_a_scripted_403_hides_one_part_and_says_so(api: ApiServer, kube: Kube) -> None:
     for path in ("/api/v1/nodes", "/api/v1/pods"):
         api.forbid(f"GET {path}")
-    seen = overview(kube, SPEC)
+    seen = seen_of(kube)
     assert seen["gpus"] is None and seen["versions"]["kuberay"] is None
     assert set(seen["hidden"]) == {"gpus", "kuberay"}
     assert "forbidden" in seen["hidden"]["gpus"]
@@ -87,18 +91,23 @@ def test_a_scripted_403_hides_one_part_and_says_so(api: ApiServer, kube: Kube) -
 def test_who_starts_pods_together_is_shown_and_a_profile_that_leaves_it_open_hides_nothing(
     api: ApiServer, kube: Kube
 ) -> None:
-    assert overview(kube, SPEC)["gang"] == "none"
-    assert overview(kube, KubernetesSpec(gang="kueue"))["gang"] == "kueue"
+    assert seen_of(kube)["gang"] == "none"
+    assert seen_of(kube, gang="kueue")["gang"] == "kueue"
     api.put(kube.path("LocalQueue", "team"))
-    seen = overview(kube, SPEC)
+    seen = seen_of(kube)
     assert (seen["gang"], seen["queue"]["name"]) == ("kueue", "team")
-    assert overview(kube, KubernetesSpec(mode="ray-jobs"))["gang"] == "none"
+    assert seen_of(kube, mode="ray-jobs")["gang"] == "none"
 
 
 def test_a_queue_is_counted_where_the_profile_names_one(api: ApiServer, kube: Kube) -> None:
-    assert overview(kube, SPEC)["queue"] is None
-    spec = KubernetesSpec(queue="team")
+    assert seen_of(kube)["queue"] is None
+
     absent = {"name": "team", "exists": False, "waiting": 0, "admitted": 0}
-    assert overview(kube, spec)["queue"] == absent
+    assert seen_of(kube, queue="team")["queue"] == absent
     api.put(kube.path("LocalQueue", "team"), status={"pendingWorkloads": 3, "admittedWorkloads": 1})
-    assert overview(kube, spec)["queue"] == {**absent, "exists": True, "waiting": 3, "admitted": 1}
+    assert seen_of(kube, queue="team")["queue"] == {
+        **absent,
+        "exists": True,
+        "waiting": 3,
+        "admitted": 1,
+    }

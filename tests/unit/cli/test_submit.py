@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from cifarray.cli.planning import Wish, record, resolve
+from cifarray.cli.submit import record, resolve
 from cifarray.errors import JobError, StoreError
 from cifarray.models.registry import build_model
 from cifarray.runs import Run
@@ -63,7 +63,7 @@ def test_weights_are_held_against_the_network_by_a_dry_run_and_a_submission(
     assert refused.code == 2
     assert "do not fit network timm/test_efficientnet: missing" in refused.err
     sets = (f"model.weights={tmp_path}/seven.pt", "model.name=timm/test_resnet")
-    (run,) = record(resolve(Wish("train-digits", sets)))
+    (run,) = record(*resolve("train-digits", sets))
     weights = run.spec().weights
     assert weights is not None
     assert weights.fresh == ("head.1.weight", "head.1.bias")
@@ -84,19 +84,18 @@ def test_a_path_to_weights_does_not_travel_in_a_rayjob(typed: Type) -> None:
 
 
 def test_each_seed_becomes_a_run_of_its_own(cifarray_home: Path, home_store: Store) -> None:
-    wish = Wish("train-digits", seeds=2, prepare=True, name="mine")
-    runs = record(resolve(wish))
+    runs = record(*resolve("train-digits", seeds=2, name="mine"), prepare=True)
     assert [run.id for run in runs] == ["mine-1", "mine-2"]
     assert [run.spec().job.seed for run in runs] == [0, 1]
     assert all(run.status().state == "pending" for run in runs)
-    unnamed = record(resolve(Wish("train-digits")))
+    unnamed = record(*resolve("train-digits"))
     assert unnamed[0].id.startswith("train-digits-")
 
 
 def test_a_name_that_is_taken_is_refused_before_any_run_is_written(
     typed: Type, home_store: Store
 ) -> None:
-    record(resolve(Wish("train-digits", prepare=True, name="mine-2")))
+    record(*resolve("train-digits", name="mine-2"), prepare=True)
     for words in (["--dry-run"], []):
         shown = typed("submit", "train-digits", "--name", "mine", "--seeds", "3", *words)
         assert shown.code == 2
@@ -106,10 +105,10 @@ def test_a_name_that_is_taken_is_refused_before_any_run_is_written(
 
 
 def test_runs_of_a_submission_that_fails_half_way_do_not_stay_pending(home_store: Store) -> None:
-    record(resolve(Wish("train-digits", prepare=True, name="first")))
+    record(*resolve("train-digits", name="first"), prepare=True)
     Path(home_store.path("runs"), "mine-2").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write runs/mine-2"):
-        record(resolve(Wish("train-digits", name="mine", seeds=2)))
+        record(*resolve("train-digits", name="mine", seeds=2))
     status = Run(home_store, "mine-1").status()
     assert status.state == "failed"
     assert "it could not be submitted" in (status.error or "")
@@ -122,17 +121,16 @@ def test_a_sweep_whose_trials_asha_cannot_stop_is_remarked_on(typed: Type) -> No
 
 
 def test_a_store_of_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
-    assert resolve(Wish("train-digits", store=str(tmp_path / "other"))).store.uri == str(
-        tmp_path / "other"
-    )
+    _, store = resolve("train-digits", store=str(tmp_path / "other"))
+    assert store is not None and store.uri == str(tmp_path / "other")
 
 
 def test_a_run_that_is_no_sweep_has_no_best_fields(home_store: Store) -> None:
-    runs = record(resolve(Wish("train-digits", prepare=True)))
+    runs = record(*resolve("train-digits"), prepare=True)
     folder = f"runs/{runs[0].id}/report"
     from cifarray.runs import write_index
 
     home_store.write_json(f"{folder}/report.json", {"trials": None})
     write_index(home_store, folder)
     with pytest.raises(JobError, match="it is no sweep"):
-        resolve(Wish("train-digits", best_of=runs[0].id))
+        resolve("train-digits", best_of=runs[0].id)
