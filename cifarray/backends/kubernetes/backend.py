@@ -50,6 +50,7 @@ from cifarray.backends.kubernetes.manifests import (
     Manifest,
     for_profile,
     with_image,
+    with_pods_of,
 )
 from cifarray.backends.kubernetes.pods import HEAD_PORTS, Gang, find_gang, named_gang, of_kubernetes
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, rayjob_name, run_label, run_objects
@@ -440,6 +441,19 @@ class RayClusterBackend(KubernetesBackend):
     def why_silent(self) -> str:
         """Why the head does not answer."""
         return why_silent(self.kube, self.spec.ray_cluster)
+
+    def manifests(self, overlay: str | None, image: str | None = None) -> list[Manifest]:
+        """As of any mode, and the RayCluster with the profile's pods. Raises: JobError."""
+        cpus = self.spec.cpus_of_a_worker
+        if self.profile.cpus_per_worker >= cpus:
+            raise JobError(
+                f"cluster profile {self.profile.name}: cpus_per_worker "
+                f"{self.profile.cpus_per_worker:g} leaves Ray Data nothing to read on of the "
+                f"{cpus} CPUs that Ray sees in a worker's pod; lower it, or raise "
+                "kubernetes.worker_cpu (or worker_cpu_limit, where that is given)"
+            )
+        found = with_pods_of(self.profile, super().manifests(overlay))
+        return with_image(found, image) if image else found
 
 
 MODES: dict[str, type[RayJobBackend] | type[RayClusterBackend]] = {

@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from cifarray.backends.kubernetes.pods import of_kubernetes
+from cifarray.backends.kubernetes.pods import head_group, of_kubernetes, worker_group
 from cifarray.errors import InputError
 from cifarray.spec.load import unknown_name
 from cifarray.spec.profile import Profile
 
 Manifest: TypeAlias = dict[str, Any]
 DEFAULT_OVERLAY = "gpu"
+CLUSTER_LABEL = "ray.io/cluster"
 SHIPPED_NAMESPACE = "cifarray"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where PyYAML was built with it, takes a tenth of the time."""
@@ -76,6 +77,50 @@ def for_profile(overlay: str, profile: Profile) -> list[Manifest]:
             if profile.store.region:
                 each["data"]["AWS_REGION"] = profile.store.region
     return found
+
+
+def with_pods_of(profile: Profile, documents: Sequence[Manifest]) -> list[Manifest]:
+    """The objects with the profile's RayCluster: its name, and the pods that a run of it gets.
+
+    Its workers are one group, which the autoscaler fills: as far as the overlay says, and at least
+    to one run's size. The head keeps what the autoscaler in it needs, its account and its token.
+    """
+    spec = of_kubernetes(profile)
+    (shipped,) = (each for each in documents if each["kind"] == "RayCluster")
+    cluster, pod = shipped["spec"], shipped["spec"]["headGroupSpec"]["template"]
+    labels = pod["metadata"]["labels"]
+    head = head_group(profile, labels)
+    taken = {each["name"] for each in head["template"]["spec"]["volumes"]}
+    head["template"]["spec"]["volumes"] += [
+        each for each in pod["spec"]["volumes"] if each["name"] not in taken
+    ]
+    head["template"]["spec"]["serviceAccountName"] = pod["spec"]["serviceAccountName"]
+    name = "gpu" if profile.gpus_per_worker else "cpu"
+    most = [
+        each["maxReplicas"] for each in cluster["workerGroupSpecs"] if each["groupName"] == name
+    ]
+    changed = {
+        "authOptions": {**cluster["authOptions"], "secretName": spec.store_secret},
+        "headGroupSpec": head,
+        "workerGroupSpecs": [worker_group(profile, labels, name, 0, max([profile.workers, *most]))],
+    }
+    metadata = {**shipped["metadata"], "name": spec.ray_cluster}
+    ours = {**shipped, "metadata": metadata, "spec": {**cluster, **changed}}
+    return [ours if each is shipped else _of_cluster(each, spec.ray_cluster) for each in documents]
+
+
+def _of_cluster(value: Any, name: str) -> Any:
+    """An object for a RayCluster of another name: what selects its pods, and who may scale it."""
+    if isinstance(value, list):
+        return [_of_cluster(each, name) for each in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _of_cluster(inner, name) for key, inner in value.items()}
+    if CLUSTER_LABEL in changed:
+        changed[CLUSTER_LABEL] = name
+    if "rayclusters" in changed.get("resources", ()) and "resourceNames" in changed:
+        changed["resourceNames"] = [name]
+    return changed
 
 
 def as_yaml(documents: Iterable[Manifest]) -> str:
