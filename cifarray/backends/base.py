@@ -5,6 +5,7 @@ one a profile means is chosen in choice.py alone.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from cifarray.store import Store
 
 PATIENCE_S = 30.0
 """How long a request is tried again while a server does not answer."""
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Between the tries; the last one is repeated."""
 JOB_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[object]]]
@@ -125,43 +128,33 @@ class Shown:
     """What a person is told besides."""
 
 
-class Unrecorded(Protocol):
+@dataclass(frozen=True)
+class Unrecorded:
     """A run that the store does not know: it was applied, and its driver has not begun."""
 
     run_id: str
     profile: str
     """Name of the profile on whose cluster it waits."""
-
-    @property
-    def state(self) -> str:
-        """As of a recorded run."""
-
-    @property
-    def reason(self) -> str:
-        """What it waits for, or why it never began."""
-
-    def stop(self) -> None:
-        """Delete what was applied. Raises: InputError if it has ended."""
+    state: str
+    """As of a recorded run."""
+    reason: str
+    """What it waits for, or why it never began."""
+    stop: Callable[[], None]
+    """Deletes what was applied. Raises: InputError if it has ended."""
 
 
-class Teardown(Protocol):
+@dataclass(frozen=True)
+class Teardown:
     """What `cluster down` is about to end: looked at first, asked about, then carried out."""
 
-    @property
-    def question(self) -> str:
-        """What a person is asked; empty where nothing is lost by it."""
-
-    @property
-    def refusal(self) -> str:
-        """What is said where nobody can be asked."""
-
-    @property
-    def store_question(self) -> str:
-        """Asked of a store that could stay; empty where there is none."""
-        return ""
-
-    def carry_out(self, delete_store: bool, talk: Talk) -> Shown:
-        """Do it. Raises: ClusterError."""
+    question: str
+    """What a person is asked; empty where nothing is lost by it."""
+    refusal: str
+    """What is said where nobody can be asked."""
+    carry_out: Callable[[bool], Shown]
+    """Does it, with the store or without. Raises: ClusterError."""
+    store_question: str = ""
+    """Asked of a store that could stay; empty where there is none."""
 
 
 class Backend(Protocol):
@@ -316,6 +309,11 @@ class Backend(Protocol):
 
     def status(self) -> Shown:
         """Whether it answers, where, and what runs on it. Raises: ClusterError."""
+
+
+def pauses() -> Iterator[float]:
+    """How long to wait after each try of a request."""
+    return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
 
 
 def reopen(run: Run, cluster: dict[str, Any]) -> None:

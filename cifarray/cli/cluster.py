@@ -135,7 +135,7 @@ def down(
     can_ask = delete_store is None and not yes and output.can_ask()
     if can_ask and ending.store_question:
         delete_store = output.ask(ending.store_question)
-    _show(ending.carry_out(bool(delete_store), output), json)
+    _show(ending.carry_out(bool(delete_store)), json)
 
 
 @app.command()

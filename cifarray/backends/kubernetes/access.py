@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, is_ready
 from cifarray.backends.kubernetes.pods import of_kubernetes
 from cifarray.errors import ClusterError, StoreRefusedError
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
@@ -55,9 +55,7 @@ def ready_pod(kube: Kube, labels: dict[str, str], what: str) -> str:
     """The name of a pod with these labels that is ready. Raises: ClusterError."""
     pods = kube.list("Pod", labels)
     for pod in pods:
-        conditions = pod["status"].get("conditions", ())
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        if ready and not pod["metadata"].get("deletionTimestamp"):
+        if is_ready(pod):
             return str(pod["metadata"]["name"])
     state = "is not ready" if pods else "does not exist"
     raise ClusterError(

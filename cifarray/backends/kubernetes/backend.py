@@ -3,7 +3,7 @@
 import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
@@ -54,7 +54,7 @@ from cifarray.backends.kubernetes.manifests import (
 )
 from cifarray.backends.kubernetes.pods import HEAD_PORTS, Gang, find_gang, named_gang, of_kubernetes
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, rayjob_name, run_label, run_objects
-from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id
+from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id, stop_jobs
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.runs import Run, Status
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
@@ -227,7 +227,20 @@ class KubernetesBackend(Backend):
         job = self.rayjobs().of_run(run_id)
         if job is None or job.status == "SUCCEEDED":  # its driver did begin: it was deleted since
             return None
-        return AppliedRayJob(run_id, self.profile.name, job, self)
+        state = "failed" if job.ended else "pending"
+        reason = job.message if job.ended else self.rayjobs().why_pending(job.id)
+        stop = partial(self._stop_applied, run_id, job)
+        return Unrecorded(run_id, self.profile.name, state, reason, stop)
+
+    def _stop_applied(self, run_id: str, job: SubmittedJob) -> None:
+        """Delete the RayJob and what was applied with it."""
+        if job.ended:
+            raise InputError(
+                f"RayJob {job.id} of run {run_id} ended before its driver began"
+                f" ({job.message}): nothing to stop"
+            )
+        self.rayjobs().stop(job.id)
+        remove_companions_of(self.kube, run_id)
 
     def _remove_companions(self, run: Run) -> None:
         """Delete what was made for a run's RayJobs."""
@@ -293,7 +306,7 @@ class KubernetesBackend(Backend):
 
     def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
         """What of ours is in the namespace, and what runs on it."""
-        from cifarray.backends.kubernetes.teardown import NamespaceTeardown, survey
+        from cifarray.backends.kubernetes.teardown import survey, take_down
 
         found = survey(self.kube)
         jobs, live = None, list[str]()
@@ -305,7 +318,32 @@ class KubernetesBackend(Backend):
             except ClusterError as error:
                 jobs = None
                 talk.detail(f"which runs are on the RayCluster cannot be asked: {error}")
-        return NamespaceTeardown(self.kube, self.address, found, jobs, live, remove_finalizers)
+        goes = [f"RayJob {name}" for name in found.rayjobs] + [f"job {name}" for name in live]
+        ends = f"ends {', '.join(goes)} and " if goes else ""
+        what = f"this {ends}deletes what cifarray has in {self.address}"
+        claims = ", ".join(found.claims)
+
+        def carry_out(delete_store: bool) -> Shown:
+            keep_store = bool(claims) and not delete_store
+            try:
+                if jobs:
+                    stop_jobs(jobs, live, talk)
+                removed = take_down(self.kube, found, keep_store, remove_finalizers, talk.say)
+            except KeyboardInterrupt:
+                talk.say(
+                    "interrupted: what is gone stays gone, and the same command goes on from there"
+                )
+                raise
+            return removed.shown(live)
+
+        return Teardown(
+            f"{what}: go on?",
+            f"{what}; say --yes to do that",
+            carry_out,
+            f"delete the volume claim {claims} too, with every dataset and run in it?"
+            if claims
+            else "",
+        )
 
     def status(self) -> Shown:
         """Versions, RayCluster, pods, quota, queue, GPUs and runs."""
@@ -335,17 +373,6 @@ class RayJobBackend(KubernetesBackend):
     """Mode rayjob: a Ray cluster of its own for each run."""
 
     makes_objects: ClassVar[bool] = True
-
-    @staticmethod
-    def of_profile(profile: Profile) -> "RayJobBackend":
-        """Raises: JobError for a dashboard."""
-        _refuse_no_address(profile)
-        if profile.dashboard:
-            raise JobError(
-                f"cluster profile {profile.name} gives a dashboard, and in mode rayjob each run "
-                "has one of its own; leave it out, or set kubernetes.mode to ray-jobs"
-            )
-        return RayJobBackend(profile)
 
     def dashboard_of(self, run_id: str) -> str | None:
         """How a person sees the dashboard of the run's own cluster."""
@@ -400,12 +427,6 @@ class RayClusterBackend(KubernetesBackend):
 
     answers_as: ClassVar[str] = "the RayCluster's head"
     shared: ClassVar[bool] = True
-
-    @staticmethod
-    def of_profile(profile: Profile) -> "RayClusterBackend":
-        """Raises: JobError for a dashboard that is no address."""
-        _refuse_no_address(profile)
-        return RayClusterBackend(profile, dashboard=profile.dashboard)
 
     @staticmethod
     def is_same_cluster(mine: KubernetesSpec, recorded: KubernetesSpec) -> bool:
@@ -463,40 +484,18 @@ MODES: dict[str, type[RayJobBackend] | type[RayClusterBackend]] = {
 
 
 def open_cluster(profile: Profile) -> RayJobBackend | RayClusterBackend:
-    """The backend of a profile on Kubernetes. Raises: JobError."""
-    return MODES[of_kubernetes(profile).mode].of_profile(profile)
-
-
-@dataclass(frozen=True)
-class AppliedRayJob(Unrecorded):
-    """A run that `kubectl apply` made, whose driver has not begun."""
-
-    run_id: str
-    profile: str
-    job: SubmittedJob
-    backend: KubernetesBackend
-
-    @property
-    def state(self) -> str:
-        """As of a recorded run."""
-        return "failed" if self.job.ended else "pending"
-
-    @property
-    def reason(self) -> str:
-        """What it waits for, or why it never began."""
-        if self.job.ended:
-            return self.job.message
-        return self.backend.rayjobs().why_pending(self.job.id)
-
-    def stop(self) -> None:
-        """Delete the RayJob and what was applied with it."""
-        if self.job.ended:
-            raise InputError(
-                f"RayJob {self.job.id} of run {self.run_id} ended before its driver began"
-                f" ({self.job.message}): nothing to stop"
-            )
-        self.backend.rayjobs().stop(self.job.id)
-        remove_companions_of(self.backend.kube, self.run_id)
+    """The backend of a profile on Kubernetes. Raises: JobError for a dashboard of no use."""
+    mode = MODES[of_kubernetes(profile).mode]
+    if profile.dashboard and not _is_address(profile.dashboard):
+        raise JobError(
+            f"cluster profile {profile.name}: dashboard {profile.dashboard} is no http://host:port"
+        )
+    if profile.dashboard and not mode.shared:
+        raise JobError(
+            f"cluster profile {profile.name} gives a dashboard, and in mode rayjob each run has "
+            "one of its own; leave it out, or set kubernetes.mode to ray-jobs"
+        )
+    return mode(profile, dashboard=profile.dashboard)
 
 
 def cluster_record(
@@ -540,13 +539,6 @@ def may_be_context(mine: str | None, recorded: str | None) -> bool:
 def dashboard_of_run(spec: KubernetesSpec, run_id: str) -> str:
     """How a person sees the dashboard of a run's own cluster."""
     return dashboard_command(spec.namespace, {RUN_LABEL: run_label(run_id), **HEAD})
-
-
-def _refuse_no_address(profile: Profile) -> None:
-    if profile.dashboard and not _is_address(profile.dashboard):
-        raise JobError(
-            f"cluster profile {profile.name}: dashboard {profile.dashboard} is no http://host:port"
-        )
 
 
 def _is_address(dashboard: object) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarray.backends.base import Check, Result, failed, passed, skipped
 from cifarray.backends.kubernetes.access import TOKEN_KEY, head_labels, token
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, holds
 from cifarray.backends.kubernetes.manifests import DEFAULT_OVERLAY, manifests
 from cifarray.backends.kubernetes.pods import (
     GPU,
@@ -90,9 +90,7 @@ class Site:
     def head_is_ready(self) -> bool:
         """Whether the RayCluster's head could answer."""
         return any(
-            each["type"] == "Ready" and each["status"] == "True"
-            for pod in self.kube.list("Pod", head_labels(self.spec.ray_cluster))
-            for each in pod["status"].get("conditions") or ()
+            holds(pod, "Ready") for pod in self.kube.list("Pod", head_labels(self.spec.ray_cluster))
         )
 
     @cached_property

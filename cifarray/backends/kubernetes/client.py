@@ -7,12 +7,11 @@ cut connection. After one, `create` looks whether the object is there and carrie
 mark, `delete` takes an object that is gone for deleted, and what may be repeated is sent again.
 """
 
-import itertools
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
+from cifarray.backends.base import PATIENCE_S, pauses
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
 
@@ -124,8 +124,6 @@ def _contexts() -> tuple[list[str], str | None]:
 
 
 CONNECT_S, READ_S = 5.0, 30.0
-PATIENCE_S = 30.0
-PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 FIELD_MANAGER = "cifarray"
 UNDONE = 429
 """Nothing was done: the request is worth another try."""
@@ -394,7 +392,7 @@ class Kube:
 
         url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
         deadline = time.monotonic() + self._patience_s
-        for pause in _pauses():
+        for pause in pauses():
             wait_s = pause
             cause: Exception
             try:
@@ -458,6 +456,22 @@ class Kube:
         )
 
 
+def condition(found: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """An object's condition of a kind; empty where it has none."""
+    conditions = (found.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def holds(found: Mapping[str, Any], kind: str) -> bool:
+    """Whether an object's condition of a kind is true."""
+    return condition(found, kind).get("status") == "True"
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod serves, and nobody has asked for its end."""
+    return holds(pod, "Ready") and not pod["metadata"].get("deletionTimestamp")
+
+
 def _asked_wait_s(error: Any) -> float:
     """The seconds that the server wants to be left alone for."""
     text = str((error.headers or {}).get("Retry-After") or "")
@@ -470,7 +484,3 @@ def _clock_ahead(headers: Any) -> timedelta | None:
         return datetime.now(UTC) - parsedate_to_datetime(str(headers.get("Date")))
     except (TypeError, ValueError):
         return None
-
-
-def _pauses() -> Iterator[float]:
-    return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))

@@ -9,14 +9,13 @@ from typing import Any, TypeAlias
 
 from cifarray.backends.base import PATIENCE_S, SubmittedJob
 from cifarray.backends.kubernetes.access import HEAD, forwarded, head_labels, ready_pod, token
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, is_ready
 from cifarray.backends.kubernetes.pods import HEAD_PORTS
 from cifarray.backends.kubernetes.rayjob import OURS, RUN_LABEL, as_job, is_going, run_label
 from cifarray.backends.kubernetes.waiting import (
     CLUSTER_LABEL,
     explain,
     find_operators,
-    is_ready,
     ready_since,
     told,
 )

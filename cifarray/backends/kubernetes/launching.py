@@ -28,6 +28,7 @@ from cifarray.spec.run import RunRequest
 
 COMPANIONS = ("NetworkPolicy", "PodGroup")
 """Kinds that are made for a RayJob, before it."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 FRESH_S = 600.0
 """So long after, the RayJob may still be on its way."""
 
@@ -60,17 +61,16 @@ def _remove(kube: Kube, kind: str, labels: Mapping[str, str], fresh_s: float) ->
             if not each["metadata"].get("deletionTimestamp")
         }
         left = [
-            str(each["name"]) for each in found if each["name"] not in live and _made(each) <= until
+            str(each["name"])
+            for each in found
+            if each["name"] not in live
+            and (parse_time(each.get("creationTimestamp")) or LONG_AGO) <= until
         ]
         return [name for name in left if kube.delete(kind, name)]
     except RefusedError as error:
         if error.code not in (403, 404):  # the caller may not, or the cluster has no such kind
             raise
         return []
-
-
-def _made(metadata: Mapping[str, str]) -> datetime:
-    return parse_time(metadata.get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
 
 
 GOING_S, POLL_S = 15.0, 0.5

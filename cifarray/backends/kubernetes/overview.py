@@ -5,7 +5,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from cifarray.backends.base import Shown, Table
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, holds
 from cifarray.backends.kubernetes.pods import GPU, Gang
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, describe
 from cifarray.backends.kubernetes.waiting import Nodes, find_operators, of_pod
@@ -98,14 +98,9 @@ def _ray_cluster(kube: Kube, spec: KubernetesSpec) -> dict[str, Any] | None:
     found = kube.get("RayCluster", spec.ray_cluster)
     if found is None:
         return None
-    status = found.get("status") or {}
-    ready = any(
-        each["type"] == "HeadPodReady" and each["status"] == "True"
-        for each in status.get("conditions") or ()
-    )
     return {
         "name": spec.ray_cluster,
-        "ready": ready,
+        "ready": holds(found, "HeadPodReady"),
         "ray_version": found["spec"].get("rayVersion"),
         "groups": [
             {

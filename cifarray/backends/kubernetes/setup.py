@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, holds
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.waiting import explain
 from cifarray.errors import ClusterError
@@ -351,7 +351,7 @@ def _deployment(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     up = min(status.get("availableReplicas", 0), status.get("updatedReplicas", 0))
     if seen and up >= wanted:
         return Part(name, "ready", ready=True)
-    refused = _condition(status, "ReplicaFailure")
+    refused = _said(live, "ReplicaFailure")
     labels = live["spec"]["selector"]["matchLabels"]
     return Part(name, refused or explain(kube, labels, []) or "its pod is starting")
 
@@ -360,11 +360,10 @@ def _job(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if live is None:
         return Part(name, "done", ready=True)  # its time to live ended it, which takes an end
     status = live.get("status") or {}
-    if _condition(status, "Complete") is not None:
+    if holds(live, "Complete"):
         return Part(name, "done", ready=True)
     labels = {"batch.kubernetes.io/job-name": live["metadata"]["name"]}
-    failed = _condition(status, "Failed")
-    if failed is not None:
+    if failed := _said(live, "Failed"):
         said = _last_words(kube, labels)
         return Part(name, f"{failed}; its pod said: {said}" if said else failed, failed=True)
     reason = explain(kube, labels, [live])
@@ -379,10 +378,10 @@ def _ray_cluster(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
         return Part(name, "waits for KubeRay's operator to take it up")
     if live["spec"].get("suspend"):
         return Part(name, "it is suspended")
-    if _condition(status, "HeadPodReady") is not None:
+    if holds(live, "HeadPodReady"):
         return Part(name, "ready", ready=True)
     labels = {"ray.io/cluster": cluster, "ray.io/node-type": "head"}
-    reason = explain(kube, labels, []) or _condition(status, "ReplicaFailure")
+    reason = explain(kube, labels, []) or _said(live, "ReplicaFailure")
     return Part(name, reason or "its head is starting")
 
 
@@ -394,12 +393,12 @@ LOOKS: dict[str, Callable[[Kube, str, Mapping[str, Any] | None], Part]] = {
 """Kinds that take a while to come up."""
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> str | None:
-    """The message of a condition that holds; None where it does not."""
-    for each in status.get("conditions") or ():
-        if each["type"] == kind and each["status"] == "True":
-            return str(each.get("message") or each.get("reason") or kind)
-    return None
+def _said(found: Mapping[str, Any], kind: str) -> str:
+    """The message of a condition that holds; empty where it does not."""
+    if not holds(found, kind):
+        return ""
+    told = condition(found, kind)
+    return str(told.get("message") or told.get("reason") or kind)
 
 
 def _last_words(kube: Kube, labels: Mapping[str, str]) -> str:

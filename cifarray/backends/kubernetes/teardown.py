@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Shown, Talk, Teardown
+from cifarray.backends.base import Shown
 from cifarray.backends.kubernetes.client import Kube, Objects, RefusedError
 from cifarray.backends.kubernetes.rayjob import OURS
 from cifarray.backends.kubernetes.setup import what_holds
 from cifarray.backends.kubernetes.waiting import find_operators
-from cifarray.backends.ray_jobs.backend import stop_jobs
-from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 
 SWEPT = (
@@ -85,58 +83,6 @@ class Removed:
         remark = "the store's volume is kept, with its keys; --delete-store deletes both"
         data = {**asdict(self), "stopped_jobs": stopped}
         return Shown(data, lines, remarks=[remark] if kept else [])
-
-
-@dataclass
-class NamespaceTeardown(Teardown):
-    """The end of what cifarray has in a namespace, with the runs on it."""
-
-    kube: Kube
-    address: str
-    found: Found
-    jobs: RayJobs | None
-    """The Jobs API of the long-lived RayCluster, if it answers."""
-    live: list[str]
-    """The jobs on it."""
-    remove_finalizers: bool
-
-    @property
-    def question(self) -> str:
-        """Always asked: a namespace may be more than what is seen of it."""
-        return f"{self._what()}: go on?"
-
-    @property
-    def refusal(self) -> str:
-        """What is said where nobody can be asked."""
-        return f"{self._what()}; say --yes to do that"
-
-    @property
-    def store_question(self) -> str:
-        """Asked where the store has a volume."""
-        if not self.found.claims:
-            return ""
-        claims = ", ".join(self.found.claims)
-        return f"delete the volume claim {claims} too, with every dataset and run in it?"
-
-    def carry_out(self, delete_store: bool, talk: Talk) -> Shown:
-        """End the runs and delete what `up` made; the store only when that is asked for."""
-        keep_store = bool(self.found.claims) and not delete_store
-        try:
-            if self.jobs:
-                stop_jobs(self.jobs, self.live, talk)
-            removed = take_down(self.kube, self.found, keep_store, self.remove_finalizers, talk.say)
-        except KeyboardInterrupt:
-            talk.say(
-                "interrupted: what is gone stays gone, and the same command goes on from there"
-            )
-            raise
-        return removed.shown(self.live)
-
-    def _what(self) -> str:
-        goes = [f"RayJob {name}" for name in self.found.rayjobs]
-        goes += [f"job {name}" for name in self.live]
-        runs = f"ends {', '.join(goes)} and " if goes else ""
-        return f"this {runs}deletes what cifarray has in {self.address}"
 
 
 def survey(kube: Kube) -> Found:

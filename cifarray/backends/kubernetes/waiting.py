@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from cifarray.backends.kubernetes.client import Kube, RefusedError
+from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, holds
 from cifarray.runs.status import parse_time
 
 NodeState: TypeAlias = Literal["ready", "not ready", "silent", "gone", "hidden"]
@@ -40,10 +40,7 @@ class Nodes:
 
 def _state_of(node: dict[str, Any]) -> NodeState:
     """By its Ready condition, which the node controller sets to Unknown for a silent kubelet."""
-    for each in node.get("status", {}).get("conditions") or ():
-        if each["type"] == "Ready":
-            return STATES.get(each["status"], "silent")
-    return "silent"
+    return STATES.get(str(condition(node, "Ready").get("status")), "silent")
 
 
 OPERATOR_LABELS = {"app.kubernetes.io/component": "kuberay-operator"}
@@ -81,8 +78,7 @@ def find_operators(kube: Kube) -> list[Operator]:
     """
     found = []
     for pod in kube.list("Pod", OPERATOR_LABELS, everywhere=True):
-        conditions = pod.get("status", {}).get("conditions") or ()
-        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        ready = holds(pod, "Ready")
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
         found.append(Operator(metadata["namespace"], metadata["name"], container["image"], ready))
     return sorted(found, key=lambda each: not each.ready)
@@ -139,7 +135,7 @@ def of_pod(kube: Kube, pod: Object, nodes: Nodes) -> str:
     node = _node_of(pod)
     if node and _is_overdue(kube, pod) and nodes.state(node) == "ready":
         return f"pod {name} is still ending on node {node}, which is Ready"
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _unscheduled(name, str(scheduled.get("message") or ""))
     statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
@@ -176,15 +172,9 @@ def of_events(events: Iterable[Object], uids: set[str], now: datetime) -> str:
     return ""
 
 
-def is_ready(pod: Object) -> bool:
-    """Whether a pod serves, and nobody has asked for its end."""
-    ready = _condition(pod, "Ready").get("status") == "True"
-    return ready and not pod["metadata"].get("deletionTimestamp")
-
-
 def ready_since(pod: Object) -> str:
     """When a pod became ready, or ceased to be; empty where nothing tells."""
-    return str(_condition(pod, "Ready").get("lastTransitionTime") or "")
+    return str(condition(pod, "Ready").get("lastTransitionTime") or "")
 
 
 def _last_seen(event: Object) -> str:
@@ -195,11 +185,10 @@ def _last_seen(event: Object) -> str:
 
 def _refused(cluster: Object) -> str:
     """Why KubeRay cannot make a RayCluster's pods at present; it tries again by itself."""
-    for condition in (cluster.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            message = " ".join(str(condition.get("message") or "").split())
-            return _refusal(message) or message
-    return ""
+    if not holds(cluster, "ReplicaFailure"):
+        return ""
+    message = " ".join(str(condition(cluster, "ReplicaFailure").get("message") or "").split())
+    return _refusal(message) or message
 
 
 def _refusal(message: str) -> str:
@@ -256,16 +245,11 @@ def _is_marked(pod: Object) -> bool:
     """
     if pod.get("status", {}).get("reason") == "NodeLost":
         return True
-    ready, containers = _condition(pod, "Ready"), _condition(pod, "ContainersReady")
+    ready, containers = condition(pod, "Ready"), condition(pod, "ContainersReady")
     if ready.get("reason") == "ReadinessGatesNotReady":
         return False
     said = ready.get("status")
     return said == "Unknown" or (said == "False" and containers.get("status") == "True")
-
-
-def _condition(pod: Object, kind: str) -> Object:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return next((each for each in conditions if each["type"] == kind), {})
 
 
 def _unscheduled(pod: str, message: str) -> str:

@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cifarray.backends.base import PATIENCE_S, Backend, Shown, Talk, Teardown
@@ -16,7 +15,6 @@ from cifarray.backends.ray_jobs.backend import (
     refuse_options,
     stop_jobs,
 )
-from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
@@ -114,17 +112,27 @@ class LocalBackend(RayJobsBackend):
         options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
         refuse_options(self.profile, options)
         found = LocalBackend.find(self.profile)
-        if found is None:
-            return NodeTeardown(None, [], [])
-        jobs = found.jobs(LOOK_PATIENCE_S)
+        jobs = found.jobs(LOOK_PATIENCE_S) if found else None
         try:
-            live = [job.id for job in jobs.live_jobs()]
-            others = [f"program {name}" for name in jobs.live_drivers()]
+            live = [job.id for job in jobs.live_jobs()] if jobs else []
+            others = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
         except ClusterError as error:  # it is busy or stopped, and may be at work
             talk.warn(str(error))
-            silent = ["whatever runs on a node that does not answer"]
-            return NodeTeardown(None, [], silent)
-        return NodeTeardown(jobs, live, others)
+            jobs, live, others = None, [], ["whatever runs on a node that does not answer"]
+        at_work = ", ".join([*live, *others])
+
+        def carry_out(delete_store: bool) -> Shown:
+            if jobs:
+                stop_jobs(jobs, live, talk)
+            ended = nodes.end_node()
+            data = {"ended": ended is not None, "stopped_jobs": live}
+            return Shown(data, [f"ended the Ray node at {ended.dashboard}" if ended else NONE_RUNS])
+
+        return Teardown(
+            f"this stops {at_work}: go on?" if at_work else "",
+            f"the node is at work: {at_work}; say --yes to stop that",
+            carry_out,
+        )
 
     def status(self) -> Shown:
         """Where it is and what runs on it. Raises: ClusterError if it does not answer."""
@@ -142,36 +150,6 @@ class LocalBackend(RayJobsBackend):
     def _resources(self) -> Mapping[str, float]:
         """It carries out one run at a time: each takes all the machine's cores."""
         return {nodes.RUN_SLOT: 1.0}
-
-
-@dataclass
-class NodeTeardown(Teardown):
-    """The end of our node, with what runs on it."""
-
-    jobs: RayJobs | None
-    live: list[str]
-    others: list[str]
-    """Of which no run is known."""
-
-    @property
-    def question(self) -> str:
-        """Asked where something runs."""
-        at_work = [*self.live, *self.others]
-        return f"this stops {', '.join(at_work)}: go on?" if at_work else ""
-
-    @property
-    def refusal(self) -> str:
-        """What is said where nobody can be asked."""
-        at_work = ", ".join([*self.live, *self.others])
-        return f"the node is at work: {at_work}; say --yes to stop that"
-
-    def carry_out(self, delete_store: bool, talk: Talk) -> Shown:
-        """Let drivers close their runs, and end the node."""
-        if self.jobs:
-            stop_jobs(self.jobs, self.live, talk)
-        ended = nodes.end_node()
-        data = {"ended": ended is not None, "stopped_jobs": self.live}
-        return Shown(data, [f"ended the Ray node at {ended.dashboard}" if ended else NONE_RUNS])
 
 
 def is_from_here(record: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """A client of the Ray Jobs API: submits, asks, follows logs; tries again, within bounds."""
 
-import itertools
 import json
 import time
 import urllib.error
@@ -11,14 +10,13 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
-from cifarray.backends.base import JOB_ENDED, PATIENCE_S, SubmittedJob
+from cifarray.backends.base import JOB_ENDED, PATIENCE_S, PAUSES_S, SubmittedJob, pauses
 from cifarray.errors import ClusterError
 from cifarray.proxies import is_loopback
 
 REQUEST_TIMEOUT_S = 15.0
 SUBMIT_TIMEOUT_S = 90.0
 """A fresh node answers a submission only when its agent is up."""
-PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 SHOWN_CHARACTERS = 300
 
 
@@ -68,7 +66,7 @@ class RayJobs:
             raise ClusterError(f"{self.dashboard} has a job {submission_id} already")
         request = _Request("POST", "/api/jobs/", body, SUBMIT_TIMEOUT_S)
         deadline = time.monotonic() + SUBMIT_TIMEOUT_S
-        for pause in _pauses():
+        for pause in pauses():
             try:
                 self._send(request, deadline)
                 return
@@ -188,7 +186,7 @@ class RayJobs:
         """One question, asked again while nobody answers or the server is at fault."""
         request = _Request(method, path, body, REQUEST_TIMEOUT_S)
         deadline = time.monotonic() + self._patience_s
-        for pause in _pauses():
+        for pause in pauses():
             try:
                 return self._send(request, deadline)
             except _AbsentError as error:
@@ -261,10 +259,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-def _pauses() -> Iterator[float]:
-    return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
 
 
 def _job(found: Mapping[str, Any]) -> SubmittedJob:
