@@ -185,7 +185,7 @@ NOT_SWEEPABLE = {
     "sweep": "a sweep does not vary itself",
     "train.compile": "it changes the speed, not the result",
     "train.channels_last": "it changes the speed, not the result",
-    "model.weights": "all trials begin with the one file of weights that the run holds",
+    "model.weights": "all trials start from the one file of weights that the run holds",
     "model.features": "it changes the speed, not the result",
     "train.histograms": "it shows the training, and changes nothing",
 }
@@ -277,7 +277,7 @@ def _check_space(job: Job) -> None:
     assert job.sweep is not None
     search, kinds = job.sweep.search, [domain.kind for domain in job.sweep.space.values()]
     if search == "grid" and "grid" not in kinds:
-        raise JobError("sweep.search grid wants at least one field of kind grid in sweep.space")
+        raise JobError("sweep.search grid requires at least one field of kind grid in sweep.space")
     if search != "grid" and "grid" in kinds:
         raise JobError(f"sweep.search {search} takes no grid field; use choice, or search=grid")
     if search == "optuna" and job.sweep.seed >= OPTUNA_SEEDS:

@@ -176,7 +176,7 @@ class Follower:
         if self._waits_for:
             return self._waits_for
         silent = status.state == "running" and unmoved_s > SILENT_S
-        said = f"its driver has not been heard of for {rough_time(unmoved_s)}" if silent else ""
+        said = f"it has had no heartbeat for {rough_time(unmoved_s)}" if silent else ""
         return "; ".join(filter(None, (said, self._evidence.doubt)))
 
 

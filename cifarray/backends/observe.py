@@ -233,7 +233,7 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         return ObservedState("pending", because or evidence.doubt)
     if silent_s is None:
         return ObservedState("running")
-    said = f"its driver has been silent for {rough_time(silent_s)} by this machine's clock"
+    said = f"its last heartbeat is {rough_time(silent_s)} old by this machine's clock"
     known = evidence.alive or evidence.doubt
     return ObservedState("running", "; ".join(filter(None, (said, known, because))), silent_s)
 

@@ -123,7 +123,7 @@ def best_fields(run: Run) -> dict[str, Any]:
     trials: Sequence[Mapping[str, Any]] = report.get("trials") or []
     best = [trial for trial in trials if trial["id"] == report.get("best_trial_id")]
     if not best:
-        raise JobError(f"--best-of {run.id}: it is no sweep; give a run of kind tune")
+        raise JobError(f"--best-of {run.id}: it is not a sweep; give a run of kind tune")
     return {"run_id": run.id, "trial_id": best[0]["id"], "params": dict(best[0]["parameters"])}
 
 

@@ -84,7 +84,7 @@ def listening_addresses(pids: list[int]) -> set[str]:
 
 
 def test_the_node_is_private_and_listens_on_loopback_only(ray_node: Node) -> None:
-    with pytest.raises(ClusterError, match="wants a token"):
+    with pytest.raises(ClusterError, match="requires a token"):
         RayJobs(ray_node.dashboard).version()
     with pytest.raises(ClusterError, match="refuses the token"):
         RayJobs(ray_node.dashboard, "another").version()

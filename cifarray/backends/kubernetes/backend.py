@@ -488,7 +488,7 @@ def open_cluster(profile: Profile) -> RayJobBackend | RayClusterBackend:
     mode = MODES[of_kubernetes(profile).mode]
     if profile.dashboard and not _is_address(profile.dashboard):
         raise JobError(
-            f"cluster profile {profile.name}: dashboard {profile.dashboard} is no http://host:port"
+            f"cluster profile {profile.name}: dashboard {profile.dashboard} is not http://host:port"
         )
     if profile.dashboard and not mode.shared:
         raise JobError(
@@ -525,7 +525,7 @@ def recorded_section(record: Mapping[str, Any]) -> KubernetesSpec:
     except ValidationError as error:
         raise ClusterError(
             f"the run's record does not say which cluster it is on ({error.errors()[0]['msg']}); "
-            "submit it anew"
+            "submit it again"
         ) from error
 
 

@@ -258,7 +258,7 @@ def auth_token(site: Site) -> Result:
     except ClusterError as error:
         if not any(code in str(error) for code in ("HTTP 401", "HTTP 403")):
             raise
-        return passed(f"in Secret {secret}; {shared} takes it and wants it")
+        return passed(f"in Secret {secret}; {shared} accepts and requires it")
     return failed(
         f"{shared} answers without a token",
         "set spec.authOptions.mode to token, as `cifarray cluster up` does",
@@ -342,13 +342,13 @@ def quota(site: Site) -> Result:
                 )
     what = "the RayCluster at its maximum" if shared else f"a run of {site.profile.workers} workers"
     if not lacking:
-        return passed(f"there is room for {what}")
+        return passed(f"there is capacity for {what}")
     remedy = (
         "raise the quota or make the profile's pods smaller or fewer"
         if short
         else ("wait for what runs now (`cifarray cluster status`), or raise the quota")
     )
-    return failed(f"there is no room for {what}: {'; '.join(lacking)}", remedy)
+    return failed(f"there is not enough capacity for {what}: {'; '.join(lacking)}", remedy)
 
 
 def dns(site: Site) -> Result:

@@ -42,7 +42,7 @@ class LocalBackend(RayJobsBackend):
         It may not answer at this moment: a busy machine, or a process of it that was stopped.
         """
         node = read_node()
-        if node is None or dashboard not in (None, node.dashboard) or not nodes.lives(node):
+        if node is None or dashboard not in (None, node.dashboard) or not nodes.node_is_alive(node):
             return None
         return LocalBackend(profile, node)
 

@@ -50,7 +50,7 @@ def versions(here: Here) -> Result:
     try:
         found = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
     except metadata.PackageNotFoundError as error:
-        return failed(f"the package {error.name} is not installed", "install cifarray anew")
+        return failed(f"the package {error.name} is not installed", "reinstall cifarray")
     return passed(f"cifarray {__version__}, Python {platform.python_version()}, {found}")
 
 

@@ -79,7 +79,7 @@ def api_of(node: Node, patience_s: float = 30.0) -> RayJobs:
 def find_node() -> Node | None:
     """Our node, if it lives and answers to our token; its record alone proves nothing."""
     node = node_state.read_node()
-    return node if node and lives(node) and _answers(node) else None
+    return node if node and node_is_alive(node) and _answers(node) else None
 
 
 def ensure_node(say: Callable[[str], None]) -> Node:
@@ -107,7 +107,7 @@ def end_node() -> Node | None:
         return node
 
 
-def lives(node: Node) -> bool:
+def node_is_alive(node: Node) -> bool:
     """Whether the node's leader runs, whether it answers or not."""
     return node.boot_id == processes.boot_id() and processes.is_alive(node.leader)
 
@@ -137,12 +137,12 @@ def _adopt() -> Node | None:
     node = node_state.read_node()
     if node is None:
         return None
-    if lives(node):
+    if node_is_alive(node):
         try:
             _wait_until_it_answers(node, time.monotonic() + START_TIMEOUT_S)
             return node
         except ClusterError as error:
-            if lives(node):  # it is busy or stopped, and may be at work
+            if node_is_alive(node):  # it is busy or stopped, and may be at work
                 raise ClusterError(f"{error}; `cifarray cluster down` ends it") from error
     _end(node)
     return None
@@ -255,7 +255,7 @@ def _new_temp_dir() -> Path:
             return folder
         folder.rmdir()
     raise ClusterError(
-        "found no folder for the Ray node: it wants a writable /tmp, or a short path in TMPDIR"
+        "found no folder for the Ray node: it requires a writable /tmp, or a short path in TMPDIR"
     )
 
 

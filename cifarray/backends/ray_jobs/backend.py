@@ -49,7 +49,7 @@ class RayJobsBackend(Backend):
             )
         if urlsplit(profile.dashboard).scheme not in ("http", "https"):
             raise JobError(
-                f"cluster profile {profile.name}: dashboard {profile.dashboard} is no "
+                f"cluster profile {profile.name}: dashboard {profile.dashboard} is not "
                 "http://host:port"
             )
         self.profile = profile

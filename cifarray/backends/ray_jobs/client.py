@@ -228,7 +228,7 @@ class RayJobs:
     def _refusal(self, code: int, text: str) -> str:
         """One sentence for an answer that is no success."""
         if code in (401, 403):
-            what = "wants a token" if code == 401 else "refuses the token that was given"
+            what = "requires a token" if code == 401 else "refuses the token that was given"
             return (
                 f"the Ray Jobs API at {self.dashboard} {what} (HTTP {code}); "
                 "give the node's token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"

@@ -132,7 +132,7 @@ def test_a_field_that_no_trial_could_use_is_refused(space: dict[str, Any], field
 @pytest.mark.parametrize(
     ("kind", "search", "sentence"),
     [
-        ("choice", "grid", "grid wants at least one field of kind grid"),
+        ("choice", "grid", "grid requires at least one field of kind grid"),
         ("grid", "random", "random takes no grid field; use choice, or search=grid"),
         ("grid", "optuna", "optuna takes no grid field"),
     ],

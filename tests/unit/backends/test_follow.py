@@ -151,7 +151,7 @@ def test_a_driver_of_which_nothing_is_heard_is_doubted_for_long_and_never_closed
     outcome = follower.follow(lambda s, remark: remarks.append(remark), poll_s=10.0)
     assert outcome.state == "lost" and "has not moved for 36" in outcome.cause
     assert time > 3600
-    assert remarks[0] == "" and "its driver has not been heard of for 70 s" in remarks
+    assert remarks[0] == "" and "it has had no heartbeat for 70 s" in remarks
     assert written(run) == before
 
 

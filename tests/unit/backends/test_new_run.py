@@ -228,7 +228,7 @@ def test_a_run_that_is_no_sweep_has_no_best_fields(store: Store):
     run = sweep_run(store, {})
     store.write_json(run.key("report", "report.json"), {"trials": None, "best_trial_id": None})
     write_index(store, run.key("report"))
-    with pytest.raises(JobError, match="--best-of a-sweep: it is no sweep; give a run of kind tu"):
+    with pytest.raises(JobError, match="--best-of a-sweep: it is not a sweep; give a run of kind"):
         best_fields(run)
 
 

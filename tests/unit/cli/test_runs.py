@@ -59,7 +59,7 @@ def test_a_silent_run_is_shown_as_recorded_with_the_doubt_beside_it(typed: Type,
         told = json.loads(typed(*command).out)
         told = told[0] if isinstance(told, list) else told
         assert told["state"] == "running"
-        assert told["reason"] == "its driver has been silent for 8 min by this machine's clock"
+        assert told["reason"] == "its last heartbeat is 8 min old by this machine's clock"
     assert "next       cifarray logs -f" in typed("status", RUN_ID).out
     assert run.store.read(run.key("status.json")) == before
 

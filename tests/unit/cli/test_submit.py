@@ -132,5 +132,5 @@ def test_a_run_that_is_no_sweep_has_no_best_fields(home_store: Store) -> None:
 
     home_store.write_json(f"{folder}/report.json", {"trials": None})
     write_index(home_store, folder)
-    with pytest.raises(JobError, match="it is no sweep"):
+    with pytest.raises(JobError, match="it is not a sweep"):
         resolve("train-digits", best_of=runs[0].id)

@@ -46,7 +46,7 @@ def test_what_a_run_needs_is_added_up(api: ApiServer) -> None:
 @pytest.mark.parametrize(
     ("hard", "used", "words"),
     [
-        (RUN, {}, "there is room for a run of 2 workers"),
+        (RUN, {}, "there is capacity for a run of 2 workers"),
         (RUN, {"pods": "1"}, "pods: 3 needed, 2 left of 3"),
         ({**RUN, "requests.cpu": "8500m"}, {}, "requests.cpu: 9 needed, 8.5 left of 8500m"),
         ({"requests.storage": "1Gi"}, {"requests.storage": "1Gi"}, "there is room"),

@@ -59,7 +59,7 @@ def test_without_an_address_the_dashboard_is_behind_a_command(api: ApiServer, ru
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"mode": "ray-jobs", "dashboard": "10.0.0.5:8265"}, "is no http://host:port"),
+        ({"mode": "ray-jobs", "dashboard": "10.0.0.5:8265"}, "is not http://host:port"),
         ({"dashboard": "http://10.0.0.5:8265"}, "in mode rayjob each run has one of its own"),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_scripted_answer_of_something_else_than_an_api_server(
     api: ApiServer, kube: Kube, body: bytes
 ) -> None:
     api.script("GET /version", Answer(200, body))
-    with pytest.raises(ClusterError, match="is no Kubernetes API server"):
+    with pytest.raises(ClusterError, match="is not a Kubernetes API server"):
         kube.version()
 
 

@@ -102,7 +102,7 @@ def test_a_silent_run_whose_rayjob_goes_on_says_what_that_waits_for(api: ApiServ
     put_pod(api, "a-head", "a-run-1-xyz", {"status": {"conditions": [UNSCHEDULED]}})
     found = observe(*record(store, "a-run"))
     assert found.state == "running"
-    assert "its driver has been silent for 8 min by this machine's clock" in found.reason
+    assert "its last heartbeat is 8 min old by this machine's clock" in found.reason
     assert "job a-run-1 is running; no node has enough nvidia.com/gpu" in found.reason
 
 

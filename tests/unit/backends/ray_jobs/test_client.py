@@ -35,7 +35,7 @@ def test_a_server_that_never_answers_is_given_up_within_the_patience() -> None:
     assert time.monotonic() - began < 3.0
 
 
-@pytest.mark.parametrize(("code", "words"), [(401, "wants a token"), (403, "refuses the token")])
+@pytest.mark.parametrize(("code", "words"), [(401, "requires a token"), (403, "refuses the token")])
 def test_a_refused_token_is_not_tried_again(code: int, words: str) -> None:
     asked: Counter[str] = Counter()
 
