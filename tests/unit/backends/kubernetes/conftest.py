@@ -1,10 +1,12 @@
-"""A small API server for each test that asks for one, and the kubeconfig that leads to it."""
+"""A small API server for each test that asks for one, and what leads to it or to none."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cifarray.backends.kubernetes.backend import open_cluster
+from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.client import Kube
 from tests.unit.backends.kubernetes.api_server import (
     ApiServer,
@@ -12,6 +14,7 @@ from tests.unit.backends.kubernetes.api_server import (
     serve_api,
     write_kubeconfig,
 )
+from tests.unit.backends.kubernetes.kube_requests import profile
 
 
 @pytest.fixture
@@ -27,3 +30,15 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 def kube(api: ApiServer) -> Kube:
     """Namespace `cifarray` of that server."""
     return open_kube()
+
+
+@pytest.fixture
+def site(api: ApiServer) -> Site:
+    """A profile of two CPU workers on that server."""
+    return Site(open_cluster(profile()))
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kubeconfig at all."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
