@@ -31,8 +31,9 @@ Show = Callable[[Status, str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a followed run ended: by its last status, or by the cause of its death."""
+    """How a run ended: by its last status, or by the cause of its death."""
 
+    run: Run
     status: Status
     cause: str = ""
     """Why it is certainly dead, though its record says otherwise; empty where it has ended."""
@@ -78,7 +79,7 @@ class Follower:
             if status.state in ENDED:
                 show(status, "")
                 self._wait_for_job()
-                return Outcome(status)
+                return Outcome(self.run, status)
             cause = self._cause_of_death(status, unmoved_s)
             if cause:
                 self._sleep(self._closing_s)
@@ -86,10 +87,10 @@ class Follower:
                 self._refuse_other_job(status)
                 if status.state in ENDED:
                     show(status, "")
-                    return Outcome(status)
+                    return Outcome(self.run, status)
                 cause = self._how_its_job_ended() or cause
                 show(status, cause)
-                return Outcome(status, cause)
+                return Outcome(self.run, status, cause)
             show(status, self._remark(status, unmoved_s))
             self._sleep(poll_s)
 

@@ -59,13 +59,14 @@ def stop(
     current = found.status()
     if current.state in ENDED:
         job_id = _stop_leftover(found, current, named)
-        ended = (
-            f"had {_ended_word(current.state)} already; its job {job_id}, which had not, is ended"
-        )
+        state = "been stopped" if current.state == "stopped" else current.state
+        ended = f"had {state} already; its job {job_id}, which had not, is ended"
         _say_stopped(found.id, current.state, ended, json)
         return
     current = _stop(found, current, named)
-    _say_stopped(found.id, current.state, _end_word(current.state), json)
+    late = f"had {current.state} before it could be stopped"
+    words = "was stopped" if current.state == "stopped" else late
+    _say_stopped(found.id, current.state, words, json)
 
 
 def resume(
@@ -210,11 +211,3 @@ def _say_stopped(run_id: str, state: str, words: str, as_json: bool) -> None:
         output.print_json({"run_id": run_id, "state": state})
     else:
         output.print_line(f"run {run_id} {words}")
-
-
-def _end_word(state: str) -> str:
-    return "was stopped" if state == "stopped" else f"had {state} before it could be stopped"
-
-
-def _ended_word(state: str) -> str:
-    return "been stopped" if state == "stopped" else state

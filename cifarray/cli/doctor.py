@@ -14,7 +14,7 @@ from cifarray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifarray.doctor import Finding
+    from cifarray.doctor.checks import Finding
 
 
 def doctor(
@@ -33,7 +33,8 @@ def doctor(
               cifarray doctor --cluster kubernetes
               cifarray doctor --store s3://bucket/cifarray --endpoint https://s3.example.com
     """
-    from cifarray.doctor import FAILED, diagnose, diagnose_store, names
+    from cifarray.backends.base import FAILED
+    from cifarray.doctor.checks import diagnose, diagnose_store, names
     from cifarray.spec.load import load_profile
 
     profile = load_profile(cluster)

@@ -416,6 +416,7 @@ def _submit(runs: "list[Run]", submission: "Submission", follow: bool, as_json: 
 
 def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> None:
     from cifarray.backends.choice import backend_of
+    from cifarray.backends.follow import Outcome
     from cifarray.backends.submit import give_up
     from cifarray.cli.following import end_with, ended, say_where
 
@@ -436,7 +437,7 @@ def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> Non
     except BaseException as error:
         give_up(waiting, error)
         raise
-    end_with([ended(run, run.status()) for run in runs], as_json)
+    end_with([ended(Outcome(run, run.status())) for run in runs], as_json)
 
 
 @contextmanager

@@ -107,7 +107,6 @@ class KubernetesBackend(Backend):
 
     @property
     def address(self) -> str:
-        """Where it is, for people."""
         return f"namespace {self.kube.namespace} of {self.kube.context}"
 
     @property
@@ -123,11 +122,9 @@ class KubernetesBackend(Backend):
 
     @property
     def context(self) -> str | None:
-        """The kubeconfig's context that leads to it."""
         return self.kube.context
 
     def record(self, job_id: str | None) -> dict[str, Any]:
-        """What a run's status says of it; no secret."""
         return cluster_record(
             self.profile.name, self.spec, self.kube.context, self.dashboard, job_id
         )
@@ -198,7 +195,6 @@ class KubernetesBackend(Backend):
         )
 
     def enter(self, run: Run) -> None:
-        """Refused."""
         self.refuse_entry()
 
     def rayjobs(self) -> RayJobRuns:
@@ -259,11 +255,9 @@ class KubernetesBackend(Backend):
             yield spec
 
     def drivers_store(self, run: Run) -> StoreSpec:
-        """As the pods see it."""
         return self.profile.store
 
     def checks(self, open_store: Callable[[], Store]) -> Sequence[Check]:
-        """Those of the cluster and of the pods."""
         from cifarray.backends.kubernetes.checks import Site, cluster_checks
 
         looking = type(self)(
@@ -400,7 +394,6 @@ class RayJobBackend(KubernetesBackend):
             return named_gang(self.spec)
 
     def jobs(self, patience_s: float = PATIENCE_S) -> RayJobRuns:
-        """The RayJobs of the namespace."""
         return self.rayjobs()
 
     def explain(self, job_id: str) -> str:

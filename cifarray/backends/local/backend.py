@@ -54,12 +54,10 @@ class LocalBackend(RayJobsBackend):
 
     @property
     def address(self) -> str:
-        """Of its GCS, host:port."""
         return self.node.address
 
     @property
     def dashboard(self) -> str:
-        """http://host:port, of the Jobs API too."""
         return self.node.dashboard
 
     @property
@@ -73,7 +71,6 @@ class LocalBackend(RayJobsBackend):
         return read_token()
 
     def record(self, job_id: str | None) -> dict[str, Any]:
-        """What a run's status says of it; no token."""
         return {**super().record(job_id), **_this_place()}
 
     @classmethod
@@ -88,7 +85,6 @@ class LocalBackend(RayJobsBackend):
         return None
 
     def start(self, talk: Talk) -> None:
-        """Start the node if there is none."""
         self._node = nodes.ensure_node(talk.say)
 
     def enter(self, run: Run) -> None:
@@ -102,13 +98,11 @@ class LocalBackend(RayJobsBackend):
         os.environ |= nodes.common_environment()
 
     def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
-        """Start the node if there is none."""
         refuse_options(self.profile, {"--overlay": overlay, "--force-conflicts": force})
         self.start(talk)
         return self._shown()
 
     def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
-        """What runs on the node."""
         options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
         refuse_options(self.profile, options)
         found = LocalBackend.find(self.profile)
@@ -135,7 +129,6 @@ class LocalBackend(RayJobsBackend):
         )
 
     def status(self) -> Shown:
-        """Where it is and what runs on it. Raises: ClusterError if it does not answer."""
         found = LocalBackend.find(self.profile)
         if found is None:
             return Shown(None, [f"{NONE_RUNS}; `submit` starts one by itself"])

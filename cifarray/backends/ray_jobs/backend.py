@@ -89,7 +89,6 @@ class RayJobsBackend(Backend):
 
     @classmethod
     def place_of(cls, record: Mapping[str, Any]) -> str:
-        """Where a record says that a run is, in words."""
         return f"on the Ray node {record.get('address')} with dashboard {record.get('dashboard')}"
 
     @classmethod
@@ -109,7 +108,6 @@ class RayJobsBackend(Backend):
         """Its user has started it."""
 
     def submit(self, run: Run) -> str:
-        """Submit the run's next attempt; the job's id."""
         jobs = self.jobs()
         job_id = free_id(run, jobs)
         reopen(run, self.record(job_id))
@@ -123,7 +121,6 @@ class RayJobsBackend(Backend):
         return job_id
 
     def enter(self, run: Run) -> None:
-        """Make this very process the driver of the run: `ray.init()` will join the cluster."""
         environment = job_environment(self.profile, run.store, self.is_here)
         os.environ |= environment | {"RAY_ADDRESS": self.address}
         # Workers run in the node's processes, not in this one: they get their part of it so.
@@ -133,7 +130,6 @@ class RayJobsBackend(Backend):
         reopen(run, self.record(None))
 
     def jobs(self, patience_s: float = PATIENCE_S) -> RayJobs:
-        """Its Jobs API."""
         return RayJobs(self.dashboard, self.token, patience_s)
 
     def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
@@ -148,18 +144,15 @@ class RayJobsBackend(Backend):
         return self._wait_for_end(run, job_id)
 
     def checks(self, open_store: Callable[[], Store]) -> Sequence[Check]:
-        """Those of this machine."""
         from cifarray.backends.local.checks import machine_checks
 
         return machine_checks(self, open_store())
 
     def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
-        """Refused: its user starts and ends it."""
         refuse_options(self.profile, {"--overlay": overlay, "--force-conflicts": force})
         raise InputError(self._whose())
 
     def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
-        """Refused: its user starts and ends it."""
         raise InputError(self._whose())
 
     def _whose(self) -> str:
@@ -169,7 +162,6 @@ class RayJobsBackend(Backend):
         )
 
     def status(self) -> Shown:
-        """Where it is and what runs on it. Raises: ClusterError if it does not answer."""
         return described(self, self.jobs(LOOK_PATIENCE_S), None)
 
     def is_gone(self) -> bool:

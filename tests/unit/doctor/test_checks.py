@@ -4,8 +4,9 @@ from base64 import b64encode
 
 import pytest
 
+from cifarray.backends.base import FAILED, PASSED, SKIPPED
 from cifarray.backends.choice import backend_of
-from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose, names
+from cifarray.doctor.checks import diagnose, names
 from cifarray.store import Store
 from tests.s3 import S3Server
 from tests.unit.backends.kubernetes.api_server import ApiServer

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.base import Result
-from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose_store
+from cifarray.backends.base import FAILED, PASSED, SKIPPED, Result
+from cifarray.doctor.checks import diagnose_store
 from cifarray.doctor.store import BUCKET_CHECKS, directory
 from cifarray.store import Store
 from cifarray.store.contract import TRAITS

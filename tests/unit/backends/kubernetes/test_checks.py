@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.base import Check, Result
+from cifarray.backends.base import FAILED, PASSED, SKIPPED, Check, Result
 from cifarray.backends.kubernetes import checks as cluster
 from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.doctor import FAILED, PASSED, SKIPPED, carry_out
+from cifarray.doctor.checks import carry_out
 from tests.unit.backends.kubernetes.api_server import GROUPS, Answer, ApiServer, refusal
 from tests.unit.backends.kubernetes.kube_requests import profile
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.base import FAILED, PASSED, SKIPPED
 from cifarray.backends.kubernetes import checks as pods
 from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.doctor import FAILED, PASSED, SKIPPED
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.kube_requests import profile
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.base import FAILED, PASSED, SKIPPED
 from cifarray.backends.choice import backend_of
 from cifarray.backends.local import checks as machine
 from cifarray.backends.local.checks import Here
 from cifarray.backends.local.node import too_little_shared_memory
 from cifarray.backends.local.state import Node
 from cifarray.backends.ray_jobs.backend import RayJobsBackend
-from cifarray.doctor import FAILED, PASSED, SKIPPED, diagnose
+from cifarray.doctor.checks import diagnose
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 
