@@ -117,8 +117,8 @@ def _kubernetes_store(
 
     Raises: ClusterError, StoreError.
     """
-    from cifarray.backends.kubernetes.access import reached_store
-    from cifarray.backends.kubernetes.backend import for_this_command, open_cluster
+    from cifarray.backends.kubernetes.access import for_this_command, reached_store
+    from cifarray.backends.kubernetes.backend import open_cluster
     from cifarray.store import Store
 
     if endpoint is not None:

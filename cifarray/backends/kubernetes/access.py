@@ -1,14 +1,15 @@
 """How this machine reaches what runs in a cluster: port-forwards, heads, the store and its keys."""
 
+import atexit
 import base64
 import os
 import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from cifarray.backends.kubernetes.client import Kube, RefusedError, is_ready
 from cifarray.backends.kubernetes.pods import of_kubernetes
@@ -20,6 +21,16 @@ DATA, PROBLEM = 0, 1
 """Channels of the API server's protocol: the port's bytes, and what went wrong with it."""
 CLOSE_SIGNAL = 255
 """Channel by which version 5 of the protocol says that another one has ended."""
+
+
+T = TypeVar("T")
+_lasting = ExitStack()
+atexit.register(_lasting.close)
+
+
+def for_this_command(opened: AbstractContextManager[T]) -> T:
+    """Enter a context that stays open until this process ends."""
+    return _lasting.enter_context(opened)
 
 
 @contextmanager

@@ -1,11 +1,10 @@
 """A namespace of a Kubernetes cluster: runs as RayJobs, or as jobs of a long-lived RayCluster."""
 
-import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -24,6 +23,7 @@ from cifarray.backends.environment import driver_command, job_environment
 from cifarray.backends.kubernetes.access import (
     HEAD,
     dashboard_command,
+    for_this_command,
     forwarded,
     head_labels,
     reached_store,
@@ -54,7 +54,7 @@ from cifarray.backends.kubernetes.manifests import (
 )
 from cifarray.backends.kubernetes.pods import HEAD_PORTS, Gang, find_gang, named_gang, of_kubernetes
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, rayjob_name, run_label, run_objects
-from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id, stop_jobs
+from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.runs import Run, Status
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
@@ -62,14 +62,6 @@ from cifarray.spec.run import RunRequest
 from cifarray.store import Store
 
 CHECK_PATIENCE_S = 10.0
-T = TypeVar("T")
-_lasting = ExitStack()
-atexit.register(_lasting.close)
-
-
-def for_this_command(opened: AbstractContextManager[T]) -> T:
-    """Enter a context that stays open until this process ends."""
-    return _lasting.enter_context(opened)
 
 
 class KubernetesBackend(Backend):
@@ -272,35 +264,17 @@ class KubernetesBackend(Backend):
 
     def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
         """Apply an overlay's objects and wait until what they make is ready."""
-        from cifarray.backends.kubernetes.setup import (
-            apply_all,
-            await_ready,
-            head_of_another_image,
-        )
+        from cifarray.backends.kubernetes.setup import set_up
 
-        chosen, documents, kube = overlay or DEFAULT_OVERLAY, self.manifests(overlay), self.kube
+        chosen, documents = overlay or DEFAULT_OVERLAY, self.manifests(overlay)
         talk.say(f"applying {len(documents)} objects of overlay {chosen} to {self.address} ...")
-        try:
-            applied = apply_all(kube, documents, talk.say, force)
-            talk.say(
-                f"{len(applied.created)} made, {len(applied.changed)} changed, "
-                f"{len(applied.unchanged)} as they were"
-            )
-            for name in applied.changed:
-                talk.detail(f"changed {name}")
-            await_ready(kube, documents, talk.say)
-        except KeyboardInterrupt:
-            talk.say("interrupted: what was applied stays, and the same command goes on from there")
-            raise
-        for document in documents:
-            if document["kind"] == "RayCluster" and (left := head_of_another_image(kube, document)):
-                talk.warn(left)
-        data = {"context": kube.context, "namespace": kube.namespace, "overlay": chosen}
+        applied = set_up(self.kube, documents, force, talk)
+        data = {"context": self.kube.context, "namespace": self.spec.namespace, "overlay": chosen}
         return Shown({**data, **asdict(applied)}, [f"ready: {self.address}"])
 
     def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
         """What of ours is in the namespace, and what runs on it."""
-        from cifarray.backends.kubernetes.teardown import survey, take_down
+        from cifarray.backends.kubernetes.teardown import planned, survey
 
         found = survey(self.kube)
         jobs, live = None, list[str]()
@@ -312,32 +286,8 @@ class KubernetesBackend(Backend):
             except ClusterError as error:
                 jobs = None
                 talk.detail(f"which runs are on the RayCluster cannot be asked: {error}")
-        goes = [f"RayJob {name}" for name in found.rayjobs] + [f"job {name}" for name in live]
-        ends = f"ends {', '.join(goes)} and " if goes else ""
-        what = f"this {ends}deletes what cifarray has in {self.address}"
-        claims = ", ".join(found.claims)
-
-        def carry_out(delete_store: bool) -> Shown:
-            keep_store = bool(claims) and not delete_store
-            try:
-                if jobs:
-                    stop_jobs(jobs, live, talk)
-                removed = take_down(self.kube, found, keep_store, remove_finalizers, talk.say)
-            except KeyboardInterrupt:
-                talk.say(
-                    "interrupted: what is gone stays gone, and the same command goes on from there"
-                )
-                raise
-            return removed.shown(live)
-
-        return Teardown(
-            f"{what}: go on?",
-            f"{what}; say --yes to do that",
-            carry_out,
-            f"delete the volume claim {claims} too, with every dataset and run in it?"
-            if claims
-            else "",
-        )
+        what = f"deletes what cifarray has in {self.address}"
+        return planned(self.kube, what, found, jobs, live, remove_finalizers, talk)
 
     def status(self) -> Shown:
         """Versions, RayCluster, pods, quota, queue, GPUs and runs."""

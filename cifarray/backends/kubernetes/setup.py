@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from cifarray.backends.base import Talk
 from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, holds
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.waiting import explain
@@ -80,6 +81,26 @@ def apply_all(
         _apply(kube, document, force, applied)
     for sentence in applied.settled:
         say(sentence)
+    return applied
+
+
+def set_up(kube: Kube, documents: Sequence[Manifest], force: bool, talk: Talk) -> Applied:
+    """Apply objects and wait until what they make is ready. Raises: ClusterError."""
+    try:
+        applied = apply_all(kube, documents, talk.say, force)
+        talk.say(
+            f"{len(applied.created)} made, {len(applied.changed)} changed, "
+            f"{len(applied.unchanged)} as they were"
+        )
+        for name in applied.changed:
+            talk.detail(f"changed {name}")
+        await_ready(kube, documents, talk.say)
+    except KeyboardInterrupt:
+        talk.say("interrupted: what was applied stays, and the same command goes on from there")
+        raise
+    for document in documents:
+        if document["kind"] == "RayCluster" and (left := head_of_another_image(kube, document)):
+            talk.warn(left)
     return applied
 
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Shown
+from cifarray.backends.base import Shown, Talk, Teardown
 from cifarray.backends.kubernetes.client import Kube, Objects, RefusedError
 from cifarray.backends.kubernetes.rayjob import OURS
 from cifarray.backends.kubernetes.setup import what_holds
 from cifarray.backends.kubernetes.waiting import find_operators
+from cifarray.backends.ray_jobs.backend import stop_jobs
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 
 SWEPT = (
@@ -102,6 +104,39 @@ def survey(kube: Kube) -> Found:
         foreign=[name for name in others if name not in CLUSTERS_OWN],
         exists=kube.get("Namespace", kube.namespace) is not None,
     )
+
+
+def planned(
+    kube: Kube,
+    what: str,
+    found: Found,
+    jobs: RayJobs | None,
+    live: list[str],
+    remove_finalizers: bool,
+    talk: Talk,
+) -> Teardown:
+    """The end of all that was found, and of the jobs on the long-lived RayCluster."""
+    goes = [f"RayJob {name}" for name in found.rayjobs] + [f"job {name}" for name in live]
+    ends = f"ends {', '.join(goes)} and " if goes else ""
+    whole = f"this {ends}{what}"
+    claims = ", ".join(found.claims)
+
+    def carry_out(delete_store: bool) -> Shown:
+        keep_store = bool(claims) and not delete_store
+        try:
+            if jobs:
+                stop_jobs(jobs, live, talk)
+            removed = take_down(kube, found, keep_store, remove_finalizers, talk.say)
+        except KeyboardInterrupt:
+            talk.say(
+                "interrupted: what is gone stays gone, and the same command goes on from there"
+            )
+            raise
+        return removed.shown(live)
+
+    ask = f"delete the volume claim {claims} too, with every dataset and run in it?"
+    refusal = f"{whole}; say --yes to do that"
+    return Teardown(f"{whole}: go on?", refusal, carry_out, ask if claims else "")
 
 
 def take_down(
