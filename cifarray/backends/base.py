@@ -160,8 +160,6 @@ class Teardown:
 class Backend(Protocol):
     """One way to reach one cluster, by a profile of the user's own."""
 
-    kind: ClassVar[str]
-    """The kind of profile and of record that it serves."""
     own: ClassVar[bool] = False
     """Whether cifarray starts its node, on this machine."""
     answers_as: ClassVar[str] = "its cluster"
@@ -173,8 +171,6 @@ class Backend(Protocol):
     store_is_inside: ClassVar[bool] = False
     """Whether runs see their store otherwise than this machine does."""
     profile: Profile
-
-    # --- where it is -----------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -218,8 +214,6 @@ class Backend(Protocol):
     def dashboard_of(self, run_id: str) -> str | None:
         """Where a person sees the run's dashboard; a recorded text is never shown as a command."""
         return self.profile.dashboard
-
-    # --- runs ------------------------------------------------------------------------------------
 
     def start(self, talk: Talk) -> None:
         """Make sure that runs can be submitted. Raises: ClusterError."""
@@ -275,8 +269,6 @@ class Backend(Protocol):
         """Why nobody answers for the jobs, where that is not the server's own silence."""
         return ""
 
-    # --- the store -------------------------------------------------------------------------------
-
     def with_store(self, uri: str | None, endpoint: str | None) -> Profile:
         """The profile as it is recorded, where a command names a store."""
         return self.profile
@@ -288,8 +280,6 @@ class Backend(Protocol):
     def drivers_store(self, run: Run) -> StoreSpec:
         """The run's store as its driver reaches it: not through a port-forward of this machine."""
         return run.store.spec
-
-    # --- the cluster -----------------------------------------------------------------------------
 
     def checks(self, open_store: Callable[[], Store]) -> Sequence[Check]:
         """What `doctor` looks at; the first one has to pass before the store is looked at.

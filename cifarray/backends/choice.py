@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cifarray.backends.base import Backend
-from cifarray.backends.kubernetes.backend import MODES, open_cluster
+from cifarray.backends.kubernetes.backend import KIND, MODES, open_cluster
 from cifarray.backends.local.backend import LocalBackend
 from cifarray.backends.ray_jobs.backend import RayJobsBackend
 from cifarray.spec.profile import Profile
@@ -24,6 +24,6 @@ def backend_of(profile: Profile) -> Backend:
 
 def recorded_class(record: Mapping[str, Any]) -> type[Backend]:
     """The backend that wrote a run's record of its cluster."""
-    if record.get("kind") == "kubernetes":
+    if record.get("kind") == KIND:
         return MODES["rayjob"]
     return LocalBackend if record.get("own") else RayJobsBackend

@@ -61,13 +61,14 @@ from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
 from cifarray.spec.run import RunRequest
 from cifarray.store import Store
 
+KIND = "kubernetes"
+"""What a run's record of its cluster says in `kind`; others have none."""
 CHECK_PATIENCE_S = 10.0
 
 
 class KubernetesBackend(Backend):
     """What both modes have in common; what a run's status says of it is enough to find it again."""
 
-    kind: ClassVar[str] = "kubernetes"
     answers_as: ClassVar[str] = "Kubernetes"
     outlives_its_run: ClassVar[bool] = True
     store_is_inside: ClassVar[bool] = True
@@ -129,7 +130,7 @@ class KubernetesBackend(Backend):
         Contexts have other names in other people's kubeconfigs: with a recorded one that this
         lacks, and no profile that the command names, it may be another cluster.
         """
-        if record.get("kind") != self.kind:
+        if record.get("kind") != KIND:
             return None
         recorded, dashboard = recorded_section(record), record.get("dashboard")
         mode, context = MODES[recorded.mode], recorded.context
@@ -452,7 +453,7 @@ def cluster_record(
     section = spec.model_dump(mode="json", exclude_defaults=True, exclude={"context"})
     return {
         "profile": profile,
-        "kind": "kubernetes",
+        "kind": KIND,
         "address": f"namespace {spec.namespace}" + (f" of {context}" if context else ""),
         "dashboard": dashboard,
         "job_id": job_id,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from cifarray.backends.base import (
@@ -37,8 +37,6 @@ POLL_S = 0.5
 
 class RayJobsBackend(Backend):
     """The node or cluster whose addresses a profile gives."""
-
-    kind: ClassVar[str] = "local"
 
     def __init__(self, profile: Profile) -> None:
         """Raises: JobError for half an address."""
