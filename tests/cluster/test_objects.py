@@ -13,8 +13,8 @@ import pytest
 import urllib3
 
 from cifarray.backends.kubernetes.client import Kube, TakenError
-from cifarray.backends.kubernetes.launching import launch_rayjob
 from cifarray.backends.kubernetes.manifests import manifests
+from cifarray.backends.kubernetes.rayjob import launch_rayjob
 from cifarray.backends.kubernetes.setup import apply_all
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.store import Store

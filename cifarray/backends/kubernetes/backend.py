@@ -38,13 +38,6 @@ from cifarray.backends.kubernetes.jobs import (
     explain_rayjob,
     why_silent,
 )
-from cifarray.backends.kubernetes.launching import (
-    end_earlier,
-    launch_rayjob,
-    next_rayjob,
-    remove_companions_of,
-    remove_ended,
-)
 from cifarray.backends.kubernetes.manifests import (
     DEFAULT_OVERLAY,
     Manifest,
@@ -53,7 +46,17 @@ from cifarray.backends.kubernetes.manifests import (
     with_pods_of,
 )
 from cifarray.backends.kubernetes.pods import HEAD_PORTS, Gang, find_gang, named_gang, of_kubernetes
-from cifarray.backends.kubernetes.rayjob import RUN_LABEL, rayjob_name, run_label, run_objects
+from cifarray.backends.kubernetes.rayjob import (
+    RUN_LABEL,
+    end_earlier,
+    launch_rayjob,
+    next_rayjob,
+    rayjob_name,
+    remove_companions_of,
+    remove_ended,
+    run_label,
+    run_objects,
+)
 from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.runs import Run, Status

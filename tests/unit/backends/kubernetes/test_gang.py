@@ -5,9 +5,8 @@ import re
 import pytest
 
 from cifarray.backends.kubernetes.client import Kube
-from cifarray.backends.kubernetes.launching import launch_rayjob
 from cifarray.backends.kubernetes.pods import Gang, find_gang, named_gang
-from cifarray.backends.kubernetes.rayjob import rayjob, run_objects
+from cifarray.backends.kubernetes.rayjob import launch_rayjob, rayjob, run_objects
 from cifarray.errors import JobError
 from cifarray.runs import Run
 from cifarray.spec.profile import GangScheduler, KubernetesSpec

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
-from cifarray.backends.kubernetes.launching import (
+from cifarray.backends.kubernetes.rayjob import (
     end_earlier,
     launch_rayjob,
     remove_ended,
     request_of,
+    run_policy,
 )
-from cifarray.backends.kubernetes.rayjob import run_policy
 from cifarray.backends.submit import launch
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
