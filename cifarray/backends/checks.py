@@ -32,6 +32,25 @@ from cifarray.training.schedules import build_schedule, check_schedule
 from cifarray.tuning.trials import case_values, most_epochs, trial_job
 
 VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "timm", "optuna")
+NOT_SWEEPABLE = {
+    "name": "it only names the job",
+    "kind": "a trial is a train job",
+    "description": "it changes nothing",
+    "dataset": "trials on different rows cannot be compared",
+    "augment.preset": "it stands for other fields, which can be",
+    "validation": "trials judged by different rows cannot be compared",
+    "sweep": "a sweep does not vary itself",
+    "train.compile": "it changes the speed, not the result",
+    "train.channels_last": "it changes the speed, not the result",
+    "model.weights": "all trials start from the one file of weights that the run holds",
+    "model.features": "it changes the speed, not the result",
+    "train.histograms": "it shows the training, and changes nothing",
+}
+LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
+"""Fields that a schedule has to fit."""
+MOST_COMBINATIONS = 4096
+"""Of the values of fields that are judged together; of more, each value is tried by itself."""
+OPTUNA_SEEDS = 2**32
 
 
 def check(
@@ -173,27 +192,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-NOT_SWEEPABLE = {
-    "name": "it only names the job",
-    "kind": "a trial is a train job",
-    "description": "it changes nothing",
-    "dataset": "trials on different rows cannot be compared",
-    "augment.preset": "it stands for other fields, which can be",
-    "validation": "trials judged by different rows cannot be compared",
-    "sweep": "a sweep does not vary itself",
-    "train.compile": "it changes the speed, not the result",
-    "train.channels_last": "it changes the speed, not the result",
-    "model.weights": "all trials start from the one file of weights that the run holds",
-    "model.features": "it changes the speed, not the result",
-    "train.histograms": "it shows the training, and changes nothing",
-}
-LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
-"""Fields that a schedule has to fit."""
-MOST_COMBINATIONS = 4096
-"""Of the values of fields that are judged together; of more, each value is tried by itself."""
-OPTUNA_SEEDS = 2**32
 
 
 def candidates(job: Job) -> Iterable[Job]:

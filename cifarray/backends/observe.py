@@ -23,6 +23,8 @@ from cifarray.spec.profile import Profile
 
 PATIENCE_S = 5.0
 """Whoever looks at a run shall not wait for long for a cluster that is away."""
+SILENT_S = 60.0
+"""A running run whose heartbeat is older than this by this machine's clock is asked about."""
 
 
 def evidence_here(run: Run, status: Status) -> Evidence:
@@ -173,10 +175,6 @@ def _why_silent(cluster: Backend | None, error: ClusterError) -> str:
         return (cluster.why_silent() if cluster else "") or str(error)
     except ClusterError as silent:
         return str(silent)
-
-
-SILENT_S = 60.0
-"""A running run whose heartbeat is older than this by this machine's clock is asked about."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from cifarray.user_folders import state_folder
 MOST_SUBMISSIONS = 1000
 """How many RayJobs of a run whose names had to be cut are told from other runs' jobs."""
 ALLOW = "give --cluster PROFILE with a profile that names it, if it is yours"
+SUBMITTED_FILE = "submitted.jsonl"
 
 
 def recorded_backend(
@@ -204,9 +205,6 @@ def _asked(recorded: Profile) -> str:
         f"namespace {section.namespace} with image {section.image} and store {store.uri}"
         f" at {store.endpoint or 'AWS'}"
     )
-
-
-SUBMITTED_FILE = "submitted.jsonl"
 
 
 def remember_submission(spec: RunSpec) -> None:

@@ -21,11 +21,13 @@ DATA, PROBLEM = 0, 1
 """Channels of the API server's protocol: the port's bytes, and what went wrong with it."""
 CLOSE_SIGNAL = 255
 """Channel by which version 5 of the protocol says that another one has ended."""
-
-
 T = TypeVar("T")
 _lasting = ExitStack()
 atexit.register(_lasting.close)
+STORE_PORT = 7070
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+HEAD = {"ray.io/node-type": "head"}
+TOKEN_KEY = "auth_token"
 
 
 def for_this_command(opened: AbstractContextManager[T]) -> T:
@@ -133,10 +135,6 @@ def _copy(local: socket.socket, remote: Any) -> None:
             remote.send_binary(bytes([DATA]) + data)
 
 
-STORE_PORT = 7070
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-
 @contextmanager
 def reached_store(profile: Profile, kube: Kube) -> Iterator[StoreSpec]:
     """The profile's store with an endpoint that answers here, until the context ends.
@@ -192,10 +190,6 @@ def service_selector(kube: Kube, service: str) -> dict[str, str]:
             "`cifarray cluster up --cluster PROFILE` makes it"
         )
     return dict(found["spec"].get("selector") or {})
-
-
-HEAD = {"ray.io/node-type": "head"}
-TOKEN_KEY = "auth_token"
 
 
 def head_labels(cluster: str) -> dict[str, str]:

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     from cifarray.backends.kubernetes.backend import KubernetesBackend
 
 HEAD_PATIENCE_S = 5.0
+LEAST_KUBERNETES = (1, 30)
+ROLE = "cifarray-submitter"
+RAY_KINDS = ("rayclusters", "rayjobs")
+NEW_IN_1_7 = "preRunningDeadlineSeconds"
+SECURITY_LEVEL = "pod-security.kubernetes.io/enforce"
+DRAIN_S = 30
+"""How long `ray start --block` drains a node after SIGTERM."""
+UPLOAD_S = 30
+"""What a checkpoint's upload is given after that, at least."""
+DEFAULT_GRACE_S = 30
+RAYS_SHARE = Decimal("0.3")
+"""Of a node's memory, which Ray's object store takes where nothing else is said."""
+DNS_PORT = 53
+DNS_POLICY = "dns"
+API = "API server"
 
 
 @dataclass(frozen=True)
@@ -120,13 +135,6 @@ class Site:
         ]
 
 
-LEAST_KUBERNETES = (1, 30)
-ROLE = "cifarray-submitter"
-KINDS = ("rayclusters", "rayjobs")
-NEW_IN_1_7 = "preRunningDeadlineSeconds"
-LEVEL = "pod-security.kubernetes.io/enforce"
-
-
 def api_server(site: Site) -> Result:
     """It answers, and is not too old."""
     version = site.kube.version()
@@ -172,7 +180,7 @@ def definitions(site: Site) -> Result:
         if error.code != 404:
             raise
         known = set()
-    if missing := [kind for kind in KINDS if kind not in known]:
+    if missing := [kind for kind in RAY_KINDS if kind not in known]:
         return failed(f"the cluster knows no {' and no '.join(missing)} of ray.io/v1", remedy)
     try:
         found = site.kube.get("CustomResourceDefinition", "rayjobs.ray.io")
@@ -213,11 +221,11 @@ def pod_security(site: Site) -> Result:
     name = site.spec.namespace
     if found is None:
         return failed(f"there is no namespace {name}", "make it with `cifarray cluster up`")
-    level = (found["metadata"].get("labels") or {}).get(LEVEL)
+    level = (found["metadata"].get("labels") or {}).get(SECURITY_LEVEL)
     if level != "restricted":
         return failed(
             f"namespace {name} enforces {level or 'no level'}",
-            f"kubectl label namespace {name} {LEVEL}=restricted --overwrite",
+            f"kubectl label namespace {name} {SECURITY_LEVEL}=restricted --overwrite",
         )
     return passed(f"namespace {name} enforces {level}")
 
@@ -282,17 +290,6 @@ def pull_secret(site: Site) -> Result:
             "make it with `kubectl create secret docker-registry`",
         )
     return passed(f"Secret {name}")
-
-
-DRAIN_S = 30
-"""How long `ray start --block` drains a node after SIGTERM."""
-UPLOAD_S = 30
-"""What a checkpoint's upload is given after that, at least."""
-DEFAULT_GRACE_S = 30
-RAYS_SHARE = Decimal("0.3")
-"""Of a node's memory, which Ray's object store takes where nothing else is said."""
-DNS_PORT = 53
-DNS_POLICY = "dns"
 
 
 def gpu_capacity(site: Site) -> Result:
@@ -484,9 +481,6 @@ def _lets_names_out(policy: Mapping[str, Any]) -> bool:
         if port.get("port", DNS_PORT) == DNS_PORT
     }
     return {"TCP", "UDP"} <= allowed
-
-
-API = "API server"
 
 
 def cluster_checks(site: Site) -> list[Check]:

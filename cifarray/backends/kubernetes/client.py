@@ -23,6 +23,20 @@ from cifarray.backends.base import PATIENCE_S, pauses
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
 
+CONNECT_S, READ_S = 5.0, 30.0
+FIELD_MANAGER = "cifarray"
+UNDONE = 429
+"""Nothing was done: the request is worth another try."""
+UNCLEAR = (500, 502, 503, 504)
+"""The server, or a proxy before it, failed: the request may have been carried out or not."""
+MARK = "cifarray/request"
+"""Annotation of what `create` makes, with a value of its own for each call."""
+PAGE = "500"
+Objects: TypeAlias = list[dict[str, Any]]
+"""Named, since inside Kube `list` is a method."""
+Look: TypeAlias = Callable[[], str | None]
+"""What happens after an unclear answer: the text that settles it, or None to send again."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -121,21 +135,6 @@ def _contexts() -> tuple[list[str], str | None]:
         return [str(each["name"]) for each in found], str(current["name"])
     except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError):
         return [], None
-
-
-CONNECT_S, READ_S = 5.0, 30.0
-FIELD_MANAGER = "cifarray"
-UNDONE = 429
-"""Nothing was done: the request is worth another try."""
-UNCLEAR = (500, 502, 503, 504)
-"""The server, or a proxy before it, failed: the request may have been carried out or not."""
-MARK = "cifarray/request"
-"""Annotation of what `create` makes, with a value of its own for each call."""
-PAGE = "500"
-Objects: TypeAlias = list[dict[str, Any]]
-"""Named, since inside Kube `list` is a method."""
-Look: TypeAlias = Callable[[], str | None]
-"""What happens after an unclear answer: the text that settles it, or None to send again."""
 
 
 class RefusedError(ClusterError):

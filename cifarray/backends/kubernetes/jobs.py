@@ -26,6 +26,10 @@ from cifarray.spec.profile import KubernetesSpec
 
 Object = Mapping[str, Any]
 OPERATOR_ACTS_WITHIN_S = 60.0
+PAUSE_S = 2.0
+HEAD_PATIENCE_S = 10.0
+Forward: TypeAlias = Callable[[Kube, Callable[[], str], int], AbstractContextManager[int]]
+"""How a port of a pod comes to this machine."""
 
 
 class SharedRayJobs(RayJobs):
@@ -117,12 +121,6 @@ def _idle_s(kube: Kube, found: Object, pods: list[dict[str, Any]]) -> float:
 
 def _cluster_of(found: Object) -> str:
     return str((found.get("status") or {}).get("rayClusterName") or "")
-
-
-PAUSE_S = 2.0
-HEAD_PATIENCE_S = 10.0
-Forward: TypeAlias = Callable[[Kube, Callable[[], str], int], AbstractContextManager[int]]
-"""How a port of a pod comes to this machine."""
 
 
 @dataclass(frozen=True)

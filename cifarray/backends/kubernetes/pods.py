@@ -52,6 +52,11 @@ POD_SECURITY = {
     "fsGroup": 1000,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+VOLCANO_QUEUE = "volcano.sh/queue-name"
+YUNIKORN_QUEUE, YUNIKORN_APP = "yunikorn.apache.org/queue", "yunikorn.apache.org/app-id"
+KUBERAY_GANG = "ray.io/gang-scheduling-enabled"
+POD_GROUP = "scheduling.x-k8s.io/pod-group"
 
 
 def head_group(profile: Profile, labels: dict[str, str]) -> dict[str, Any]:
@@ -189,11 +194,6 @@ def _template(
     return {"metadata": {"labels": dict(labels)}, "spec": pod}
 
 
-KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
-VOLCANO_QUEUE = "volcano.sh/queue-name"
-YUNIKORN_QUEUE, YUNIKORN_APP = "yunikorn.apache.org/queue", "yunikorn.apache.org/app-id"
-KUBERAY_GANG = "ray.io/gang-scheduling-enabled"
-POD_GROUP = "scheduling.x-k8s.io/pod-group"
 API_GROUPS: dict[str, GangScheduler] = {
     "scheduling.volcano.sh": "volcano",
     "scheduling.x-k8s.io": "scheduler-plugins",

@@ -34,6 +34,16 @@ NAME_LENGTH = 47
 LABEL_LENGTH = 63
 RUN_LABEL, JOB_LABEL, SUBMISSION_LABEL = "cifarray/run", "cifarray/job", "cifarray/submission"
 OURS = {"app.kubernetes.io/part-of": "cifarray"}
+JOB_STATES = {"SUCCEEDED": "SUCCEEDED", "STOPPED": "STOPPED", "FAILED": "FAILED"}
+WAITING_STAGES = ("", "Initializing", "Waiting", "Suspended", "Retrying")
+ENDED_STAGES = ("Complete", "Failed", "ValidationFailed")
+COMPANIONS = ("NetworkPolicy", "PodGroup")
+"""Kinds that are made for a RayJob, before it."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+FRESH_S = 600.0
+"""So long after, the RayJob may still be on its way."""
+GOING_S, POLL_S = 15.0, 0.5
+"""How long a deleted RayJob's cluster may take to be told so, and how often to look."""
 
 
 def run_objects(
@@ -150,20 +160,15 @@ def label_value(text: str) -> str:
     return cleaned.strip("-._")
 
 
-STATES = {"SUCCEEDED": "SUCCEEDED", "STOPPED": "STOPPED", "FAILED": "FAILED"}
-WAITING = ("", "Initializing", "Waiting", "Suspended", "Retrying")
-ENDED = ("Complete", "Failed", "ValidationFailed")
-
-
 def as_job(found: Mapping[str, Any]) -> SubmittedJob:
     """A RayJob object in the words of the Jobs API."""
     status = found.get("status") or {}
     stage, message = status.get("jobDeploymentStatus", ""), _told(str(status.get("message") or ""))
-    if stage in ENDED:
-        state = STATES.get(status.get("jobStatus", ""), "FAILED")
+    if stage in ENDED_STAGES:
+        state = JOB_STATES.get(status.get("jobStatus", ""), "FAILED")
         if stage != "Complete" and state == "SUCCEEDED":
             state = "FAILED"
-    elif stage in WAITING:
+    elif stage in WAITING_STAGES:
         state = "PENDING"
     else:
         state = "RUNNING"
@@ -204,13 +209,6 @@ def _told(message: str) -> str:
     return f"{lines[0].partition(', last available logs')[0]}: {lines[-1]}"
 
 
-COMPANIONS = ("NetworkPolicy", "PodGroup")
-"""Kinds that are made for a RayJob, before it."""
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
-FRESH_S = 600.0
-"""So long after, the RayJob may still be on its way."""
-
-
 def remove_companions_of(kube: Kube, run_id: str) -> list[str]:
     """Delete what is left of a run whose RayJob is gone or going; the names."""
     labels = {RUN_LABEL: run_label(run_id)}
@@ -249,10 +247,6 @@ def _remove(kube: Kube, kind: str, labels: Mapping[str, str], fresh_s: float) ->
         if error.code not in (403, 404):  # the caller may not, or the cluster has no such kind
             raise
         return []
-
-
-GOING_S, POLL_S = 15.0, 0.5
-"""How long a deleted RayJob's cluster may take to be told so, and how often to look."""
 
 
 def next_rayjob(run: Run, kube: Kube) -> tuple[str, int]:

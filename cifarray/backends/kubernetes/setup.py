@@ -46,6 +46,10 @@ SHIPPED_PRIORITIES = {"cifarray-head": 1000, "cifarray-worker": 500}
 """Values that 0.1.0 shipped, with the right to evict pods of other namespaces."""
 READ_AGAIN = 10
 ENDING_S = 180.0
+READY_S = 1200.0
+"""A node may have to pull an image of several GB first."""
+PAUSE_S = 2.0
+LOG_LINES = 20
 
 
 @dataclass
@@ -288,12 +292,6 @@ def _holds(live: Any, wanted: Any) -> bool:
     if isinstance(wanted, list) and isinstance(live, list):
         return len(live) == len(wanted) and all(map(_holds, live, wanted))
     return bool(live == wanted)
-
-
-READY_S = 1200.0
-"""A node may have to pull an image of several GB first."""
-PAUSE_S = 2.0
-LOG_LINES = 20
 
 
 @dataclass(frozen=True)

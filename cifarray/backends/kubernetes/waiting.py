@@ -11,8 +11,19 @@ from cifarray.runs.status import parse_time
 
 NodeState: TypeAlias = Literal["ready", "not ready", "silent", "gone", "hidden"]
 """hidden: the caller may not look, as most people may not."""
-STATES: dict[str, NodeState] = {"True": "ready", "False": "not ready"}
+NODE_STATES: dict[str, NodeState] = {"True": "ready", "False": "not ready"}
 """By the status of a node's condition Ready."""
+OPERATOR_LABELS = {"app.kubernetes.io/component": "kuberay-operator"}
+"""Of its pods, in its Helm chart and in its kustomization alike."""
+LEAST_OPERATOR = (1, 7)
+IMAGE_VERSION = re.compile(r":v?(\d+)\.(\d+)(\.\d+)?")
+Object = Mapping[str, Any]
+CLUSTER_LABEL = "ray.io/cluster"
+RECENT_S = 300.0
+"""An event that was last seen longer ago tells of something that may be over."""
+IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+ENDED_PHASES = ("Succeeded", "Failed")
+RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 
 
 class Nodes:
@@ -40,13 +51,7 @@ class Nodes:
 
 def _state_of(node: dict[str, Any]) -> NodeState:
     """By its Ready condition, which the node controller sets to Unknown for a silent kubelet."""
-    return STATES.get(str(condition(node, "Ready").get("status")), "silent")
-
-
-OPERATOR_LABELS = {"app.kubernetes.io/component": "kuberay-operator"}
-"""Of its pods, in its Helm chart and in its kustomization alike."""
-LEAST_VERSION = (1, 7)
-VERSION = re.compile(r":v?(\d+)\.(\d+)(\.\d+)?")
+    return NODE_STATES.get(str(condition(node, "Ready").get("status")), "silent")
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,14 @@ class Operator:
     @property
     def version(self) -> str | None:
         """As the image's tag has it; None where the image is named by a digest alone."""
-        found = VERSION.search(self.image)
+        found = IMAGE_VERSION.search(self.image)
         return found[0].lstrip(":v") if found else None
 
     @property
     def too_old(self) -> bool:
         """Whether it is certainly older than what run deadlines and resubmission need."""
-        found = VERSION.search(self.image)
-        return found is not None and (int(found[1]), int(found[2])) < LEAST_VERSION
+        found = IMAGE_VERSION.search(self.image)
+        return found is not None and (int(found[1]), int(found[2])) < LEAST_OPERATOR
 
 
 def find_operators(kube: Kube) -> list[Operator]:
@@ -82,15 +87,6 @@ def find_operators(kube: Kube) -> list[Operator]:
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
         found.append(Operator(metadata["namespace"], metadata["name"], container["image"], ready))
     return sorted(found, key=lambda each: not each.ready)
-
-
-Object = Mapping[str, Any]
-CLUSTER_LABEL = "ray.io/cluster"
-RECENT_S = 300.0
-"""An event that was last seen longer ago tells of something that may be over."""
-IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-ENDED = ("Succeeded", "Failed")
-RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 
 
 def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[Object]) -> str:
@@ -202,7 +198,7 @@ def _refusal(message: str) -> str:
 
 def _stuck(kube: Kube, pod: Object, nodes: Nodes) -> str:
     """A pod whose node gives no sign of life at this moment."""
-    node, ended = _node_of(pod), pod.get("status", {}).get("phase") in ENDED
+    node, ended = _node_of(pod), pod.get("status", {}).get("phase") in ENDED_PHASES
     if not node or ended or not (_is_overdue(kube, pod) or _is_marked(pod)):
         return ""
     state, name = nodes.state(node), pod["metadata"]["name"]

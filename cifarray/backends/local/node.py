@@ -64,6 +64,21 @@ FOREIGN_VARIABLES = (
     "RAY_TMPDIR",
 )
 """Of a shell that talks to another cluster; a node of our own must not inherit them."""
+T = TypeVar("T")
+START_HOOK = "cifarray.backends.local.node.tell_raylet_its_agents_port"
+KEPT_FOLDER = "node-start-logs"
+KEPT_BYTES = 1 << 20
+"""Of the end of each log."""
+KEPT_LOGS = ("raylet.*", "gcs_server.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*")
+TELLING_LOGS = ("raylet.err", "gcs_server.err", LOG_FILE)
+"""Which log is asked first for the cause."""
+CONNECTING_S = "60"
+"""Whatever connects to the node later waits no longer for one that has gone."""
+BUSY_LOAD = 3.0
+"""A load of so many processes for each core makes a start slow."""
+FIRST_PORT, LAST_PORT = 20000, 32000
+"""Above Ray's own worker ports (10002 to 19999), below Linux's outgoing ones (32768 on)."""
+PORT_TRIES = 1000
 
 
 def client_environment(node: Node) -> dict[str, str]:
@@ -318,21 +333,6 @@ def common_environment() -> dict[str, str]:
     }
 
 
-T = TypeVar("T")
-
-START_HOOK = "cifarray.backends.local.node.tell_raylet_its_agents_port"
-KEPT_FOLDER = "node-start-logs"
-KEPT_BYTES = 1 << 20
-"""Of the end of each log."""
-KEPT = ("raylet.*", "gcs_server.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*")
-TELLING = ("raylet.err", "gcs_server.err", LOG_FILE)
-"""Which log is asked first for the cause."""
-CONNECTING_S = "60"
-"""Whatever connects to the node later waits no longer for one that has gone."""
-BUSY = 3.0
-"""A load of so many processes for each core makes a start slow."""
-
-
 def patience(seconds: float) -> dict[str, str]:
     """The variables by which `ray start` and its processes wait this long for one another."""
     whole = str(round(seconds))
@@ -373,7 +373,7 @@ def busy_machine() -> str:
 
 def busy_at(load: float, cores: int) -> str:
     """`load 24.1 on 2 cores` where that is much; else empty."""
-    return f"load {load:.1f} on {cores} cores" if load > BUSY * cores else ""
+    return f"load {load:.1f} on {cores} cores" if load > BUSY_LOAD * cores else ""
 
 
 def start_twice(
@@ -411,7 +411,7 @@ def keep_logs(logs: Path) -> Path:
     kept = state_folder() / KEPT_FOLDER
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(mode=0o700)
-    for path in (state_folder() / LOG_FILE, *(p for name in KEPT for p in logs.glob(name))):
+    for path in (state_folder() / LOG_FILE, *(p for name in KEPT_LOGS for p in logs.glob(name))):
         try:
             text = path.read_bytes()[-KEPT_BYTES:]
         except OSError:
@@ -422,7 +422,7 @@ def keep_logs(logs: Path) -> Path:
 
 
 def _cause(kept: Path) -> str:
-    for name in TELLING:
+    for name in TELLING_LOGS:
         try:
             text = (kept / name).read_text("utf-8", "replace")
         except OSError:
@@ -432,20 +432,17 @@ def _cause(kept: Path) -> str:
     return ""
 
 
-FIRST, LAST = 20000, 32000
-"""Above Ray's own worker ports (10002 to 19999), below Linux's outgoing ones (32768 on)."""
-TRIES = 1000
-
-
 def free_ports(count: int) -> list[int]:
     """So many different ports that nobody listens on. Raises: ClusterError."""
     found: list[int] = []
-    for port in random.sample(range(FIRST, LAST), TRIES):
+    for port in random.sample(range(FIRST_PORT, LAST_PORT), PORT_TRIES):
         if is_free(port):
             found.append(port)
         if len(found) == count:
             return found
-    raise ClusterError(f"found only {len(found)} free ports of {count} from {FIRST} to {LAST}")
+    raise ClusterError(
+        f"found only {len(found)} free ports of {count} from {FIRST_PORT} to {LAST_PORT}"
+    )
 
 
 def is_free(port: int) -> bool:
