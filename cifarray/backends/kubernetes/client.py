@@ -370,7 +370,7 @@ class Kube:
             answer = None
         if not isinstance(answer, dict):
             raise ClusterError(
-                f"what answers at {self.server} (context {self.context}) is no Kubernetes API "
+                f"what answers at {self.server} (context {self.context}) is not a Kubernetes API "
                 "server; check the address in the kubeconfig, and any proxy on the way"
             )
         return answer
