@@ -51,9 +51,6 @@ class Jobs(Protocol):
     def all_jobs(self) -> list[SubmittedJob]:
         """Jobs of ours, those that have ended too."""
 
-    def live_jobs(self) -> list[SubmittedJob]:
-        """Jobs of ours that have not ended."""
-
     def stop(self, job_id: str, /) -> bool:
         """Ask the job to end; False where there is none or it has ended."""
 

@@ -165,14 +165,6 @@ class RayJobRuns:
         """RayJobs of ours, those that have ended too."""
         return [as_job(found) for found in self._kube.list("RayJob", OURS)]
 
-    def live_jobs(self) -> list[SubmittedJob]:
-        """RayJobs of ours that have not ended."""
-        return [job for job in self.all_jobs() if not job.ended]
-
-    def live_drivers(self) -> list[str]:
-        """No program joins a run's cluster by itself."""
-        return []
-
     def stop(self, job_id: str) -> bool:
         """End the RayJob and its cluster; False where there is none. Raises: ClusterError."""
         deleted = self._kube.delete("RayJob", job_id)
