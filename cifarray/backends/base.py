@@ -262,7 +262,7 @@ class Backend(Protocol):
         """Why a job has ended, beyond what its cluster says of the job itself."""
         return ""
 
-    def why_silent(self) -> str:
+    def why_unanswered(self) -> str:
         """Why nobody answers for the jobs, where that is not the server's own silence."""
         return ""
 

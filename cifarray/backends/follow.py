@@ -19,8 +19,8 @@ STORE_PATIENCE_S = 1800.0
 CLOSING_S = 3.0
 """The driver's last status may appear a moment after the job has ended."""
 LEAVING_S = 30.0
-SILENT_S = 60.0
-"""From then on it is said that nothing is heard of a driver."""
+OLD_HEARTBEAT_S = 60.0
+"""From then on the age of the last heartbeat is told."""
 GIVE_UP_S = 3600.0
 """A heartbeat that was seen not to move for so long, with nobody who vouches for it, is the end."""
 LONGEST_GAP_S = 30.0
@@ -176,8 +176,8 @@ class Follower:
         """What is waited for, or what is not known."""
         if self._waits_for:
             return self._waits_for
-        silent = status.state == "running" and unmoved_s > SILENT_S
-        said = f"it has had no heartbeat for {rough_time(unmoved_s)}" if silent else ""
+        is_old = status.state == "running" and unmoved_s > OLD_HEARTBEAT_S
+        said = f"it has had no heartbeat for {rough_time(unmoved_s)}" if is_old else ""
         return "; ".join(filter(None, (said, self._evidence.doubt)))
 
 

@@ -23,7 +23,7 @@ from cifarray.spec.profile import Profile
 
 PATIENCE_S = 5.0
 """Whoever looks at a run shall not wait for long for a cluster that is away."""
-SILENT_S = 60.0
+OLD_HEARTBEAT_S = 60.0
 """A running run whose heartbeat is older than this by this machine's clock is asked about."""
 
 
@@ -134,7 +134,7 @@ class Witness:
                 return Answer()
             job = cluster.jobs(self.patience_s).find(job_id)
         except ClusterError as error:
-            return Answer(cluster, evidence=Evidence(doubt=_why_silent(cluster, error)))
+            return Answer(cluster, evidence=Evidence(doubt=_why_unanswered(cluster, error)))
         return Answer(cluster, {job_id: job} if job else {})
 
     def _jobs_of(self, run: Run, record: Mapping[str, Any]) -> "Answer":
@@ -170,11 +170,11 @@ class Answer:
     evidence: Evidence = NO_EVIDENCE
 
 
-def _why_silent(cluster: Backend | None, error: ClusterError) -> str:
+def _why_unanswered(cluster: Backend | None, error: ClusterError) -> str:
     try:
-        return (cluster.why_silent() if cluster else "") or str(error)
-    except ClusterError as silent:
-        return str(silent)
+        return (cluster.why_unanswered() if cluster else "") or str(error)
+    except ClusterError as unanswered:
+        return str(unanswered)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class ObservedState:
 
     state: str
     reason: str = ""
-    silent_s: float | None = None
-    """For how long nothing has been heard of a running run, by this machine's clock."""
+    heartbeat_age_s: float | None = None
+    """Of a running run whose last heartbeat is old, by this machine's clock."""
 
 
 def observe(run: Run, status: Status, named: Profile | None = None) -> ObservedState:
@@ -209,9 +209,9 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         told = NO_EVIDENCE if witness.many else witness.ask(run, status).evidence
         return _lost(run, told.dead or cause, "")
     age_s = heartbeat_age_s(status)
-    silent_s = age_s if age_s is not None and age_s > SILENT_S else None
+    old_s = age_s if age_s is not None and age_s > OLD_HEARTBEAT_S else None
     waited_for = waits_for(status)
-    if status.state == "running" and silent_s is None and not (waited_for and not witness.many):
+    if status.state == "running" and old_s is None and not (waited_for and not witness.many):
         return ObservedState("running")
     if here.alive:
         answer = Answer()
@@ -220,7 +220,7 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         status = run.status()  # a driver's last word comes before its job's end
         if status.state in ENDED:
             return ObservedState(status.state)
-    if waited_for and silent_s is None:
+    if waited_for and old_s is None:
         cause = _pods_lack(status, answer)
         return ObservedState("running", cause or f"it waits for {waited_for}")
     evidence = answer.evidence if answer.evidence != NO_EVIDENCE else here
@@ -229,11 +229,11 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         return _lost(run, cause, because)
     if status.state == "pending":
         return ObservedState("pending", because or evidence.doubt)
-    if silent_s is None:
+    if old_s is None:
         return ObservedState("running")
-    said = f"its last heartbeat is {rough_time(silent_s)} old by this machine's clock"
+    said = f"its last heartbeat is {rough_time(old_s)} old by this machine's clock"
     known = evidence.alive or evidence.doubt
-    return ObservedState("running", "; ".join(filter(None, (said, known, because))), silent_s)
+    return ObservedState("running", "; ".join(filter(None, (said, known, because))), old_s)
 
 
 def _lost(run: Run, cause: str, because: str) -> ObservedState:

@@ -206,7 +206,9 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
 def _state_in_row(found: "ObservedState") -> str:
     from cifarray.backends.progress_text import rough_time
 
-    silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
+    silent = (
+        "" if found.heartbeat_age_s is None else f", silent {rough_time(found.heartbeat_age_s)}"
+    )
     return found.state + silent
 
 

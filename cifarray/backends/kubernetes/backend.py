@@ -36,7 +36,7 @@ from cifarray.backends.kubernetes.jobs import (
     SharedRayJobs,
     explain_ray_cluster,
     explain_rayjob,
-    why_silent,
+    why_unanswered,
 )
 from cifarray.backends.kubernetes.manifests import (
     DEFAULT_OVERLAY,
@@ -406,9 +406,9 @@ class RayClusterBackend(KubernetesBackend):
         """What the RayCluster's pods lack or died of."""
         return explain_ray_cluster(self.kube, self.spec.ray_cluster)
 
-    def why_silent(self) -> str:
+    def why_unanswered(self) -> str:
         """Why the head does not answer."""
-        return why_silent(self.kube, self.spec.ray_cluster)
+        return why_unanswered(self.kube, self.spec.ray_cluster)
 
     def manifests(self, overlay: str | None, image: str | None = None) -> list[Manifest]:
         """As of any mode, and the RayCluster with the profile's pods. Raises: JobError."""

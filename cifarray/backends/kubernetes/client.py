@@ -403,7 +403,7 @@ class Kube:
                     raise failure from error
                 unclear = error.status in UNCLEAR
             except (HTTPError, OSError) as error:
-                cause, failure = error, ClusterError(self._silence(error))
+                cause, failure = error, ClusterError(self._unanswered(error))
                 unclear = not isinstance(error, NewConnectionError | ConnectTimeoutError)
             if unclear and (settled := after_unclear()) is not None:
                 return settled
@@ -434,7 +434,7 @@ class Kube:
     def _refusal(self, error: Any) -> ClusterError:
         """One sentence from a Status object; status 0 is the client's word for failed TLS."""
         if not error.status:
-            return ClusterError(self._silence(error))
+            return ClusterError(self._unanswered(error))
         try:
             status = json.loads(error.body or "")
             message = str(status["message"])
@@ -448,7 +448,7 @@ class Kube:
         sentence = f"the API server at {self.server} refuses ({error.status}): {message}{hint}"
         return RefusedError(sentence, int(error.status), status)
 
-    def _silence(self, error: Exception) -> str:
+    def _unanswered(self, error: Exception) -> str:
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         return (
             f"the API server at {self.server} (context {self.context}) does not answer ({reason})"

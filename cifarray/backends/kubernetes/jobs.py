@@ -86,7 +86,7 @@ def why_rayjob_waits(kube: Kube, found: Object) -> str:
     return f"{missing}, and KubeRay's operator does nothing about it; {_of_operator(kube)}"
 
 
-def why_silent(kube: Kube, ray_cluster: str) -> str:
+def why_unanswered(kube: Kube, ray_cluster: str) -> str:
     """Why the head of the long-lived RayCluster does not answer."""
     labels = head_labels(ray_cluster)
     if reason := explain(kube, labels, []):

@@ -10,7 +10,7 @@ from cifarray.backends.kubernetes.jobs import (
     SharedRayJobs,
     explain_rayjob,
     why_rayjob_waits,
-    why_silent,
+    why_unanswered,
 )
 from tests.unit.backends.kubernetes.api_server import ApiServer
 from tests.unit.backends.kubernetes.test_waiting import put_node
@@ -142,13 +142,13 @@ def test_a_job_on_the_long_lived_cluster_waits_for_pods_and_not_for_other_jobs(
 
 
 def test_a_head_that_does_not_answer_is_named_with_its_node(api: ApiServer, kube: Kube):
-    assert why_silent(kube, "cifarray").startswith("RayCluster cifarray has no head pod")
+    assert why_unanswered(kube, "cifarray").startswith("RayCluster cifarray has no head pod")
     put_pod(api, cluster="cifarray")
     named = "head pod a-head of RayCluster cifarray, on node node-7, "
-    assert why_silent(kube, "cifarray") == f"{named}does not answer"
+    assert why_unanswered(kube, "cifarray") == f"{named}does not answer"
     put_pod(api, cluster="cifarray", ready_s=None)
-    assert why_silent(kube, "cifarray") == f"{named}is not ready"
+    assert why_unanswered(kube, "cifarray") == f"{named}is not ready"
     put_node(api, "Unknown")
     gone = put_pod(api, cluster="cifarray")
     gone["status"]["conditions"][0]["status"] = "False"  # as the node controller leaves it
-    assert why_silent(kube, "cifarray").startswith("node node-7 of pod a-head does not answer")
+    assert why_unanswered(kube, "cifarray").startswith("node node-7 of pod a-head does not answer")
