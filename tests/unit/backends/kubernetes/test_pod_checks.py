@@ -49,16 +49,16 @@ def test_what_a_run_needs_is_added_up(api: ApiServer) -> None:
         (RUN, {}, "there is capacity for a run of 2 workers"),
         (RUN, {"pods": "1"}, "pods: 3 needed, 2 left of 3"),
         ({**RUN, "requests.cpu": "8500m"}, {}, "requests.cpu: 9 needed, 8.5 left of 8500m"),
-        ({"requests.storage": "1Gi"}, {"requests.storage": "1Gi"}, "there is room"),
+        ({"requests.storage": "1Gi"}, {"requests.storage": "1Gi"}, "there is capacity"),
     ],
 )
-def test_a_quota_has_room_or_says_what_lacks(
+def test_a_quota_has_capacity_or_says_what_lacks(
     api: ApiServer, site: Site, hard: dict[str, str], used: dict[str, str], words: str
 ) -> None:
     api.put(QUOTA, spec={"hard": hard}, status={"hard": hard, "used": used})
     result = pods.quota(site)
     assert words in result.finding
-    assert (result.outcome == PASSED) == ("there is room" in words)
+    assert (result.outcome == PASSED) == ("there is capacity" in words)
 
 
 def test_a_quota_that_is_used_up_and_one_that_is_too_small_have_other_remedies(
