@@ -1,1 +1,1 @@
-"""Ways to reach a cluster: a node of our own on this machine, and the Ray Jobs API."""
+"""Ways to reach a cluster, a folder for each, behind one protocol."""

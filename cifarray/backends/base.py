@@ -134,10 +134,14 @@ class Unrecorded:
     """Name of the profile on whose cluster it waits."""
     state: str
     """As of a recorded run."""
-    reason: str
-    """What it waits for, or why it never began."""
+    why: Callable[[], str]
     stop: Callable[[], None]
     """Deletes what was applied. Raises: InputError if it has ended."""
+
+    @property
+    def reason(self) -> str:
+        """What it waits for, or why it never began; whoever stops it need not be told."""
+        return self.why()
 
 
 @dataclass(frozen=True)

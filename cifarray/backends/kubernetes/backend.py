@@ -220,9 +220,9 @@ class KubernetesBackend(Backend):
         if job is None or job.status == "SUCCEEDED":  # its driver did begin: it was deleted since
             return None
         state = "failed" if job.ended else "pending"
-        reason = job.message if job.ended else self.rayjobs().why_pending(job.id)
+        why = (lambda: job.message) if job.ended else partial(self.rayjobs().why_pending, job.id)
         stop = partial(self._stop_applied, run_id, job)
-        return Unrecorded(run_id, self.profile.name, state, reason, stop)
+        return Unrecorded(run_id, self.profile.name, state, why, stop)
 
     def _stop_applied(self, run_id: str, job: SubmittedJob) -> None:
         """Delete the RayJob and what was applied with it."""
