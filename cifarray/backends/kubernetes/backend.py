@@ -19,7 +19,6 @@ from cifarray.backends.base import (
     Unrecorded,
     reopen,
 )
-from cifarray.backends.environment import driver_command, job_environment
 from cifarray.backends.kubernetes.access import (
     HEAD,
     dashboard_command,
@@ -57,7 +56,7 @@ from cifarray.backends.kubernetes.rayjob import (
     run_label,
     run_objects,
 )
-from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, free_id
+from cifarray.backends.ray_jobs.backend import ASK_PATIENCE_S, LOOK_PATIENCE_S, submit_job
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.runs import Run, Status
 from cifarray.spec.profile import KubernetesSpec, Profile, StoreSpec
@@ -390,13 +389,7 @@ class RayClusterBackend(KubernetesBackend):
 
     def submit(self, run: Run) -> str:
         """Submit a job to the RayCluster's head."""
-        jobs = self.jobs()
-        job_id = free_id(run, jobs)
-        reopen(run, self.record(job_id))
-        command = driver_command(run.id, self.drivers_store(run))
-        environment = job_environment(self.profile, run.store, here=False)
-        jobs.submit(command, job_id, environment, {"run_id": run.id})
-        return job_id
+        return submit_job(self, self.jobs(), run)
 
     def jobs(self, patience_s: float = PATIENCE_S) -> SharedRayJobs:
         """The Jobs API of the RayCluster's head."""

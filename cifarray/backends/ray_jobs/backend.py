@@ -13,7 +13,6 @@ from cifarray.backends.base import (
     PATIENCE_S,
     Backend,
     Check,
-    Jobs,
     Shown,
     Talk,
     Teardown,
@@ -106,17 +105,7 @@ class RayJobsBackend(Backend):
         """Its user has started it."""
 
     def submit(self, run: Run) -> str:
-        jobs = self.jobs()
-        job_id = free_id(run, jobs)
-        reopen(run, self.record(job_id))
-        jobs.submit(
-            driver_command(run.id, self.drivers_store(run), self.is_here),
-            job_id,
-            job_environment(self.profile, run.store, self.is_here),
-            {"run_id": run.id},
-            self._resources(),
-        )
-        return job_id
+        return submit_job(self, self.jobs(), run, self.is_here, self._resources())
 
     def enter(self, run: Run) -> None:
         environment = job_environment(self.profile, run.store, self.is_here)
@@ -190,7 +179,23 @@ class RayJobsBackend(Backend):
         )
 
 
-def free_id(run: Run, jobs: Jobs) -> str:
+def submit_job(
+    backend: Backend,
+    jobs: RayJobs,
+    run: Run,
+    here: bool = False,
+    resources: Mapping[str, float] | None = None,
+) -> str:
+    """Submit the run's next driver to a Jobs API; the run names the job before it runs."""
+    job_id = _free_id(run, jobs)
+    reopen(run, backend.record(job_id))
+    command = driver_command(run.id, backend.drivers_store(run), here)
+    environment = job_environment(backend.profile, run.store, here)
+    jobs.submit(command, job_id, environment, {"run_id": run.id}, resources)
+    return job_id
+
+
+def _free_id(run: Run, jobs: RayJobs) -> str:
     """`<run>-<attempt>`, or with a further number where an attempt ended before it began."""
     number = max([*run.attempt_numbers(), run.status().attempts], default=0) + 1
     job_id, again = f"{run.id}-{number}", 1
