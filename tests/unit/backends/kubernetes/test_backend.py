@@ -8,6 +8,7 @@ import pytest
 from cifarray.backends.kubernetes.backend import KubernetesBackend, open_cluster
 from cifarray.backends.kubernetes.rayjob import rayjob_name
 from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import launch
 from cifarray.backends.trust import recorded_backend, remember_context, remember_submission
 from cifarray.errors import ClusterError, JobError, UntrustedError
 from cifarray.runs import Run
@@ -48,6 +49,21 @@ def test_ray_jobs_go_to_the_address_that_the_profile_names(api: ApiServer, run: 
             assert isinstance(jobs, RayJobs) and jobs.dashboard == each.dashboard == address
             found = jobs.find(JOB_ID)
             assert found is not None and found.status == "RUNNING"
+
+
+def test_a_submission_in_mode_ray_jobs_is_a_job_of_the_raycluster(api: ApiServer, run: Run) -> None:
+    asked: list[str] = []
+
+    def answer(request: str) -> tuple[int, dict[str, str], bytes]:
+        asked.append(request)
+        return (200 if request.startswith("POST") else 404), {}, b"{}"
+
+    with answering(answer) as address:
+        job_id = launch(run, open_cluster(profile(mode="ray-jobs", dashboard=address)))
+    assert job_id == f"{RUN_ID}-1" and asked[-1] == "POST /api/jobs/"
+    record = run.status().cluster or {}
+    assert (record["job_id"], record["dashboard"], record["own"]) == (job_id, address, False)
+    assert record["kubernetes"]["mode"] == "ray-jobs"
 
 
 def test_without_an_address_the_dashboard_is_behind_a_command(api: ApiServer, run: Run) -> None:
