@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from cifarray.backends.local.state import Node
     from cifarray.store import Store
-    from cifarray.submit.node_state import Node
     from tests.s3 import S3Server
 
 pytest_plugins = ["tests.golden_files", "tests.skip_report"]
@@ -140,7 +140,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> "Store":
 @pytest.fixture(scope="session")
 def session_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["Node", Path]]:
     """One Ray node for the session, as `cifarray submit` starts it, and its state folder."""
-    from cifarray.submit.local_node import end_node, ensure_node
+    from cifarray.backends.local.node import end_node, ensure_node
 
     state = tmp_path_factory.mktemp("node")
     with pytest.MonkeyPatch.context() as environment:
@@ -156,7 +156,7 @@ def session_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["No
 def ray_node(session_node: tuple["Node", Path], monkeypatch: pytest.MonkeyPatch) -> "Node":
     """The session's Ray node: commands that a test runs find it and start none of their own.
 
-    Another process reaches it with `cifarray.submit.local_node.client_environment(ray_node)`; this
+    Another process reaches it by `cifarray.backends.local.node.client_environment(ray_node)`; this
     one does not, since Ray reads part of that when some test first imports it.
     """
     node, state = session_node

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from cifarray.backends.pretrained import find_weights
 from cifarray.spec.job import Job
-from cifarray.submit.beginning import find_beginning
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
@@ -42,5 +42,5 @@ class Pretrained:
         """The job on this rank, begun as `submit` and a worker begin it."""
         digits, folder = self.digits, self.checkpoint
         classes = len(digits.rows(job).selection.labels.classes)
-        begun = find_beginning(job, digits.store, digits.manifest.shape, classes, folder)
+        begun = find_weights(job, digits.store, digits.manifest.shape, classes, folder)
         return digits.trainer(job, weights=begun.path if begun else None)

@@ -118,9 +118,9 @@ def _kubernetes_store(
 
     Raises: ClusterError, StoreError.
     """
+    from cifarray.backends.kubernetes.access import for_this_command, reached_store
+    from cifarray.backends.kubernetes.backend import open_cluster
     from cifarray.store import Access, Store
-    from cifarray.submit.kubernetes.access import reached_store
-    from cifarray.submit.kubernetes.cluster import for_this_command, open_cluster
 
     if endpoint is not None:
         return Store.open(uri or profile.store.uri, endpoint, Access(profile.store.region))

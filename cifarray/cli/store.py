@@ -106,8 +106,8 @@ def delete(
     \b
     Example:  cifarray delete train-digits-261123-101500-3fa2
     """
+    from cifarray.backends.observe import Witness
     from cifarray.runs import Run, delete_run, examine, refuse_live
-    from cifarray.submit.evidence import Witness
 
     opened, named = open_store(store, endpoint, cluster), named_cluster(cluster)
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
@@ -149,8 +149,8 @@ def prune(
     \b
     Example:  cifarray prune --older-than 7d --keep-best 3 --dry-run
     """
+    from cifarray.backends.observe import Witness
     from cifarray.runs import carry_out, examine, plan_prune
-    from cifarray.submit.evidence import Witness
 
     age, named = None if older_than is None else _age(older_than), named_cluster(cluster)
 

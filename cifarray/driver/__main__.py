@@ -13,6 +13,10 @@ import sys
 import time
 
 from cifarray import __version__
+from cifarray.backends.environment import JOB_CONFIG
+from cifarray.backends.ray_jobs.backend import standard_token
+from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import record_request
 from cifarray.driver.attempt import STOPPED, execute
 from cifarray.errors import CifarrayError, ClusterError, InputError, JobError, RunNotFoundError
 from cifarray.proxies import spare_loopback
@@ -21,10 +25,6 @@ from cifarray.spec.bounds import parse_json, parse_yaml
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S
-from cifarray.submit.cluster import standard_token
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.launch import JOB_CONFIG
-from cifarray.submit.new_run import record_request
 from cifarray.user_folders import provide_home
 
 ASK_PATIENCE_S = 10.0

@@ -21,6 +21,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import ray
 
+from cifarray.backends.local.processes import this_process
 from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import read_images
@@ -54,7 +55,6 @@ from cifarray.store.layout import (
     TRIALS,
 )
 from cifarray.store.patience import PERSON_S
-from cifarray.submit.processes import this_process
 from cifarray.training.checkpoint_store import (
     StoredCheckpoint,
     best_good,

@@ -88,7 +88,13 @@ def load_job(name_or_path: str, sets: Sequence[str] = ()) -> Job:
 def load_profile(name_or_path: str) -> Profile:
     """Read a shipped cluster profile or a profile file. Raises: JobError."""
     name, values = _read("cluster", "cluster profile", name_or_path)
-    return _validate(Profile, {"name": name, **values}, f"cluster profile {name}")
+    profile = _validate(Profile, {"name": name, **values}, f"cluster profile {name}")
+    if unread := profile.unread_fields:
+        raise JobError(
+            f"cluster profile {name}: mode ray-jobs does not use {', '.join(unread)}; leave it "
+            "out, or set kubernetes.mode to rayjob"
+        )
+    return profile
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:

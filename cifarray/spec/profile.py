@@ -113,6 +113,10 @@ class KubernetesSpec(Record):
         return math.ceil(amount(self.worker_cpu_limit or self.worker_cpu))
 
 
+UNREAD = {"ray-jobs": ("gang", "queue", "retries", "keep_ended_s"), "rayjob": ()}
+"""Fields of the section that a mode does not read: they are of a RayJob."""
+
+
 class Profile(Record):
     """Where a job runs: how many workers, what each gets, and how the cluster is reached."""
 
@@ -139,6 +143,13 @@ class Profile(Record):
     dashboard: str | None = None
     """Dashboard and Jobs API of that node, as http://host:port."""
     kubernetes: KubernetesSpec | None = None
+
+    @property
+    def unread_fields(self) -> list[str]:
+        """Dotted paths of fields that are given, and that the profile's mode does not read."""
+        section = self.kubernetes
+        given = section.model_fields_set & set(UNREAD[section.mode]) if section else set()
+        return sorted(f"kubernetes.{name}" for name in given)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,10 +12,14 @@ from cifarray.cli.following import follow_run
 from cifarray.cli.options import open_store
 from cifarray.runs import Run
 from cifarray.store import Access, Store
-from tests.unit.cli.conftest import Type
-from tests.unit.submit.kubernetes.api_server import ApiServer, open_kube, refusal, write_kubeconfig
-from tests.unit.submit.kubernetes.conftest import api
-from tests.unit.submit.kubernetes.kube_requests import (
+from tests.unit.backends.kubernetes.api_server import (
+    ApiServer,
+    open_kube,
+    refusal,
+    write_kubeconfig,
+)
+from tests.unit.backends.kubernetes.conftest import api
+from tests.unit.backends.kubernetes.kube_requests import (
     JOB_ID,
     PODS,
     POLICIES,
@@ -26,6 +30,7 @@ from tests.unit.submit.kubernetes.kube_requests import (
     put_rayjob,
     recorded_run,
 )
+from tests.unit.cli.conftest import Type
 
 __all__ = ["api"]
 
@@ -123,9 +128,7 @@ def test_the_end_of_a_followed_run_that_failed_ends_its_retries(
     put_policy(api)
     run.mark_failed("its driver said so")
     assert follow_run(run).status.state == "failed"
-    assert f"deleted RayJob {JOB_ID}: KubeRay would have tried it again in vain" in (
-        capsys.readouterr().err
-    )
+    assert f"deleted RayJob {JOB_ID}: KubeRay would have retried it" in (capsys.readouterr().err)
     assert api.objects == {}
 
 

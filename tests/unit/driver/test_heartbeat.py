@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.progress_text import progress_line
 from cifarray.driver.heartbeat import POLL_S, best_so_far, read_progress, watched
 from cifarray.runs import Run
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.submit.news import progress_line
 from cifarray.training.trials import trial_count
 from tests.digit_sessions import small_job
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from cifarray.backends.submit import plan
 from cifarray.cli.main import main
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.digests import content_sha256
@@ -26,7 +27,6 @@ from cifarray.models.user_network import check_factory
 from cifarray.runs import Run, write_index
 from cifarray.spec.load import load_job, load_profile, profile_names, to_yaml
 from cifarray.store import Store
-from cifarray.submit.new_run import plan
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from tests import archives, image_archives
 from tests.unit.fuzz.mutation import ODD_BYTES, Mutator

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.kubernetes.pods import of_kubernetes
+from cifarray.backends.kubernetes.rayjob import rayjob
 from cifarray.spec import quantity as quantities
 from cifarray.spec.load import load_profile
-from cifarray.submit.kubernetes.pods import of_kubernetes
-from cifarray.submit.kubernetes.rayjob import rayjob
 from tests.unit.kubernetes.ray_pods import Manifest, Pod, pods_of
 from tests.unit.kubernetes.shipped import (
     OVERLAYS,

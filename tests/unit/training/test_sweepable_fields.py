@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from cifarray.backends import checks as preflight
+from cifarray.backends.checks import NOT_SWEEPABLE
 from cifarray.errors import JobError
 from cifarray.models.registry import build_model
 from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import fields_of, load_profile, with_fields
-from cifarray.submit import preflight
-from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
 from cifarray.training.rows import RowSource
 from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job, without_times
