@@ -77,12 +77,12 @@ HOMES = {
     "json.loads": {
         "spec/bounds.py",
         "cli/output.py",  # of what it has just written
-        "submit/jobs_api.py",  # a cluster's answers
-        "submit/kubernetes/api.py",
-        "submit/kubernetes/bootstrap.py",
+        "backends/ray_jobs/client.py",  # a cluster's answers
+        "backends/kubernetes/client.py",
+        "backends/kubernetes/bootstrap.py",
     },
     "yaml.load": {"spec/bounds.py"},
-    "yaml.load_all": {"submit/kubernetes/rendered.py"},  # what comes with cifarray
+    "yaml.load_all": {"backends/kubernetes/manifests.py"},  # what comes with cifarray
     "torch.load": {"models/torch_files.py"},
     "pickle.loads": set[str](),
     "pickle.load": set[str](),
