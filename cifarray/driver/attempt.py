@@ -28,7 +28,7 @@ from cifarray.data.parquet import read_images
 from cifarray.data.ray_dataset import keep_shared_actors_here
 from cifarray.data.split import learnt_labels
 from cifarray.driver.capacity import ensure_capacity
-from cifarray.driver.heartbeat import in_time, watched
+from cifarray.driver.heartbeat import WaitsFor, in_time, watched
 from cifarray.driver.log import kept_log
 from cifarray.driver.post_mortem import keep_post_mortem
 from cifarray.errors import CifarrayError, ClusterError, KeyMissingError, LeaseLostError, StoreError
@@ -81,7 +81,8 @@ MISTAKES_SHOWN = 24
 
 def execute(run: Run) -> int:
     """Carry out one attempt; the exit code: 0 if the run finished, STOPPED if told to, else 1."""
-    store = run.store.patient(run.spec().profile.store_patience_s)
+    waits_for = WaitsFor()
+    store = run.store.patient(run.spec().profile.store_patience_s, waits_for.store)
     run = Run(store, run.id)
     state = run.status().state
     if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
@@ -97,8 +98,8 @@ def execute(run: Run) -> int:
             with attempt.keep_alive():
                 carry_over(run, attempt)  # before any reader looks into its folder
                 attempt.begin()
-                with in_time(run.spec().profile), watched(attempt, run.spec()) as tell:
-                    _carry_out(run, attempt, tell)
+                with in_time(run.spec().profile), watched(attempt, run.spec(), waits_for):
+                    _carry_out(run, attempt, waits_for.capacity)
             attempt.close("finished")
             publish(run, attempt)
             return 0

@@ -7,7 +7,7 @@ the long-lived RayCluster, which has no deadline of its own, is ended when it ta
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
+from cifarray.store.patience import Wait, in_the_log
 from cifarray.training.trials import TrialRecord, best_trial, read_trials, trial_count
 
 POLL_S = 3.0
@@ -32,19 +33,32 @@ Progress = tuple[dict[str, Any], dict[str, Any] | None]
 """(progress, best), as a run's status holds them."""
 
 
+class WaitsFor:
+    """What a driver waits for: capacity before its workers start, or its store."""
+
+    def __init__(self) -> None:
+        self._capacity = self._store = ""
+
+    def __str__(self) -> str:
+        return self._capacity or self._store
+
+    def capacity(self, text: str) -> None:
+        """Take what is missing before the workers can start; "" for nothing."""
+        self._capacity = text
+
+    def store(self, wait: Wait | None) -> None:
+        """Take a wait for the store, or None once it is over."""
+        in_the_log(wait)
+        self._store = str(wait or "").removeprefix("waiting for ")
+
+
 @contextmanager
-def watched(attempt: Attempt, spec: RunSpec) -> Iterator[Callable[[str], None]]:
+def watched(attempt: Attempt, spec: RunSpec, waits_for: WaitsFor) -> Iterator[None]:
     """Read the attempt's records in the background and write what changed to the run's status.
 
-    Yields a function that takes what the attempt waits for before it can start, and "" for nothing.
     Ends this process as SIGTERM does once another attempt is in charge.
     """
     over = threading.Event()
-    waits_for = ""
-
-    def set_waits_for(text: str) -> None:
-        nonlocal waits_for
-        waits_for = text
 
     def watch() -> None:
         reported: Progress | None = None
@@ -53,7 +67,7 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[Callable[[str], None]]:
             ended = over.wait(POLL_S)  # and once more at the end, for the last changes
             try:
                 progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
-                waits = waits_for or workers_wait_for(attempt.run.store, attempt.prefix)
+                waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
                 current = progress | ({"waits_for": waits} if waits else {}), best
                 if current != reported or attempt.lost.is_set():
                     attempt.heartbeat(*current)
@@ -68,7 +82,7 @@ def watched(attempt: Attempt, spec: RunSpec) -> Iterator[Callable[[str], None]]:
     thread = threading.Thread(target=watch, daemon=True, name=f"progress of {spec.run_id}")
     thread.start()
     try:
-        yield set_waits_for
+        yield
     finally:
         over.set()
         thread.join()

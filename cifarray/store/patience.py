@@ -64,6 +64,9 @@ class PatientStore(Store):
         self._tell = tell or (in_the_log if self._is_a_run else lambda wait: None)
         self._lock = threading.Lock()
         self._away_since: float | None = None
+        self._waiters: set[object] = set()
+        """The operations that wait at this moment."""
+        self._told = False
         self._has_answered = False
         self.uri, self.endpoint, self.access = behind.uri, behind.endpoint, behind.access
 
@@ -82,52 +85,61 @@ class PatientStore(Store):
 
     def _patiently(self, operation: Callable[[], T]) -> T:
         """The operation's result, as soon as the store gives one."""
-        failing_since = float("inf")
+        failing_since, waiter = float("inf"), object()
         for pause_s in pauses(PAUSES_S):
             try:
                 result = operation()
             except StoreAwayError as error:
                 failing_since = min(failing_since, time.monotonic())
-                self._refuse_if_over(error, failing_since)
+                self._refuse_if_over(error, failing_since, waiter)
+                self._wait(error, waiter)
                 time.sleep(pause_s)
             except Exception:
-                self._answered()  # it said no, or has no such key
+                self._answered(waiter)  # it said no, or has no such key
                 raise
             else:
-                self._answered()
+                self._answered(waiter)
                 return result
         raise AssertionError("pauses never end")
 
-    def _refuse_if_over(self, error: StoreAwayError, failing_since: float) -> None:
-        """Raise if the store has been away for too long; tell of a wait that begins.
+    def _refuse_if_over(self, error: StoreAwayError, failing_since: float, waiter: object) -> None:
+        """Raise if the store has been away for too long.
 
         An operation of several requests may fail for ever at one, while others are answered.
         """
         with self._lock:
-            begins = self._away_since is None
             if self._away_since is None:
                 self._away_since = time.monotonic()
             waited_s = time.monotonic() - min(self._away_since, failing_since)
             may_wait = self._has_answered or self._is_a_run
+            if not may_wait:
+                self._away_since = None
+            if not may_wait or waited_s >= self.limit_s:
+                self._waiters.discard(waiter)
         if not may_wait:
-            self._forget()
             raise error
         if waited_s >= self.limit_s:
             kind = type(error)
             raise kind(f"{error}; it was waited for {waited_s:.0f} s") from error
+
+    def _wait(self, error: StoreAwayError, waiter: object) -> None:
+        """Tell of a wait that begins. A full store fails some operations and answers others."""
+        with self._lock:
+            begins, self._told = not self._told, True
+            self._waiters.add(waiter)
         if begins:
             since = datetime.now().strftime("%H:%M:%S")
             self._tell(Wait(since, str(error), isinstance(error, StoreFullError)))
 
-    def _answered(self) -> None:
-        self._has_answered = True
-        if self._away_since is not None and self._forget():
-            self._tell(None)
-
-    def _forget(self) -> bool:
+    def _answered(self, waiter: object) -> None:
+        """Tell that a wait is over once nothing waits any more."""
         with self._lock:
-            was_away, self._away_since = self._away_since is not None, None
-            return was_away
+            self._has_answered, self._away_since = True, None
+            self._waiters.discard(waiter)
+            over = self._told and not self._waiters
+            self._told = self._told and not over
+        if over:
+            self._tell(None)
 
     # What each operation does is said in Store.
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from cifarray.backends.progress_text import progress_line
-from cifarray.driver.heartbeat import POLL_S, best_so_far, read_progress, watched
+from cifarray.driver.heartbeat import POLL_S, WaitsFor, best_so_far, read_progress, watched
 from cifarray.runs import Run
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
 from cifarray.store import Store
+from cifarray.store.patience import Wait
 from cifarray.training.trials import trial_count
 from tests.digit_sessions import small_job
 
@@ -126,7 +127,7 @@ def test_records_without_the_metric_are_never_the_best():
 
 def test_what_came_last_is_in_the_status_when_the_attempt_ends(run: Run):
     attempt = run.start_attempt("a test")
-    with watched(attempt, run.spec()):
+    with watched(attempt, run.spec(), WaitsFor()):
         write_metrics(run.store, attempt.prefix, records(0.3, 0.6))
     status = run.status()
     assert status.progress is not None
@@ -137,7 +138,7 @@ def test_what_came_last_is_in_the_status_when_the_attempt_ends(run: Run):
 def test_an_attempt_that_lost_its_run_ends_though_it_has_no_news(run: Run):
     attempt = run.start_attempt("one")
     alive = attempt.keep_alive(every_s=0.1)
-    with pytest.raises(KeyboardInterrupt), alive, watched(attempt, run.spec()):
+    with pytest.raises(KeyboardInterrupt), alive, watched(attempt, run.spec(), WaitsFor()):
         while not run.status().progress:
             time.sleep(0.1)
         run.start_attempt("two")
@@ -147,20 +148,32 @@ def test_an_attempt_that_lost_its_run_ends_though_it_has_no_news(run: Run):
 def test_an_attempt_that_is_no_longer_in_charge_tells_nothing(run: Run):
     attempt = run.start_attempt("one")
     run.start_attempt("two")
-    with watched(attempt, run.spec()):
+    with watched(attempt, run.spec(), WaitsFor()):
         write_metrics(run.store, attempt.prefix, records(0.3))
     assert run.status().progress is None
 
 
 def test_what_an_attempt_waits_for_is_in_the_status_until_it_has_come(run: Run):
     attempt = run.start_attempt("a test")
-    with watched(attempt, run.spec()) as wait_for:
-        wait_for("capacity for 2 workers with 1 GPUs each; the cluster has 0 GPUs")
+    waits_for = WaitsFor()
+    with watched(attempt, run.spec(), waits_for):
+        waits_for.capacity("capacity for 2 workers with 1 GPUs each; the cluster has 0 GPUs")
     waiting = run.status()
     assert waiting.progress is not None
     assert waiting.progress["waits_for"].startswith("capacity for 2 workers")
     assert progress_line(waiting) == f"waiting for {waiting.progress['waits_for']}"
-    with watched(attempt, run.spec()) as wait_for:
-        wait_for("room")
-        wait_for("")
+    with watched(attempt, run.spec(), waits_for):
+        waits_for.capacity("")
     assert run.status().progress == {"unit": "epochs", "done": 0, "total": 2}
+
+
+def test_a_driver_that_waits_for_space_in_the_store_says_so_in_the_status(run: Run):
+    attempt, waits_for = run.start_attempt("a test"), WaitsFor()
+    with watched(attempt, run.spec(), waits_for):
+        waits_for.store(Wait("10:00:00", "507", full=True))
+    progress = run.status().progress
+    assert progress is not None
+    assert progress["waits_for"] == "space in the store since 10:00:00: 507"
+    with watched(attempt, run.spec(), waits_for):
+        waits_for.store(None)
+    assert "waits_for" not in (run.status().progress or {})

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,27 @@ def test_a_full_store_is_waited_for_and_called_full(
         store.shorten(0.5)
         with pytest.raises(StoreFullError, match=r"InsufficientStorage.* waited for "):
             put()
+
+
+def test_a_full_store_that_takes_small_objects_is_waited_for_once(
+    beyond: Store, proxy: HoldingProxy
+) -> None:
+    """As on a disk with some kilobytes left: heartbeats arrive, and the upload waits on."""
+    told: list[Wait | None] = []
+    store = beyond.patient(RUNS_S, told.append)
+    outage = Outage(Fault("answer", 507, "InsufficientStorage"))
+    proxy.fault = lambda asked: outage(asked) if asked.path.endswith("/large") else None
+    with ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(store.write, "large", b"l" * 1000)
+        while not told:
+            time.sleep(0.01)
+        for number in range(5):
+            store.write("small", f"{number}".encode())
+            time.sleep(0.2)
+        assert len(told) == 1 and told[0] is not None and told[0].full
+        outage.end_in(0)
+        upload.result(timeout=RUNS_S)
+    assert told[1:] == [None]
 
 
 def test_who_waited_in_vain_waits_no_second_time_until_the_store_answers(
