@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
 from ray.data._internal.stats import get_or_create_stats_actor
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -26,13 +29,14 @@ TASK_CPUS = 0.25
 """Reading is waiting, mostly; a fraction lets it run beside workers on a small machine."""
 
 
-def keep_statistics_here() -> None:
-    """Have Ray Data's actor of statistics live on this process' node.
+def keep_shared_actors_here() -> None:
+    """Create the actors that all readers of Ray Data share on this process' node.
 
-    It outlives its run, where whoever reads first has it: on a worker's node it would keep an
-    autoscaler from ever taking that away.
+    They outlive the run, on the node of whoever asks for them first. On a worker's node they would
+    keep the autoscaler from ever removing it.
     """
     get_or_create_stats_actor()
+    get_or_create_autoscaling_coordinator()
 
 
 @dataclass(frozen=True)

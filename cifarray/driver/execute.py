@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import ray
 
-from cifarray.data.shards import keep_statistics_here
+from cifarray.data.shards import keep_shared_actors_here
 from cifarray.driver.clock import in_time
 from cifarray.driver.closing import close_with_report, publish
 from cifarray.driver.continuing import carry_over
@@ -33,6 +33,7 @@ from cifarray.tuning.trials import trial_job
 
 ACTORS_TOO = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker stands twice in the log
+    "RAY_DATA_USAGE_DISABLED": "1",  # its actor would stay on a worker's node after the run
 }
 """What every process of a run is told; RAY_ADDRESS too: by it Train's own actors look the node up,
 and they find the wrong one where two run."""
@@ -81,7 +82,7 @@ def execute(run: Run) -> int:
 def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     spec = run.spec()
     _connect(spec.profile)
-    keep_statistics_here()
+    keep_shared_actors_here()
     ensure_room(spec, tell)
     work = Work(run.store.spec, spec, spec.job, attempt.place, spec.world_size)
     if spec.job.sweep is None:

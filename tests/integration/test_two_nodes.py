@@ -67,15 +67,27 @@ class Nodes:
         )
         self.stack.callback(end, node)
 
-    def alive(self) -> int:
-        """How many nodes the head counts."""
+    def ask(self, path: str) -> Any:
+        """What the head's dashboard answers."""
         token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = urllib.request.Request(
-            f"{self.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}
+            f"{self.dashboard}{path}", headers={"Authorization": f"Bearer {token}"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
-            summary = json.load(answer)["data"]["summary"]
-        return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+            return json.load(answer)["data"]
+
+    def alive(self) -> int:
+        """How many nodes the head counts."""
+        nodes = self.ask("/nodes?view=summary")["summary"]
+        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
+    def actors(self) -> dict[str, str]:
+        """The actors that live, by class, and the address of the node of each."""
+        nodes = self.ask("/api/v0/nodes")["result"]["result"]
+        addresses = {node["node_id"]: node["node_ip"] for node in nodes}
+        actors = self.ask("/api/v0/actors")["result"]["result"]
+        living = [actor for actor in actors if actor["state"] == "ALIVE"]
+        return {actor["class_name"]: addresses[actor["node_id"]] for actor in living}
 
     def join(self) -> Host:
         """One more host with a node of two CPUs."""
@@ -170,6 +182,30 @@ def test_a_training_goes_on_after_one_of_its_two_hosts_was_cut_off(
     assert [record["epoch"] for record in epochs(run)] == list(range(1, EPOCHS + 1))
     assert run.report()["world_size"] == 2
     assert run.status().attempts == 1
+
+
+def test_a_sweep_leaves_nothing_on_a_workers_node_that_an_autoscaler_would_wait_for(
+    nodes: Nodes, cifarray: CommandLine, monkeypatch: pytest.MonkeyPatch
+):
+    """Its trials, which read the data first, have room on the second host alone."""
+    nodes.join()
+    cifarray("data", "prepare", "digits")
+    profile = nodes.folder / "two-nodes.yaml"
+    wide = profile.read_text().replace(
+        "workers: 2\ncpus_per_worker: 1", "workers: 1\ncpus_per_worker: 1.5"
+    )
+    profile.write_text(wide)
+    until("two nodes", lambda: nodes.alive() == 2)
+    few = ("--set", "sweep.trials=1", "--set", "train.epochs=1", "--name", "left")
+    cifarray("submit", "tune-digits", "--cluster", profile.name, *few, "--detach")
+    for name, value in cifarray.environment.items():
+        monkeypatch.setenv(name, value)
+    run = Run(cifarray.store, "left")
+    until("the end", lambda: run.status().state == "finished")
+    until("the driver's end", lambda: "JobSupervisor" not in nodes.actors())
+    left = nodes.actors()
+    assert {"_AutoscalingCoordinatorActor", "_StatsActor"} <= set(left)
+    assert set(left.values()) == {nodes.head.address}, left
 
 
 def epochs(run: Run) -> list[dict[str, Any]]:
