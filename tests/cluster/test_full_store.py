@@ -90,7 +90,7 @@ def test_a_run_waits_for_space_on_the_stores_volume(
     with small_volume(kubectl):
         runs.cifarray("data", "prepare", "digits", "--cluster", PROFILE)
         runs.begin(name, on=profile_file(tmp_path, mode=mode))
-        assert "full" in in_the_head(kubectl, FILL)
+        assert "No space left" in in_the_head(kubectl, FILL)
         until("the status to name the cause", lambda: "space in the store" in waits_for(), STARTS_S)
         in_the_head(kubectl, MAKE_ROOM)
         assert same_figures(runs.wait_until_finished(name), undisturbed)
