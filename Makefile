@@ -49,6 +49,10 @@ test-all: $(INSTALLED) ## the whole test suite, before a release
 test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml admits
 	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(LOWEST_LEFT_OUT) $(ARGS)
 
+.PHONY: mutate
+mutate: $(INSTALLED) ## change the code in 300 places, one at a time, and count the changes that no unit test notices
+	@$(BIN)/python -m scripts.mutate $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names
 	@$(if $(CIFARRAY_TEST_IMAGE_LOADER),scripts/bring_image.sh $(CIFARRAY_TEST_IMAGE_LOADER))

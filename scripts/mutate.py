@@ -28,7 +28,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "cifarray"
 BUILD = REPOSITORY / "build" / "mutate"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
-AREAS = ("training", "tuning", "runs", "store", "data/selection.py", "data/shards.py")
+AREAS = (
+    "training", "runs", "store", "metrics.py", "data/split.py", "data/shard.py",
+    "backends/submit.py", "backends/kubernetes/pods.py", "backends/kubernetes/rayjob.py",
+)  # fmt: skip
 MOST_TESTS = 60
 """Tests tried per mutant: those that run few other lines come first."""
 PATIENCE_S = 240
