@@ -260,4 +260,4 @@ class _Endings(tune.Callback):
 
 
 # Tune pickles the callback by its path; the state of a sweep that 0.1.0 began has the path of then.
-sys.modules.setdefault("cifarray.training.ray_tune", sys.modules[__name__])
+sys.modules.setdefault("cifarray.tuning.sweep", sys.modules[__name__])

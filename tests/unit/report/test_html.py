@@ -89,7 +89,7 @@ def test_the_page_says_what_ran(trained: Written):
     page = trained.page
     for text in (
         "train-digits-260301-120000-3f1c", "Handwritten digits", "3f1c3f1c3f1c", "cnn3",
-        "1,193,636", "2.15.0", "Xeon, 2 cores", "8.6 GB", "threads per worker", "1 min 13 s",
+        "1,193,636", "2.15.0", "Xeon, 2 cores", "8.0 GiB", "threads per worker", "1 min 13 s",
         "2026-03-01 12:00:00 UTC", "global_batch_size: 256", "862 /s",
     ):  # fmt: skip
         assert text in page, text

@@ -55,7 +55,7 @@ def test_whitened_pixels_are_uncorrelated_and_stay_near_their_place(crops: Tenso
     flat = whitening(crops, 1e-9)(crops).flatten(1).double()
     variances = spectrum(pixel_sums_of(crops)).variances_P
     covariance = flat.T @ flat / len(flat)
-    assert flat.mean(0).abs().max() < 1e-3
+    assert flat.mean(0).abs().max() < 5e-3  # float32, times up to 1 / sqrt(epsilon)
     if variances.min() > 1e-6:  # real images vary in every direction
         assert (covariance - torch.eye(192)).abs().max() < 0.02
     matrix = spectrum(pixel_sums_of(crops)).matrix(1e-9)
