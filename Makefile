@@ -15,8 +15,8 @@ help: ## list the targets
 UV := .venv-uv
 LOWEST := .venv-lowest
 # No version of datasets, a tool of the tests, both takes these and reads binary of a fixed size.
-LOWEST_LEFT_OUT := --deselect tests/unit/data/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
-LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training tuning inference reporting monitoring)
+LOWEST_LEFT_OUT := --deselect tests/unit/data/readers/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
+LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training inference report monitoring)
 
 $(UV)/bin/uv: $(INSTALLED)
 	@$(BIN)/python -m venv --clear $(UV)
@@ -48,6 +48,10 @@ test-all: $(INSTALLED) ## the whole test suite, before a release
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml admits
 	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(LOWEST_LEFT_OUT) $(ARGS)
+
+.PHONY: mutate
+mutate: $(INSTALLED) ## change the code in 300 places, one at a time, and count the changes that no unit test notices
+	@$(BIN)/python -m scripts.mutate $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CIFARRAY_TEST_KUBECONFIG names

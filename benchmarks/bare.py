@@ -15,12 +15,12 @@ import pyarrow as pa
 import torch
 
 from cifarray.data.manifest import load_manifest
-from cifarray.data.selection import Positions, select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import Positions, select_rows
 from cifarray.spec.load import load_job
 from cifarray.store import Store
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 
 
 def main(uri: str, name_or_path: str, threads: str, *sets: str) -> None:
@@ -37,7 +37,7 @@ def main(uri: str, name_or_path: str, threads: str, *sets: str) -> None:
     torch.set_num_threads(int(threads))
     selection = select_rows(store, manifest, job)
     rows = RowSource(manifest, selection, read, torch.device("cpu"), 1 << 30)
-    stamps = [time.time() for _ in Session(job, rows).records()]
+    stamps = [time.time() for _ in Trainer(job, rows).records()]
     print(json.dumps([after - before for before, after in pairwise(stamps)]))
 
 

@@ -17,12 +17,12 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+from cifarray.backends.kubernetes.access import reached_store
+from cifarray.backends.kubernetes.backend import open_cluster
+from cifarray.backends.kubernetes.client import Kube
 from cifarray.runs import Run
 from cifarray.spec.load import load_profile
 from cifarray.store import Store
-from cifarray.submit.kubernetes.access import reached_store
-from cifarray.submit.kubernetes.api import Kube
-from cifarray.submit.kubernetes.cluster import open_cluster
 
 STAGES = (
     "the CLI checks, records the run and makes the RayJob",

@@ -34,12 +34,12 @@ Figures = dict[str, float]
 def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
     """Our session, as a Train worker or a trial runs it, with the reading that Ray's tasks do."""
     from cifarray.data.ingest import prepare
-    from cifarray.data.selection import select_rows
-    from cifarray.data.shards import plan_reads, read_group
+    from cifarray.data.ray_dataset import plan_reads, read_group
+    from cifarray.data.split import select_rows
     from cifarray.spec.job import Job
     from cifarray.store import Store
-    from cifarray.training.row_source import RowSource
-    from cifarray.training.session import Session
+    from cifarray.training.rows import RowSource
+    from cifarray.training.trainer import Trainer
 
     job = Job.model_validate(
         {
@@ -66,7 +66,7 @@ def cifarray_side(archive: Path, threads: int, seed: int) -> Figures:
         rows = RowSource(
             manifest, select_rows(store, manifest, job), read, torch.device("cpu"), 1 << 30
         )
-        session = Session(job, rows)
+        session = Trainer(job, rows)
         records = list(session.records())
         weights = session.state()["model"]
         results = session.evaluate(weights)
@@ -194,7 +194,7 @@ def normalize(images_NCHW: Tensor) -> Tensor:
 def load_split(archive: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images as uint8 NCHW and coarse labels, through cifarray's own safe reader."""
     from cifarray.data.ingest import prepare
-    from cifarray.data.rows import decoded_shape, image_array, read_columns
+    from cifarray.data.parquet import decoded_shape, image_array, read_columns
     from cifarray.store import Store
 
     with tempfile.TemporaryDirectory() as folder:

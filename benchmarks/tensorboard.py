@@ -19,13 +19,13 @@ import torch
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Positions, select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import Positions, select_rows
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.board import Board
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.tensorboard import Board
+from cifarray.training.trainer import Trainer
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def measure(
         device=torch.device("cpu"),
         cache_bytes=1 << 30,
     )
-    session, board = Session(job, rows), Board(store, f"runs/{histograms is not None}")
+    session, board = Trainer(job, rows), Board(store, f"runs/{histograms is not None}")
     files = []
     for _ in session.records():
         began = time.perf_counter()

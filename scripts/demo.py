@@ -68,7 +68,7 @@ def main() -> None:
         runs = demonstrate()
     finally:
         if not found_node:
-            # Cut short, our own run may live on and ends with the node; else what runs is not ours.
+            # Cut short, our own run may go on and ends with the node; else what runs is not ours.
             end_node(even_if_busy=not runs)
     for run_id, _ in runs:
         show("report", run_id)

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from cifarray.backends.kubernetes.manifests import job_name
 from cifarray.proxies import spare_loopback
-from cifarray.submit.kubernetes.rendered import job_name
 from scripts.registry import Image, RegistryError, digest_of
 
 Document = dict[str, Any]

@@ -107,7 +107,7 @@ def _authorization(challenge: str, host: str) -> str:
     # A password must not leave in the clear, whatever the registry says.
     safe = server.scheme == "https" or (server.scheme == "http" and is_loopback(realm))
     if kind.lower() != "bearer" or not safe:
-        raise RegistryError(f"registry {host} wants a login; run: docker login {host}")
+        raise RegistryError(f"registry {host} requires a login; run: docker login {host}")
     headers = {"Authorization": f"Basic {login}"} if login else {}
     answer = json.loads(_get(f"{realm}?{urlencode(asked)}", headers)[0])
     return f"Bearer {answer.get('token') or answer['access_token']}"

@@ -16,6 +16,8 @@ class ArchiveServer:
     etags: dict[str, str] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
     """Bytes of each coming answer after which the connection ends; no entry: the whole answer."""
+    whole: int = 0
+    """Answers that were to be cut and were too short for that."""
     statuses: list[int] = field(default_factory=list)
     """Error codes of the coming answers."""
     reason: str | None = None
@@ -41,6 +43,7 @@ def serve_archives() -> Iterator[ArchiveServer]:
         thread.start()
         try:
             yield server
+            assert not (server.cuts or server.statuses or server.whole), "not every fault was met"
         finally:
             httpd.shutdown()
             thread.join()
@@ -75,7 +78,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         rest = data[start:]
-        self.wfile.write(rest[: server.cuts.pop(0)] if server.cuts else rest)
+        if not server.cuts:
+            self.wfile.write(rest)
+            return
+        cut = server.cuts.pop(0)
+        server.whole += cut >= len(rest)
+        self.wfile.write(rest[:cut])
 
     def _start(self, server: ArchiveServer, tag: str | None) -> int:
         """Where the wanted range begins; 0 where the whole file is sent."""

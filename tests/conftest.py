@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from cifarray.backends.local.state import Node
     from cifarray.store import Store
-    from cifarray.submit.node_state import Node
     from tests.s3 import S3Server
 
 pytest_plugins = ["tests.golden_files", "tests.skip_report"]
@@ -40,6 +40,10 @@ SESSION = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "KUBECONFIG": os.devnull,
 }
+LIBRARIES = ("store", "spec", "runs", "data", "report", "monitoring")
+"""Folders of tests/unit whose packages start no process, and so leave its environment alone."""
+SET_BY_OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+"""The last two by scikit-learn when it is imported."""
 MOTOS_KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 
 
@@ -62,9 +66,24 @@ def own_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def unchanged_environment(request: pytest.FixtureRequest) -> Iterator[None]:
+    """See that no call of a library changes the process's environment, once a test has ended.
+
+    It comes before `monkeypatch`, and so ends after that has taken back what the test itself set.
+    """
+    before = dict(os.environ)
+    yield
+    if request.path.parent.name in LIBRARIES and request.path.parent.parent.name == "unit":
+        changed = {name for name, _ in os.environ.items() ^ before.items()}
+        assert changed <= SET_BY_OTHERS, f"the environment has other {changed}"
+
+
 @pytest.fixture(autouse=True)
 def cifarray_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    unchanged_environment: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """Give each test its own node state, cache and default store, and run it in an empty folder."""
     home = tmp_path_factory.mktemp("home")
@@ -121,7 +140,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> "Store":
 @pytest.fixture(scope="session")
 def session_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["Node", Path]]:
     """One Ray node for the session, as `cifarray submit` starts it, and its state folder."""
-    from cifarray.submit.local_node import end_node, ensure_node
+    from cifarray.backends.local.node import end_node, ensure_node
 
     state = tmp_path_factory.mktemp("node")
     with pytest.MonkeyPatch.context() as environment:
@@ -137,7 +156,7 @@ def session_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["No
 def ray_node(session_node: tuple["Node", Path], monkeypatch: pytest.MonkeyPatch) -> "Node":
     """The session's Ray node: commands that a test runs find it and start none of their own.
 
-    Another process reaches it with `cifarray.submit.local_node.client_environment(ray_node)`; this
+    Another process reaches it by `cifarray.backends.local.node.client_environment(ray_node)`; this
     one does not, since Ray reads part of that when some test first imports it.
     """
     node, state = session_node

@@ -1,4 +1,4 @@
-"""Sessions on the bundled digits that read the store as Ray's tasks do, without a Ray node."""
+"""Trainers on the bundled digits that read the store as Ray's tasks do, without a Ray node."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import torch
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import Positions, Selection, select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import Positions, Selection, select_rows
 from cifarray.spec.job import Job
 from cifarray.store import Store
-from cifarray.training.row_source import RowSource, ShardReader
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource, ShardReader
+from cifarray.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 JOB: dict[str, Any] = {
@@ -87,17 +87,17 @@ class Digits:
         """The job's rows."""
         return open_rows(self.store, self.manifest, job, **options)
 
-    def session(
+    def trainer(
         self, job: Job | None = None, rows: RowSource | None = None, weights: Path | None = None
-    ) -> Session:
+    ) -> Trainer:
         """The small job, or another one, on this rank."""
         job = job or small_job()
-        return Session(job, rows or self.rows(job), weights=weights)
+        return Trainer(job, rows or self.rows(job), weights=weights)
 
 
-def weights_of(session: Session) -> dict[str, torch.Tensor]:
-    """A copy of the weights that the session's checkpoint would hold."""
-    return {name: tensor.clone() for name, tensor in session.state()["model"].items()}
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """A copy of the weights that the trainer's checkpoint would hold."""
+    return {name: tensor.clone() for name, tensor in trainer.state()["model"].items()}
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""Sessions that begin with the weights of a backbone that another session trained."""
+"""Trainers that begin with the weights of a backbone that another trainer trained."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from cifarray.backends.pretrained import find_weights
 from cifarray.spec.job import Job
-from cifarray.submit.beginning import find_beginning
 from cifarray.training.checkpoint import write_checkpoint
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 TINY = "timm/test_resnet"
@@ -28,9 +28,9 @@ class Pretrained:
         """Trained for an epoch."""
         torch.manual_seed(0)
         job = small_job(model={"name": TINY}, train={"epochs": 1}, **sections)
-        session = digits.session(job)
-        (record,) = session.records()
-        write_checkpoint(folder, session.state(), record)
+        trainer = digits.trainer(job)
+        (record,) = trainer.records()
+        write_checkpoint(folder, trainer.state(), record)
         return Pretrained(digits, folder)
 
     def job(self, *, model: dict[str, Any] | None = None, **sections: Any) -> Job:
@@ -38,9 +38,9 @@ class Pretrained:
         given = {"name": TINY, "weights": str(self.checkpoint), "head": 8, **(model or {})}
         return small_job(model=given, **sections)
 
-    def session(self, job: Job) -> Session:
+    def trainer(self, job: Job) -> Trainer:
         """The job on this rank, begun as `submit` and a worker begin it."""
         digits, folder = self.digits, self.checkpoint
         classes = len(digits.rows(job).selection.labels.classes)
-        begun = find_beginning(job, digits.store, digits.manifest.shape, classes, folder)
-        return digits.session(job, weights=begun.path if begun else None)
+        begun = find_weights(job, digits.store, digits.manifest.shape, classes, folder)
+        return digits.trainer(job, weights=begun.path if begun else None)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ class Fault:
     """What becomes of a request instead of its answer."""
 
     kind: Literal["answer", "reset", "cut", "lost answer", "slow"]
-    """answer: this status, unasked; reset: no answer; cut: half of the answer's body; lost answer:
-    the server does it and nobody hears; slow: a second later."""
+    """answer: this status, unasked; reset: no answer; cut: half of the answer's body, and nothing
+    of an answer without one; lost answer: the server does it and nobody hears; slow: a second
+    later."""
     status: int = 503
     code: str = "ServiceUnavailable"
 
@@ -68,6 +70,8 @@ class HoldingProxy:
     """What goes wrong with a request; asked once for each."""
     faults: list[Request] = field(default_factory=list)
     """Requests that went wrong."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """How often each kind of fault happened."""
 
     def hold(self, wanted: Callable[[Request], bool], how: Literal["half", "whole"]) -> None:
         """Hold what is wanted: before any of it reaches the server, or with half of it there."""
@@ -118,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.fault(request)
         if fault is not None:
             self.proxy.faults.append(request)
+            self.proxy.kinds[fault.kind] += 1
             if fault.kind == "reset":
                 self.close_connection = True
                 return
@@ -150,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
                 held.answered.set()
             if fault is not None and fault.kind in ("cut", "lost answer"):
                 self.close_connection = True
-                if fault.kind == "cut":
+                if fault.kind == "cut" and content:
                     self._answer(answer.status, answer.getheaders(), content, half=True)
                 return
             with suppress(OSError):  # who asked may have given up

@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 OF_THIS_HOP = ("connection", "expect", "keep-alive", "transfer-encoding", "content-length")
-LAG_S = 3.0
+LAG_S = 60.0
+"""Longer than a busy machine takes from a write to the listing that must not show it."""
 SUPPORTED = "A header you provided implies functionality that is not implemented."
 
 

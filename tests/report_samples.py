@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cifarray.reporting.inputs import Mistake, ReportDataset, ReportInputs
-from cifarray.reporting.layers import Block, Layer
-from cifarray.reporting.scores import Predictions
+from cifarray.report.inputs import Mistake, ReportDataset, ReportInputs
+from cifarray.report.network import Block, Layer
+from cifarray.report.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec

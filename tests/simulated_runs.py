@@ -15,6 +15,10 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Literal
 
+from cifarray.backends.base import SubmittedJob, reopen
+from cifarray.backends.follow import Follower, Outcome
+from cifarray.backends.local.processes import find_process, this_process
+from cifarray.backends.observe import evidence_here, job_evidence
 from cifarray.errors import (
     ClusterError,
     InputError,
@@ -22,7 +26,7 @@ from cifarray.errors import (
     LeaseLostError,
     StoreAwayError,
 )
-from cifarray.monitoring.store_watch import StoreWatch
+from cifarray.monitoring.exporter import StoreWatch
 from cifarray.runs import (
     ENDED,
     Attempt,
@@ -36,11 +40,6 @@ from cifarray.runs import (
     plan_prune,
     refuse_live,
 )
-from cifarray.submit.evidence import evidence_here, job_evidence
-from cifarray.submit.follow import Follower, Outcome
-from cifarray.submit.jobs_api import RayJob
-from cifarray.submit.launch import _reopen
-from cifarray.submit.processes import find_process, this_process
 from tests.memory_store import MemoryStore
 
 PARTS = ("dashboard", "driver", "store", "command line")
@@ -234,14 +233,14 @@ class World:
 
     # What is typed and what watches
 
-    def find_job(self, job_id: str) -> RayJob | None:
+    def find_job(self, job_id: str) -> SubmittedJob | None:
         """As the dashboard answers. Raises: ClusterError while it stands still."""
         if self.is_paused("dashboard"):
             self.sleep(3.0)
             raise ClusterError("the dashboard does not answer")
         number = int(job_id.rpartition("-")[2])
         states = {"queued": "PENDING", "running": "RUNNING", "over": "SUCCEEDED"}
-        return RayJob(job_id, states.get(self.drivers[number - 1].state, "FAILED"), "", None)
+        return SubmittedJob(job_id, states.get(self.drivers[number - 1].state, "FAILED"), "", None)
 
     def evidence(self, run: Run, status: Status) -> Evidence:
         """What a command learns: in this machine's processes, else from the dashboard."""
@@ -256,7 +255,7 @@ class World:
 
     def submit(self, after_s: float) -> None:
         """Hand the run to its next job."""
-        _reopen(self.run, {"job_id": f"job-{len(self.drivers) + 1}"})
+        reopen(self.run, {"job_id": f"job-{len(self.drivers) + 1}"})
         self.begin_driver(after_s)
 
     def follow(self) -> None:
@@ -327,7 +326,7 @@ class _Dashboard:
         """Its Jobs API."""
         return self
 
-    def find(self, job_id: str) -> RayJob | None:
+    def find(self, job_id: str) -> SubmittedJob | None:
         return self.world.find_job(job_id)
 
     def why_pending(self, job_id: str) -> str:

@@ -1,18 +1,16 @@
 """Commands on clusters: the Ray node of this machine, or a namespace of a Kubernetes cluster."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifarray.cli import kubernetes, output
+from cifarray.cli import output
 from cifarray.cli.options import ClusterOption, JsonOption, QuietOption, VerboseOption, YesOption
-from cifarray.cli.stopping import stop_jobs
 from cifarray.errors import InputError
 
 if TYPE_CHECKING:
-    from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
+    from cifarray.backends.base import Backend, Shown
 
 OverlayOption = Annotated[
     str | None,
@@ -75,23 +73,16 @@ def render(
     \b
     Example:  cifarray cluster render --overlay local | kubectl apply -f -
     """
-    from cifarray.spec.load import load_profile
-    from cifarray.submit.kubernetes.rendered import (
+    from cifarray.backends.kubernetes.manifests import (
         DEFAULT_OVERLAY,
         as_yaml,
-        for_profile,
         manifests,
         overlay_text,
-        with_image,
     )
 
     chosen = overlay or DEFAULT_OVERLAY
     if cluster is not None:
-        profile = load_profile(cluster)
-        if profile.kind != "kubernetes":
-            raise InputError(f"cluster profile {profile.name} is not of kind kubernetes")
-        documents = for_profile(chosen, profile)
-        text = as_yaml(with_image(documents, image) if image else documents)
+        text = as_yaml(_backend(cluster).manifests(overlay, image))
     else:
         text = as_yaml(manifests(chosen, image)) if image else overlay_text(chosen)
     print(text, end="")
@@ -112,23 +103,11 @@ def up(
     Example:  cifarray cluster up
               cifarray cluster up --cluster kubernetes --overlay local
     """
-    from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import Cluster, given_cluster, reach
-
-    profile = load_profile(cluster)
-    if profile.kind == "kubernetes":
-        kubernetes.up(profile, cluster, overlay, force_conflicts, json)
-        return
-    _refuse_for_local(profile, {"--overlay": overlay, "--force-conflicts": force_conflicts})
-    given = given_cluster(profile)
-    if given is not None:
-        raise InputError(
-            f"cluster profile {profile.name} names the node {given.address}, which you start "
-            "and end yourself"
-        )
-    reached = reach(profile, output.say)
-    assert isinstance(reached, Cluster)
-    _show(reached, json)
+    backend = _backend(cluster)
+    _show(backend.up(overlay, force_conflicts, output), json)
+    if not backend.own and not json:
+        words = f" --cluster {shlex.quote(cluster)}"
+        output.say(f"next: cifarray submit tune-digits --prepare{words}; `cifarray doctor{words}`")
 
 
 @app.command()
@@ -147,36 +126,16 @@ def down(
     Example:  cifarray cluster down
               cifarray cluster down --cluster kubernetes --keep-store
     """
-    from cifarray.errors import ClusterError
-    from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import find_own
-    from cifarray.submit.local_node import end_node
-
-    profile = load_profile(cluster)
-    if profile.kind == "kubernetes":
-        kubernetes.down(profile, yes, delete_store, remove_finalizers, json)
-        return
-    own_options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
-    _refuse_for_local(profile, own_options)
-    found = find_own(profile.name)
-    jobs = found.jobs(patience_s=5.0) if found else None
-    try:
-        live = [job.id for job in jobs.live_jobs()] if jobs else []
-        others = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
-    except ClusterError as error:  # it is busy or stopped, and may be at work
-        output.warn(str(error))
-        jobs, live, others = None, [], ["whatever runs on a node that does not answer"]
-    if (live or others) and not _agreed([*live, *others], yes):
-        return
-    if jobs:
-        stop_jobs(jobs, live)
-    ended = end_node()
-    if json:
-        output.print_json({"ended": ended is not None, "stopped_jobs": live})
-    elif ended:
-        output.print_line(f"ended the Ray node at {ended.dashboard}")
-    else:
-        output.print_line("no Ray node of ours runs on this machine")
+    ending = _backend(cluster).down(delete_store, remove_finalizers, output)
+    if ending.question and not yes:
+        if not output.can_ask():
+            raise InputError(ending.refusal)
+        if not output.ask(ending.question):
+            return
+    can_ask = delete_store is None and not yes and output.can_ask()
+    if can_ask and ending.store_question:
+        delete_store = output.ask(ending.store_question)
+    _show(ending.carry_out(bool(delete_store)), json)
 
 
 @app.command()
@@ -189,62 +148,24 @@ def status(
     Example:  cifarray cluster status
               cifarray cluster status --cluster kubernetes
     """
+    _show(_backend(cluster).status(), json)
+
+
+def _backend(cluster: str) -> "Backend":
+    from cifarray.backends.choice import backend_of
     from cifarray.spec.load import load_profile
-    from cifarray.submit.cluster import find_own, given_cluster
 
-    profile = load_profile(cluster)
-    if profile.kind == "kubernetes":
-        kubernetes.status(profile, json)
-        return
-    found = given_cluster(profile) or find_own(profile.name)
-    if found is not None:
-        _show(found, json)
-    elif json:
-        output.print_json(None)
-    else:
-        output.print_line("no Ray node of ours runs on this machine; `submit` starts one by itself")
+    return backend_of(load_profile(cluster))
 
 
-def _refuse_for_local(profile: "Profile", options: Mapping[str, object]) -> None:
-    for option, value in options.items():
-        if value not in (None, False):
-            raise InputError(
-                f"{option} is for profiles of kind kubernetes, and {profile.name} is of kind "
-                f"{profile.kind}; name one with --cluster"
-            )
-
-
-def _show(cluster: "Cluster", as_json: bool) -> None:
-    """Raises: ClusterError if a node that the profile names does not answer."""
-    from cifarray.submit.node_state import token_path
-
-    jobs = cluster.jobs(patience_s=5.0)
-    described: dict[str, Any] = {
-        "profile": cluster.profile,
-        "address": cluster.address,
-        "dashboard": cluster.dashboard,
-        "own": cluster.own,
-        "ray_version": jobs.version().get("ray_version"),
-        "token_file": str(token_path()) if cluster.own else None,
-        "jobs": [{"id": job.id, "status": job.status} for job in jobs.live_jobs()],
-    }
+def _show(shown: "Shown", as_json: bool) -> None:
     if as_json:
-        output.print_json(described)
+        output.print_json(shown.data)
         return
-    output.print_line(f"dashboard  {cluster.dashboard}")
-    if cluster.own:
-        output.print_line(f"token      in {token_path()}")
-    output.print_line(f"address    {cluster.address} (Ray {described['ray_version']})")
-    for job in described["jobs"]:
-        output.print_line(f"job        {job['id']} ({job['status'].lower()})")
-    if not described["jobs"]:
-        output.print_line("jobs       none")
-
-
-def _agreed(live: list[str], yes: bool) -> bool:
-    question = f"this stops {', '.join(live)}: go on?"
-    if yes:
-        return True
-    if not output.can_ask():
-        raise InputError(f"the node is at work: {', '.join(live)}; say --yes to stop that")
-    return output.ask(question)
+    for line in shown.lines:
+        output.print_line(line)
+    for columns, rows in shown.tables:
+        output.print_line()
+        output.print_table(columns, rows)
+    for remark in shown.remarks:
+        output.say(remark)

@@ -1,7 +1,5 @@
 """Commands that end a run or go on with it: stop, resume."""
 
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,12 +20,9 @@ from cifarray.cli.options import (
 from cifarray.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
+    from cifarray.backends.base import Unrecorded
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-
-STOP_TIMEOUT_S = 120.0
-POLL_S = 0.5
 
 FollowOption = Annotated[
     bool, typer.Option("--follow/--detach", help="Show its progress, or leave it to itself.")
@@ -49,7 +44,6 @@ def stop(
     \b
     Example:  cifarray stop tune-digits-26
     """
-    from cifarray.cli.kubernetes_runs import find_unrecorded, stop_unrecorded, stop_what_lives_on
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import ENDED, Run
 
@@ -59,19 +53,20 @@ def stop(
     except RunNotFoundError:
         if (waiting := find_unrecorded(run, named)) is None:
             raise
-        stop_unrecorded(waiting)
+        waiting.stop()
         _say_stopped(run, "stopped", "was stopped before its driver began", json)
         return
     current = found.status()
     if current.state in ENDED:
-        job_id = stop_what_lives_on(found, current, named)
-        ended = (
-            f"had {_ended_word(current.state)} already; its job {job_id}, which had not, is ended"
-        )
+        job_id = _stop_leftover(found, current, named)
+        state = "been stopped" if current.state == "stopped" else current.state
+        ended = f"had {state} already; its job {job_id}, which had not, is ended"
         _say_stopped(found.id, current.state, ended, json)
         return
     current = _stop(found, current, named)
-    _say_stopped(found.id, current.state, _end_word(current.state), json)
+    late = f"had {current.state} before it could be stopped"
+    words = "was stopped" if current.state == "stopped" else late
+    _say_stopped(found.id, current.state, words, json)
 
 
 def resume(
@@ -94,11 +89,11 @@ def resume(
     \b
     Example:  cifarray resume train-cifar100-26
     """
+    from cifarray.backends.choice import backend_of
+    from cifarray.backends.submit import give_up, launch
+    from cifarray.backends.trust import resumed_profile
     from cifarray.cli.following import follow_runs, say_where
     from cifarray.runs import Run
-    from cifarray.submit.cluster import reach
-    from cifarray.submit.launch import give_up, launch
-    from cifarray.submit.trust import resumed_profile
 
     found = Run.open(open_store(store, endpoint, cluster), run)
     named = named_cluster(cluster)
@@ -108,8 +103,9 @@ def resume(
         return
     found.store.check_writes()
     try:
-        reached = reach(profile, output.say)
-        launch(found, profile, reached)
+        reached = backend_of(profile)
+        reached.start(output)
+        launch(found, reached)
     except BaseException as error:
         give_up([found], error, profile)
         raise
@@ -122,55 +118,54 @@ def resume(
         output.print_line(found.id)
 
 
+def find_unrecorded(run_id: str, named: "Profile | None") -> "Unrecorded | None":
+    """The run of this id that waits on the cluster that the command names, and in no store."""
+    from cifarray.backends.choice import backend_of
+    from cifarray.runs.run import is_run_id
+
+    if named is None or not is_run_id(run_id):
+        return None
+    return backend_of(named).find_unrecorded(run_id)
+
+
 def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
     """Ask the run's job to end and wait for it; close the run if nobody else can."""
-    from cifarray.cli.kubernetes_runs import stop_recorded
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
+    from cifarray.backends.trust import recorded_backend
 
-    cluster = recorded_cluster(run, current.cluster, named)
+    backend = recorded_backend(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
-    if cluster is None or not job_id:  # its node is gone, or a driver that watches its lease
+    if backend is None or not job_id:  # its node is gone, or a driver that watches its lease
         run.mark_stopped("stopped by `cifarray stop`")
         return run.status()
-    if isinstance(cluster, KubernetesCluster):
-        return stop_recorded(run, cluster, job_id)
+    return backend.stop(run, job_id, output)
+
+
+def _stop_leftover(run: "Run", current: "Status", named: "Profile | None") -> str:
+    """End the job of a run that has ended, as after a `stop` that did not get so far; its id.
+
+    Raises: InputError if it has ended too, ClusterError if that cannot be asked.
+    """
+    from cifarray.backends.choice import recorded_class
+    from cifarray.backends.trust import recorded_backend
+
+    ended, record = f"run {run.id} has ended already ({current.state})", current.cluster or {}
+    job_id = record.get("job_id")
+    if not job_id or not recorded_class(record).outlives_its_run:
+        raise InputError(f"{ended}: nothing to stop")
     try:
-        cluster.jobs(patience_s=10.0).stop(job_id)
+        backend = recorded_backend(run, record, named)
+        is_stopped = backend is not None and backend.end_leftover(run, job_id)
     except ClusterError as error:
-        run.mark_stopped("stopped by `cifarray stop`; its node did not answer")
-        output.warn(f"{error}; a driver that lives ends by itself, since its lease is gone")
-        return run.status()
-    output.say(f"waiting for {run.id} to close ...")
-    return _wait_for_end(run, cluster, job_id)
-
-
-def _wait_for_end(run: "Run", cluster: "Cluster", job_id: str) -> "Status":
-    from cifarray.runs import ENDED
-
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    jobs = cluster.jobs(patience_s=10.0)
-    while time.monotonic() < deadline:
-        over = cluster.is_gone()
-        with suppress(ClusterError):  # a node that does not answer for a moment says nothing
-            job = None if over else jobs.find(job_id)
-            # One that is pending ends as soon as it begins.
-            over = job is None or job.ended or job.status == "PENDING"
-        if over:
-            if run.status().state not in ENDED:
-                run.mark_stopped("stopped by `cifarray stop`")
-            return run.status()
-        time.sleep(POLL_S)
-    raise ClusterError(
-        f"run {run.id} was asked to stop and has not within {STOP_TIMEOUT_S:.0f} s; "
-        f"see `cifarray logs {run.id}`"
-    )
+        raise ClusterError(f"{ended}, and whether its job has is not known: {error}") from error
+    if not is_stopped:
+        raise InputError(f"{ended}: nothing to stop")
+    return str(job_id)
 
 
 def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
     """Raise InputError for a run that has finished, or that somebody works on or may."""
+    from cifarray.backends.observe import Witness
     from cifarray.runs import examine
-    from cifarray.submit.evidence import Witness
 
     if run.status().state == "finished":
         raise InputError(
@@ -191,8 +186,7 @@ def _agreed_to_code(run: "Run", yes: bool) -> bool:
 
     Raises: InputError where nobody can be asked.
     """
-    from cifarray.submit.submissions import submitted_spec
-    from cifarray.submit.trust import code_of
+    from cifarray.backends.trust import code_of, submitted_spec
 
     brought = code_of(run.spec())
     if not brought:
@@ -217,11 +211,3 @@ def _say_stopped(run_id: str, state: str, words: str, as_json: bool) -> None:
         output.print_json({"run_id": run_id, "state": state})
     else:
         output.print_line(f"run {run_id} {words}")
-
-
-def _end_word(state: str) -> str:
-    return "was stopped" if state == "stopped" else f"had {state} before it could be stopped"
-
-
-def _ended_word(state: str) -> str:
-    return "been stopped" if state == "stopped" else state

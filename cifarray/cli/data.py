@@ -1,9 +1,9 @@
-"""Commands on a dataset: data prepare, data inspect, data verify."""
+"""Commands on a dataset: data prepare, data inspect, data verify; and how they show progress."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -64,7 +64,7 @@ SkipBadOption = Annotated[
 AcceptLossOption = Annotated[
     bool,
     typer.Option(
-        "--accept-loss", help="Go on where more than 1 % of a class's images are left out."
+        "--accept-loss", help="Continue where more than 1 % of a class's images are left out."
     ),
 ]
 TestSplitOption = Annotated[
@@ -76,7 +76,8 @@ TestSplitOption = Annotated[
     ),
 ]
 AgainOption = Annotated[
-    bool, typer.Option("--again", help="Write it anew though it is there, as when it is damaged.")
+    bool,
+    typer.Option("--again", help="Write it again although it is there, as when it is damaged."),
 ]
 GridOption = Annotated[
     Path | None,
@@ -106,7 +107,6 @@ def prepare(
     Example: cifarray data prepare cifar100 --archive cifar-100-python.tar.gz
              cifarray data prepare flowers --layout imagefolder --archive my-flowers/
     """
-    from cifarray.cli.data_progress import shown_progress
     from cifarray.data.catalog import DATASETS
     from cifarray.data.ingest import Ingest
     from cifarray.data.ingest import prepare as prepare_dataset
@@ -156,13 +156,14 @@ def inspect(
 
     Example: cifarray data inspect digits --grid digits.png
     """
-    from cifarray.data.audit import inspect_dataset
-    from cifarray.data.sample_grid import sample_grid
+    from cifarray.data.inspect import inspect_dataset, sample_grid
 
     if grid is not None:
         with _writing(grid):
             if grid.suffix.lower() != ".png" or not grid.parent.is_dir():
-                raise InputError(f"--grid {grid} is no .png file in an existing folder; give one")
+                raise InputError(
+                    f"--grid {grid} is not a .png file in an existing folder; give one"
+                )
     opened = open_store(store, endpoint, cluster)
     findings = inspect_dataset(opened, name)
     if grid is not None:
@@ -185,11 +186,10 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Hold every file of a prepared dataset against its manifest: sha256, rows, schema.
+    """Compare every file of a prepared dataset with its manifest: sha256, rows, schema.
 
     Example: cifarray data verify cifar100 --store s3://bucket/cifarray
     """
-    from cifarray.cli.data_progress import shown_progress
     from cifarray.data.manifest import load_manifest, repair_command
     from cifarray.data.verify import verify_dataset
 
@@ -245,11 +245,11 @@ def described(store: "Store", manifest: "Manifest") -> dict[str, Any]:
 
 def left_out_lines(entries: "Sequence[LeftOut] | None") -> list[str]:
     """What of a source is not in its dataset, a line for each reason and split."""
-    from cifarray.data.left_out import spoken, summed
+    from cifarray.data.left_out import in_words, summed
 
     if entries is None:
         return ["what is left out of its source was not counted; `--again` counts it"]
-    lines = [f"left out: {spoken(row)}" for row in summed(entries)]
+    lines = [f"left out: {in_words(row)}" for row in summed(entries)]
     more = len(lines) - SHOWN_REASONS
     rest = [f"left out: {more} reasons more; --json lists them"] if more > 0 else []
     return lines[:SHOWN_REASONS] + rest
@@ -262,8 +262,8 @@ def _folder(store: "Store", manifest: "Manifest") -> str:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
-    from cifarray.data.describe import FIGURES, rows_of_table
     from cifarray.data.left_out import LeftOut
+    from cifarray.data.statistics import FIGURES, rows_of_table
 
     output.print_line(
         f"{findings['title']}  {images_of(findings['shape'])}  {findings['digest'][:12]}"
@@ -280,7 +280,10 @@ def _print_findings(findings: dict[str, Any]) -> None:
     ]
     output.print_table(["", *splits], rows)
     output.print_line()
-    figures = [[_short(figure) for figure in row] for row in rows_of_table(splits)]
+    figures = [
+        [f"{figure:,.2f}" if isinstance(figure, float) else figure for figure in row]
+        for row in rows_of_table(splits)
+    ]
     output.print_table(["pixels of", "channel", *FIGURES], figures)
     output.print_line()
     counts = {split: content["class_counts"] for split, content in splits.items()}
@@ -302,10 +305,6 @@ def images_of(shape: Sequence[int] | None) -> str:
     return "x".join(map(str, shape)) if shape else "any size"
 
 
-def _short(value: Any) -> object:
-    return f"{value:,.2f}" if isinstance(value, float) else value
-
-
 def _figure(value: Any) -> object:
     if not isinstance(value, list):
         return value
@@ -323,3 +322,46 @@ def _print_duplicates(duplicates: dict[str, Any]) -> None:
     for group in duplicates["listed_groups"]:
         rows = (f"{row['split']} {row['row_id']} {row['label']}" for row in group)
         output.print_line("  " + ", ".join(rows))
+
+
+class ShownProgress:
+    """Each piece of work as a bar of its own; a remark where its length is unknown."""
+
+    def __init__(self) -> None:
+        self._shown = ExitStack()
+        self._advance: Callable[[int], None] = _nowhere
+
+    def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
+        """End the bar that is shown and begin the next."""
+        self.close()
+        if total is None:
+            output.say(f"{description} ...")
+        else:
+            self._advance = self._shown.enter_context(output.progress(description, total, unit))
+
+    def advance(self, amount: int) -> None:
+        """Move the bar that is shown."""
+        self._advance(amount)
+
+    def remark(self, text: str) -> None:
+        """Print what a person should know."""
+        output.say(text)
+
+    def close(self) -> None:
+        """End the bar that is shown."""
+        self._shown.close()
+        self._advance = _nowhere
+
+
+@contextmanager
+def shown_progress() -> Iterator[ShownProgress]:
+    """Show the progress of `prepare` or `verify_dataset` until the block ends."""
+    progress = ShownProgress()
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _nowhere(amount: int) -> None:
+    """Where nothing is shown."""

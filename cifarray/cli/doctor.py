@@ -1,4 +1,4 @@
-"""`cifarray doctor`: what is amiss with this machine, a cluster or a store, and what helps."""
+"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and what fixes it."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from cifarray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifarray.submit.doctor import Finding
+    from cifarray.doctor.checks import Finding
 
 
 def doctor(
@@ -33,15 +33,15 @@ def doctor(
               cifarray doctor --cluster kubernetes
               cifarray doctor --store s3://bucket/cifarray --endpoint https://s3.example.com
     """
+    from cifarray.backends.base import FAILED
+    from cifarray.doctor.checks import diagnose, diagnose_store, names
     from cifarray.spec.load import load_profile
-    from cifarray.submit.doctor import FAILED, diagnose, diagnose_store, names
 
     profile = load_profile(cluster)
     if store is not None or endpoint is not None:
-        wanted = diagnose_store(profile, open_store(store, endpoint, cluster))
+        wanted = diagnose_store(open_store(store, endpoint, cluster))
     else:
-        local = cluster if profile.kind == "local" else "local"
-        wanted = diagnose(profile, open_store(None, None, local))
+        wanted = diagnose(profile, lambda: open_store(None, None, cluster))
     width = max(map(len, names(profile)))
     findings = []
     for found in wanted:

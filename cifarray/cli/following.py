@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,39 +12,17 @@ from cifarray.cli.foreign_text import one_line
 from cifarray.cli.options import store_words
 
 if TYPE_CHECKING:
+    from cifarray.backends.base import Backend
+    from cifarray.backends.follow import Outcome
+    from cifarray.backends.progress_text import Pace
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
-    from cifarray.submit.news import Pace
 
 Show = Callable[["Status", str], None]
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A run that is over, its last status, and why it is dead where that does not say so."""
-
-    run: "Run"
-    status: "Status"
-    cause: str = ""
-
-    @property
-    def state(self) -> str:
-        """As it is shown to people."""
-        return "lost" if self.cause else self.status.state
-
-    @property
-    def reason(self) -> str | None:
-        """Why it did not finish."""
-        if not self.cause:
-            return self.status.error
-        words = self.run.id + store_words(self.run.store)
-        return f"{self.cause}; `cifarray resume {words}` goes on from its last checkpoint"
-
-
-def say_where(run: "Run", cluster: "Cluster | KubernetesCluster") -> None:
+def say_where(run: "Run", cluster: "Backend") -> None:
     """Name the run, its dashboard, and the commands that follow or stop it."""
     words = run.id + store_words(run.store)
     output.say(f"run        {run.id}")
@@ -74,14 +51,13 @@ def follow_runs(runs: "Sequence[Run]", as_json: bool, profile: "Profile | None" 
     end_with(over, as_json)
 
 
-def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
+def follow_run(run: "Run", profile: "Profile | None" = None) -> "Outcome":
     """Follow one run to its end and say how it ended."""
-    from cifarray.cli.kubernetes_runs import clear_away
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.follow import Follower
+    from cifarray.backends.follow import Follower
+    from cifarray.backends.trust import recorded_backend
 
     recorded = run.status().cluster or {}
-    cluster, job_id = recorded_cluster(run, recorded, profile), recorded.get("job_id")
+    cluster, job_id = recorded_backend(run, recorded, profile), recorded.get("job_id")
     follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
@@ -93,13 +69,25 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> Ended:
         for line in lines:
             output.say(f"  {line}")
         output.say(f"why        cifarray status {run.id}{store_words(run.store)} --why")
-    if not outcome.cause:
-        clear_away(run, outcome.status, cluster, job_id)
-    return ended(run, outcome.status, outcome.cause)
+    if not outcome.cause and cluster is not None and job_id is not None:
+        _clear_away(run, outcome.status, cluster, job_id)
+    return ended(outcome)
 
 
-def ended(run: "Run", status: "Status", cause: str = "") -> Ended:
-    """Say how a run ended and what to do next; `cause` is why it is dead without having said so."""
+def _clear_away(run: "Run", status: "Status", cluster: "Backend", job_id: str) -> None:
+    """Of a run that has ended, delete what would only cost: retries, a policy."""
+    from cifarray.errors import ClusterError
+
+    try:
+        if done := cluster.clear_away(run, status, job_id):
+            output.say(done)
+    except ClusterError as error:
+        output.warn(f"job {job_id} may go on: {error}; `cifarray stop {run.id}` ends it")
+
+
+def ended(outcome: "Outcome") -> "Outcome":
+    """Say how a run ended and what to do next."""
+    run, status = outcome.run, outcome.status
     words = run.id + store_words(run.store)
     if status.state == "finished":
         best = status.best or {}
@@ -110,10 +98,10 @@ def ended(run: "Run", status: "Status", cause: str = "") -> Ended:
         output.say(f"pull       cifarray pull {words}")
     elif status.state == "stopped":
         output.say(f"run {run.id} was stopped; `cifarray resume {words}` goes on with it")
-    return Ended(run, status, cause)
+    return outcome
 
 
-def end_with(over: Sequence[Ended], as_json: bool) -> None:
+def end_with(over: "Sequence[Outcome]", as_json: bool) -> None:
     """Print the outcome as data if wanted; raise if a run did not finish.
 
     Raises: RunFailedError.
@@ -126,22 +114,27 @@ def end_with(over: Sequence[Ended], as_json: bool) -> None:
     bad = [each for each in over if each.state != "finished"]
     if bad:
         first = bad[0]
-        reason = f": {first.reason}" if first.reason else ""
-        raise RunFailedError(f"run {first.run.id} {_verb(first.state)}{reason}")
+        reason = f": {_reason(first)}" if _reason(first) else ""
+        verb = {"stopped": "was stopped", "lost": "is lost"}.get(first.state, first.state)
+        raise RunFailedError(f"run {first.run.id} {verb}{reason}")
 
 
-def _verb(state: str) -> str:
-    return {"stopped": "was stopped", "lost": "is lost"}.get(state, state)
+def _reason(outcome: "Outcome") -> str | None:
+    """Why a run did not finish."""
+    if not outcome.cause:
+        return outcome.status.error
+    words = outcome.run.id + store_words(outcome.run.store)
+    return f"{outcome.cause}; `cifarray resume {words}` goes on from its last checkpoint"
 
 
-def _described(each: Ended) -> dict[str, Any]:
+def _described(each: "Outcome") -> dict[str, Any]:
     cluster = each.status.cluster or {}
     return {
         "run_id": each.run.id,
         "store": each.run.store.uri,
         "state": each.state,
         "best": each.status.best,
-        "error": each.reason,
+        "error": _reason(each),
         "dashboard": cluster.get("dashboard"),
     }
 
@@ -167,7 +160,7 @@ def _shown() -> Iterator[Show]:
         yield _plain_lines()
 
 
-def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) -> None:
+def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
     """Say what the driver writes, as it writes it."""
     from cifarray.errors import ClusterError
 
@@ -182,7 +175,7 @@ def _say_log(cluster: "Cluster | KubernetesCluster | None", job_id: str | None) 
 
 
 def _line(status: "Status", remark: str, pace: "Pace") -> str:
-    from cifarray.submit.news import progress_line
+    from cifarray.backends.progress_text import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
@@ -194,7 +187,7 @@ def _line(status: "Status", remark: str, pace: "Pace") -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.submit.news import Pace, fraction_done
+    from cifarray.backends.progress_text import Pace, fraction_done
 
     pace = Pace()
 
@@ -213,7 +206,7 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    from cifarray.submit.news import Pace
+    from cifarray.backends.progress_text import Pace
 
     last, pace = "", Pace()
 

@@ -117,7 +117,7 @@ def predict(
     from cifarray.inference.predict import predict
 
     if picture is not None:
-        from cifarray.reporting.guesses import check_drawing
+        from cifarray.report.prediction_plots import check_drawing
 
         check_drawing(picture, len(images))
     checkpoint, origin = _open(target, _opener(store, endpoint, cluster), code)
@@ -182,17 +182,17 @@ def export(
 
 
 def _draw(path: Path, predictions: "Sequence[Prediction]") -> None:
-    from cifarray.reporting.guesses import Guessed, draw_guesses
+    from cifarray.report.prediction_plots import PredictedImage, draw_predictions
 
     rows = [
-        Guessed(
+        PredictedImage(
             Path(prediction.image).name,
             prediction.pixels_HWC,
             [(guess.label, guess.probability) for guess in prediction.top5],
         )
         for prediction in predictions
     ]
-    draw_guesses(path, rows)
+    draw_predictions(path, rows)
 
 
 def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[[], Store]":
@@ -203,7 +203,7 @@ def _opener(store: str | None, endpoint: str | None, cluster: str) -> "Callable[
 def _open(
     target: str, opened: "Callable[[], Store]", code: Path | None
 ) -> tuple["Checkpoint", str]:
-    from cifarray.inference.sources import open_checkpoint
+    from cifarray.inference.find_checkpoint import open_checkpoint
 
     checkpoint, origin = open_checkpoint(target, opened, code)
     dataset = checkpoint.dataset

@@ -27,18 +27,18 @@ COMMANDS = {
     "logs": "runs:logs",
     "stop": "control:stop",
     "resume": "control:resume",
-    "pull": "store_commands:pull",
+    "pull": "store:pull",
     "report": "reports:report",
     "compare": "reports:compare",
     "evaluate": "inference:evaluate",
     "predict": "inference:predict",
     "export": "inference:export",
-    "delete": "store_commands:delete",
-    "prune": "store_commands:prune",
-    "exporter": "exporter:exporter",
+    "delete": "store:delete",
+    "prune": "store:prune",
+    "exporter": "store:exporter",
     "jobs": "catalogs:jobs",
-    "models": "models:models",
-    "datasets": "datasets:datasets",
+    "models": "catalogs:models",
+    "datasets": "catalogs:datasets",
     "doctor": "doctor:doctor",
 }
 """Command, and the module:function below cifarray.cli; the order is that of the help."""
@@ -137,7 +137,7 @@ def _in_words(error: OSError) -> str:
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if error.filename is None:
         return f"the system refused it: {reason}"
-    return f"cannot use {error.filename}: {reason}; give another path, or mend this one"
+    return f"cannot use {error.filename}: {reason}; give another path, or fix this one"
 
 
 def _find(place: str) -> Any:

@@ -19,6 +19,7 @@ __all__ = [
     "JsonOption",
     "QuietOption",
     "RunArgument",
+    "RunsArgument",
     "StoreOption",
     "VerboseOption",
     "YesOption",
@@ -29,8 +30,6 @@ __all__ = [
     "store_words",
 ]
 
-
-REGION_NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 _through_clusters: "list[tuple[Store, str]]" = []
 """Stores that this command reaches through a cluster, and how another command does so too."""
@@ -81,26 +80,28 @@ QuietOption = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or enough of its start.")
 ]
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
+]
 
 
 def open_store(store: str | None, endpoint: str | None, cluster: str = "local") -> "Store":
     """The store that flag, environment or cluster profile names, in this order.
 
-    Nothing is touched, but that a profile on Kubernetes may want a port-forward to its store.
+    Nothing is touched, but a profile on Kubernetes may require a port-forward to its store.
 
     Raises: JobError for an unknown profile, StoreError for a URI of an unknown kind.
     """
     from cifarray.spec.load import load_profile
-    from cifarray.store import Store
+    from cifarray.store import Access, Store
+    from cifarray.store.address import endpoint_of_environment
 
     profile = load_profile(cluster)
-    if profile.store.region and not any(os.environ.get(name) for name in REGION_NAMES):
-        os.environ["AWS_REGION"] = profile.store.region
     if profile.kind == "kubernetes":
         return _kubernetes_store(profile, cluster, store, endpoint)
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
-    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return Store.open(uri, endpoint or environment or profile.store.endpoint)
+    endpoint = endpoint or endpoint_of_environment() or profile.store.endpoint
+    return Store.open(uri, endpoint, Access(profile.store.region))
 
 
 def named_cluster(cluster: str) -> "Profile":
@@ -117,17 +118,15 @@ def _kubernetes_store(
 
     Raises: ClusterError, StoreError.
     """
-    from cifarray.store import Store
-    from cifarray.submit.kubernetes.access import reached_store
-    from cifarray.submit.kubernetes.cluster import for_this_command, open_cluster
+    from cifarray.backends.kubernetes.access import for_this_command, reached_store
+    from cifarray.backends.kubernetes.backend import open_cluster
+    from cifarray.store import Access, Store
 
     if endpoint is not None:
-        reached = profile.store.model_copy(update={"endpoint": endpoint})
-    else:
-        reached = for_this_command(reached_store(profile, open_cluster(profile).kube))
-    opened = Store.open(uri or reached.uri, reached.endpoint)
-    if endpoint is None:
-        _through_clusters.append((opened, f" --cluster {shlex.quote(cluster)}"))
+        return Store.open(uri or profile.store.uri, endpoint, Access(profile.store.region))
+    reached = for_this_command(reached_store(profile, open_cluster(profile).kube))
+    opened = Store.open(uri or reached.uri, reached.endpoint, reached.access)
+    _through_clusters.append((opened, f" --cluster {shlex.quote(cluster)}"))
     return opened
 
 

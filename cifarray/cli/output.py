@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cifarray.cli.foreign_text import in_json, lines, log, one_line
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,22 +155,13 @@ def _plain_progress(title: str, total: int | None, unit: str) -> Callable[[int],
         if total and part > shown:
             shown = part
             amounts = (
-                f"{size(done)} of {size(total)}"
+                f"{written_bytes(done)} of {written_bytes(total)}"
                 if unit == "bytes"
                 else f"{done} of {total} {unit}".rstrip()
             )
             say(f"{title}: {amounts}")
 
     return advance
-
-
-def size(size_bytes: float) -> str:
-    """Bytes in the largest fitting unit, as in 12.3 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def age(seconds: float) -> str:

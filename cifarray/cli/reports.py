@@ -13,13 +13,14 @@ from cifarray.cli.options import (
     JsonOption,
     QuietOption,
     RunArgument,
+    RunsArgument,
     StoreOption,
     open_store,
 )
 from cifarray.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from cifarray.reporting.compare import ComparedRun, Comparison, Spread
+    from cifarray.report.compare import ComparedRun, Comparison, Spread
     from cifarray.runs import Run
 
 MOST_COLUMNS = 4
@@ -32,9 +33,6 @@ OutputOption = Annotated[
     ),
 ]
 OpenOption = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
-RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
-]
 
 
 def report(
@@ -53,7 +51,7 @@ def report(
     Example:  cifarray report train-digits-26 --open
               cifarray report train-digits-26 --json
     """
-    from cifarray.reporting.record import fetch_report, read_report
+    from cifarray.report.stored import fetch_report, read_report
     from cifarray.runs import Run
 
     found = Run.open(open_store(store, endpoint, cluster), run)
@@ -82,15 +80,15 @@ def compare(
     \b
     Example:  cifarray compare train-digits-261123-101500-3fa2 tune-digits-261123-095500-77b0
     """
-    from cifarray.reporting.compare import compare as compare_reports
-    from cifarray.reporting.record import read_report
+    from cifarray.report.compare import compare as compare_reports
+    from cifarray.report.stored import read_report
     from cifarray.runs import Run
 
     opened = open_store(store, endpoint, cluster)
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
     if len(found) < 2:
         raise InputError(
-            f"compare wants at least two runs and got {found[0].id} alone; "
+            f"compare needs at least two runs and got {found[0].id} alone; "
             "see `cifarray runs` for others"
         )
     comparison = compare_reports([read_report(each) for each in found])
@@ -105,7 +103,7 @@ def compare(
 
 def _summary(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The figures of a report that fit on a screen: (name, text)."""
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     dataset, model = content["dataset"], content["model"]
     yield "run", content["run_id"]
@@ -137,7 +135,7 @@ def _summary(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _figures(split: Mapping[str, Any]) -> str:
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     parts = [f"top-1 {formats.percent(split['top1'])}"]
     if split.get("top1_interval"):
@@ -163,7 +161,7 @@ def _open(run: "Run", page: Path | None) -> None:
     import tempfile
     import webbrowser
 
-    from cifarray.reporting.record import fetch_report
+    from cifarray.report.stored import fetch_report
 
     if page is None and run.store.uri.startswith("s3://"):
         page = fetch_report(run, Path(tempfile.mkdtemp(prefix="cifarray-report-")))
@@ -184,7 +182,7 @@ def _print_side_by_side(comparison: "Comparison") -> None:
 
 def _columns(runs: Sequence["ComparedRun"]) -> list[tuple[str, list[str]]]:
     """(name, one cell per run)"""
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     return [
         ("run", [run.run_id for run in runs]),
@@ -214,7 +212,7 @@ def _print_groups(comparison: "Comparison") -> None:
 
 
 def _spread(path: str, spread: "Spread") -> tuple[str, str, str, str]:
-    from cifarray.reporting import formats
+    from cifarray.report import formats
 
     mean, std = formats.metric(path, spread.mean), formats.metric(path, spread.std)
     return path, mean, std, str(spread.n)

@@ -16,14 +16,13 @@ from cifarray.cli.options import (
     open_store,
     store_words,
 )
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
-    from cifarray.cli.kubernetes_runs import Unrecorded
+    from cifarray.backends.base import Backend, Unrecorded
+    from cifarray.backends.observe import ObservedState
     from cifarray.runs import Run, RunSummary, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.cluster import Cluster
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
-    from cifarray.submit.observed_state import ObservedState
 
 FollowLogOption = Annotated[
     bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
@@ -48,8 +47,8 @@ def runs(
     Example:  cifarray runs
               cifarray runs --store s3://bucket/cifarray --json
     """
+    from cifarray.backends.observe import observe_all
     from cifarray.runs import summaries
-    from cifarray.submit.observed_state import observe_all
 
     opened = open_store(store, endpoint, cluster)
     found = summaries(opened)
@@ -76,11 +75,11 @@ def status(
     Example:  cifarray status tune-digits-26
               cifarray status tune-digits-26 --why
     """
-    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.backends.observe import observe
+    from cifarray.cli.control import find_unrecorded
     from cifarray.cli.why import show_why
     from cifarray.errors import RunNotFoundError
     from cifarray.runs import Run
-    from cifarray.submit.observed_state import observe
 
     named = named_cluster(cluster)
     try:
@@ -116,10 +115,10 @@ def logs(
     \b
     Example:  cifarray logs tune-digits-26 -f
     """
-    from cifarray.cli.kubernetes_runs import find_unrecorded
+    from cifarray.backends.follow import stored_log
+    from cifarray.cli.control import find_unrecorded
     from cifarray.errors import ClusterError, RunNotFoundError
     from cifarray.runs import ENDED, Run
-    from cifarray.submit.follow import stored_log
 
     named = named_cluster(cluster)
     try:
@@ -152,7 +151,7 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
         "run": waiting.run_id,
         "state": waiting.state,
         "reason": waiting.reason,
-        "cluster": waiting.cluster.profile,
+        "cluster": waiting.profile,
     }
     if as_json:
         output.print_json({"run_id": described.pop("run"), **described})
@@ -161,15 +160,13 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
         output.print_line(f"{name:<10} {value}")
 
 
-def _cluster_or_none(
-    run: "Run", current: "Status", named: "Profile | None"
-) -> "Cluster | KubernetesCluster | None":
+def _cluster_or_none(run: "Run", current: "Status", named: "Profile | None") -> "Backend | None":
     """Where the run executes; None where nothing leads there any more."""
+    from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
-    from cifarray.submit.cluster import recorded_cluster
 
     try:
-        return recorded_cluster(run, current.cluster, named)
+        return recorded_backend(run, current.cluster, named)
     except ClusterError as error:
         output.warn(str(error))
         return None
@@ -191,8 +188,8 @@ def _cut(error: str) -> str:
 
 
 def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[object]:
-    from cifarray.reporting.formats import duration
-    from cifarray.submit.news import seconds_since
+    from cifarray.backends.progress_text import seconds_since
+    from cifarray.report.formats import duration
 
     current = summary.status
     spent = current.seconds()
@@ -203,15 +200,16 @@ def _summary_as_row(summary: "RunSummary", found: "ObservedState") -> list[objec
         _best(current),
         output.age(seconds_since(current.submitted_at)) if current.submitted_at else None,
         None if spent is None else duration(spent),
-        output.size(summary.size_bytes),
+        written_bytes(summary.size_bytes),
     ]
 
 
 def _state_in_row(found: "ObservedState") -> str:
-    from cifarray.submit.news import rough_time
+    from cifarray.backends.progress_text import rough_time
 
-    silent = "" if found.silent_s is None else f", silent {rough_time(found.silent_s)}"
-    return found.state + silent
+    if found.heartbeat_age_s is None:
+        return found.state
+    return f"{found.state}, no heartbeat for {rough_time(found.heartbeat_age_s)}"
 
 
 def _best(current: "Status") -> str | None:
@@ -256,9 +254,9 @@ def _rest_as_json(run: "Run", current: "Status") -> dict[str, Any]:
 def _status_lines(
     run: "Run", current: "Status", named: "Profile | None"
 ) -> list[tuple[str, object]]:
-    from cifarray.reporting.formats import duration
-    from cifarray.submit.news import failures_line, progress_line
-    from cifarray.submit.observed_state import observe
+    from cifarray.backends.observe import observe
+    from cifarray.backends.progress_text import failures_line, progress_line
+    from cifarray.report.formats import duration
 
     found, spent = observe(run, current, named), current.seconds()
     state, words = found.state, run.id + store_words(run.store)
@@ -285,8 +283,8 @@ def _status_lines(
 
 def _dashboard(run: "Run", current: "Status", named: "Profile | None") -> str | None:
     """Where to see it, or why that is not told."""
+    from cifarray.backends.trust import shown_dashboard
     from cifarray.errors import ClusterError
-    from cifarray.submit.trust import shown_dashboard
 
     try:
         return shown_dashboard(run, current.cluster or {}, named)

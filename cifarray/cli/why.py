@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from cifarray.cli import output
 from cifarray.cli.options import store_words
+from cifarray.spec.quantity import written_bytes
 
 if TYPE_CHECKING:
+    from cifarray.backends.observe import ObservedState
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
-    from cifarray.submit.observed_state import ObservedState
 
 SHOWN_LINES = 20
 SHOWN_LOGS = 4
@@ -40,7 +41,7 @@ def tell_why(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None"
 ) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
-    from cifarray.runs.causes import find_cause, own_sentence
+    from cifarray.runs.failures.causes import find_cause, own_sentence
     from cifarray.runs.post_mortem import (
         cause_as_dict,
         failure_records,
@@ -84,18 +85,16 @@ def tell_why(
 
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
     """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
+    from cifarray.backends.observe import PATIENCE_S
+    from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
-    from cifarray.submit.cluster import recorded_cluster
-    from cifarray.submit.evidence import PATIENCE_S
-    from cifarray.submit.kubernetes.cluster import KubernetesCluster
 
     record = status.cluster or {}
-    if record.get("kind") != "kubernetes" or not record.get("job_id"):
+    if not record.get("job_id"):
         return None
     try:
-        cluster = recorded_cluster(run, record, named, PATIENCE_S)
-        assert isinstance(cluster, KubernetesCluster)
-        return cluster.explain(str(record["job_id"])) or None
+        backend = recorded_backend(run, record, named, PATIENCE_S)
+        return (backend and backend.explain(str(record["job_id"]))) or None
     except ClusterError:
         return None
 
@@ -127,7 +126,9 @@ def _machine(found: Mapping[str, Any]) -> str:
         return ""
     memory, load = _record(found.get("memory_bytes")), found.get("load") or [None]
     free, total = memory.get("MemAvailable"), memory.get("MemTotal")
-    room = f", {output.size(free)} of {output.size(total)} memory free" if free and total else ""
+    room = (
+        f", {written_bytes(free)} of {written_bytes(total)} memory free" if free and total else ""
+    )
     return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{room}"
 
 

@@ -1,6 +1,6 @@
 """The datasets that cifarray knows: classes, shape, splits, official archives and checksums.
 
-A dataset of the user's own has an entry too, made of its name and the layout of its archive.
+A dataset of the user's images has an entry too, made of its name and the layout of its archive.
 """
 
 import re
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from cifarray.data.cub200_classes import CUB200_CLASSES
 from cifarray.errors import DatasetError
 from cifarray.spec.load import unknown_name
 
@@ -34,7 +33,7 @@ class DatasetEntry:
     """Height, width, channels; None where sizes differ, or nobody has looked yet."""
     classes: tuple[str, ...]
     rows: Mapping[str, int]
-    """Published rows of each split; an archive given by path may hold fewer. Empty of one's own."""
+    """Published rows of each split, of which an archive may hold fewer; empty of the user's."""
     layout: Literal["cifar-pickle", "idx", "digits", "cub200", "imagefolder", "huggingface"]
     citation: str
     homepage: str
@@ -227,11 +226,52 @@ DIGITS = DatasetEntry(
     homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html",
 )
 
+CUB200_NAMES = """
+Black_footed_Albatross Laysan_Albatross Sooty_Albatross Groove_billed_Ani Crested_Auklet
+Least_Auklet Parakeet_Auklet Rhinoceros_Auklet Brewer_Blackbird Red_winged_Blackbird
+Rusty_Blackbird Yellow_headed_Blackbird Bobolink Indigo_Bunting Lazuli_Bunting Painted_Bunting
+Cardinal Spotted_Catbird Gray_Catbird Yellow_breasted_Chat Eastern_Towhee Chuck_will_Widow
+Brandt_Cormorant Red_faced_Cormorant Pelagic_Cormorant Bronzed_Cowbird Shiny_Cowbird Brown_Creeper
+American_Crow Fish_Crow Black_billed_Cuckoo Mangrove_Cuckoo Yellow_billed_Cuckoo
+Gray_crowned_Rosy_Finch Purple_Finch Northern_Flicker Acadian_Flycatcher Great_Crested_Flycatcher
+Least_Flycatcher Olive_sided_Flycatcher Scissor_tailed_Flycatcher Vermilion_Flycatcher
+Yellow_bellied_Flycatcher Frigatebird Northern_Fulmar Gadwall American_Goldfinch
+European_Goldfinch Boat_tailed_Grackle Eared_Grebe Horned_Grebe Pied_billed_Grebe Western_Grebe
+Blue_Grosbeak Evening_Grosbeak Pine_Grosbeak Rose_breasted_Grosbeak Pigeon_Guillemot
+California_Gull Glaucous_winged_Gull Heermann_Gull Herring_Gull Ivory_Gull Ring_billed_Gull
+Slaty_backed_Gull Western_Gull Anna_Hummingbird Ruby_throated_Hummingbird Rufous_Hummingbird
+Green_Violetear Long_tailed_Jaeger Pomarine_Jaeger Blue_Jay Florida_Jay Green_Jay Dark_eyed_Junco
+Tropical_Kingbird Gray_Kingbird Belted_Kingfisher Green_Kingfisher Pied_Kingfisher
+Ringed_Kingfisher White_breasted_Kingfisher Red_legged_Kittiwake Horned_Lark Pacific_Loon Mallard
+Western_Meadowlark Hooded_Merganser Red_breasted_Merganser Mockingbird Nighthawk Clark_Nutcracker
+White_breasted_Nuthatch Baltimore_Oriole Hooded_Oriole Orchard_Oriole Scott_Oriole Ovenbird
+Brown_Pelican White_Pelican Western_Wood_Pewee Sayornis American_Pipit Whip_poor_Will
+Horned_Puffin Common_Raven White_necked_Raven American_Redstart Geococcyx Loggerhead_Shrike
+Great_Grey_Shrike Baird_Sparrow Black_throated_Sparrow Brewer_Sparrow Chipping_Sparrow
+Clay_colored_Sparrow House_Sparrow Field_Sparrow Fox_Sparrow Grasshopper_Sparrow Harris_Sparrow
+Henslow_Sparrow Le_Conte_Sparrow Lincoln_Sparrow Nelson_Sharp_tailed_Sparrow Savannah_Sparrow
+Seaside_Sparrow Song_Sparrow Tree_Sparrow Vesper_Sparrow White_crowned_Sparrow
+White_throated_Sparrow Cape_Glossy_Starling Bank_Swallow Barn_Swallow Cliff_Swallow Tree_Swallow
+Scarlet_Tanager Summer_Tanager Artic_Tern Black_Tern Caspian_Tern Common_Tern Elegant_Tern
+Forsters_Tern Least_Tern Green_tailed_Towhee Brown_Thrasher Sage_Thrasher Black_capped_Vireo
+Blue_headed_Vireo Philadelphia_Vireo Red_eyed_Vireo Warbling_Vireo White_eyed_Vireo
+Yellow_throated_Vireo Bay_breasted_Warbler Black_and_white_Warbler Black_throated_Blue_Warbler
+Blue_winged_Warbler Canada_Warbler Cape_May_Warbler Cerulean_Warbler Chestnut_sided_Warbler
+Golden_winged_Warbler Hooded_Warbler Kentucky_Warbler Magnolia_Warbler Mourning_Warbler
+Myrtle_Warbler Nashville_Warbler Orange_crowned_Warbler Palm_Warbler Pine_Warbler Prairie_Warbler
+Prothonotary_Warbler Swainson_Warbler Tennessee_Warbler Wilson_Warbler Worm_eating_Warbler
+Yellow_Warbler Northern_Waterthrush Louisiana_Waterthrush Bohemian_Waxwing Cedar_Waxwing
+American_Three_toed_Woodpecker Pileated_Woodpecker Red_bellied_Woodpecker Red_cockaded_Woodpecker
+Red_headed_Woodpecker Downy_Woodpecker Bewick_Wren Cactus_Wren Carolina_Wren House_Wren Marsh_Wren
+Rock_Wren Winter_Wren Common_Yellowthroat
+"""
+"""In the order of its classes.txt and without the number there."""
+
 CUB200 = DatasetEntry(
     name="cub200",
     title="CUB-200-2011",
     shape=None,
-    classes=CUB200_CLASSES,
+    classes=tuple(CUB200_NAMES.split()),
     rows={"train": 5_994, "test": 5_794},
     layout="cub200",
     archives=(
@@ -253,9 +293,9 @@ CUB200 = DatasetEntry(
 DATASETS: dict[str, DatasetEntry] = {
     entry.name: entry for entry in (CIFAR100, CIFAR10, FASHION_MNIST, CUB200, DIGITS)
 }
-OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-OWN_LAYOUTS = ("imagefolder", "huggingface")
-"""The layouts in which a person's own images may lie."""
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+USER_LAYOUTS = ("imagefolder", "huggingface")
+"""The layouts in which the user's images may lie."""
 
 
 def dataset_entry(name: str) -> DatasetEntry:
@@ -265,33 +305,35 @@ def dataset_entry(name: str) -> DatasetEntry:
         DatasetError: the catalog has no such name; the sentence lists those it has.
     """
     if name not in DATASETS:
-        raise DatasetError(f"{unknown_name('dataset', name, list(DATASETS))}; {_own_images(name)}")
+        raise DatasetError(
+            f"{unknown_name('dataset', name, list(DATASETS))}; {_hint_for_user_images(name)}"
+        )
     return DATASETS[name]
 
 
-def _own_images(name: str) -> str:
-    """The half-sentence that says how a name becomes that of a dataset of one's own."""
-    called = name if OWN_NAME.fullmatch(name) else "NAME"
+def _hint_for_user_images(name: str) -> str:
+    """The half-sentence that says how a name becomes that of a dataset."""
+    called = name if DATASET_NAME.fullmatch(name) else "NAME"
     return (
         f"or prepare images of your own: `cifarray data prepare {called} --layout imagefolder "
         "--archive DIR`"
     )
 
 
-def own_dataset(name: str, layout: str) -> DatasetEntry:
-    """The entry of images of the user's own, of which an archive says everything else.
+def user_dataset(name: str, layout: str) -> DatasetEntry:
+    """The entry of the user's images, of which an archive says everything else.
 
     Raises:
         DatasetError: a name of the catalog, or one that no folder can have; an unknown layout.
     """
-    if layout not in OWN_LAYOUTS:
-        raise DatasetError(unknown_name("layout", layout, OWN_LAYOUTS))
+    if layout not in USER_LAYOUTS:
+        raise DatasetError(unknown_name("layout", layout, USER_LAYOUTS))
     if name in DATASETS:
         raise DatasetError(
             f"{name} is a dataset of the catalog, whose layout is known; leave --layout out, or "
             "give your images another name"
         )
-    if not OWN_NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise DatasetError(
             f"cannot name a dataset {name!r}; a name has lower-case letters, digits, '-' and '_', "
             "begins with a letter or a digit and has at most 63 characters"

@@ -1,27 +1,32 @@
-"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked."""
+"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked.
+
+The server's own tags of a file are kept beside it, so that a later call can tell whether the file
+on this machine is still the one at the address.
+"""
 
 import fcntl
 import hashlib
 import http.client
+import json
 import os
 import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarray.data.http_versions import note, notes_of, read_notes
 from cifarray.data.progress import Progress
 from cifarray.errors import ArchiveError
+from cifarray.spec.bounds import parse_json
 
 TIMEOUT_S = 30.0
 """For each connection, and each wait for more bytes."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before the next try; one that brings something begins anew at the shortest."""
+"""Before the next try; one that brings something starts again at the shortest."""
 MOST_TRIES = 50
 CHUNK_BYTES = 1 << 18
 CUT = (
@@ -31,9 +36,10 @@ CUT = (
     TimeoutError,
     ssl.SSLError,
 )
-"""What a connection raises that fails or ends early; the file may be taken up again."""
+"""What a connection raises that fails or ends early; the transfer may be resumed."""
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
+TAGS = ("ETag", "Last-Modified")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def download(wanted: Download, progress: Progress) -> Path:
         ArchiveError: no such address, no answer after a few tries, too large, or a wrong md5.
     """
     if not is_address(wanted.url):
-        raise ArchiveError(f"{wanted.url!r} is no http or https address")
+        raise ArchiveError(f"{wanted.url!r} is not an http or https address")
     try:
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(wanted.target, progress):
@@ -71,7 +77,7 @@ def download(wanted: Download, progress: Progress) -> Path:
     except OSError as error:
         raise ArchiveError(
             f"cannot keep {wanted.target.name} in {wanted.target.parent}: "
-            f"{error.strerror or error}; set CIFARRAY_CACHE to a folder with room"
+            f"{error.strerror or error}; set CIFARRAY_CACHE to a folder with enough space"
         ) from error
     return wanted.target
 
@@ -109,7 +115,7 @@ def _fetch(wanted: Download, progress: Progress) -> None:
         progress.start(f"{wanted.target.name}: {reason}, trying again", None, "bytes")
         time.sleep(pause)
     raise ArchiveError(
-        f"{shown(wanted.url)} does not deliver ({reason}); the same command goes on after "
+        f"{shown(wanted.url)} cannot be downloaded ({reason}); the same command resumes after "
         f"{_size(wanted.part)} bytes; or give a path or another address with --archive"
     )
 
@@ -126,7 +132,7 @@ def _try(wanted: Download, progress: Progress) -> str | None:
             ) from error
         return _line(f"{error.code} {error.reason}")
     except http.client.InvalidURL as error:
-        raise ArchiveError(f"{shown(wanted.url)!r} is no http or https address") from error
+        raise ArchiveError(f"{shown(wanted.url)!r} is not an http or https address") from error
     except CUT as error:
         cause = getattr(error, "reason", error)
         return _line(str(getattr(cause, "strerror", None) or cause)) or type(error).__name__
@@ -156,7 +162,7 @@ def _request(wanted: Download, progress: Progress) -> bool:
         total = _total(answer, done)
         if (total or 0) > wanted.limit_bytes:
             raise _too_large(wanted)
-        note(wanted.part, answer.headers)
+        _keep_tags(wanted.part, answer.headers)
         progress.start(f"downloading {wanted.target.name}", total, "bytes")
         progress.advance(done)
         done = _append(wanted, answer, done, progress)
@@ -192,22 +198,22 @@ def _nothing_after(wanted: Download, content_range: str) -> bool:
 
 def _finish(wanted: Download) -> None:
     os.replace(wanted.part, wanted.target)
-    if notes_of(wanted.part).exists():
-        os.replace(notes_of(wanted.part), notes_of(wanted.target))
+    if _tags_file(wanted.part).exists():
+        os.replace(_tags_file(wanted.part), _tags_file(wanted.target))
 
 
 def _headers(wanted: Download) -> dict[str, str]:
     headers = {"User-Agent": "cifarray", "Accept-Encoding": "identity"}
     arrived = _size(wanted.part)
     if arrived:
-        notes = read_notes(wanted.part)
-        if notes or wanted.md5:  # else a changed file could not be told from the old one
+        tags = _kept_tags(wanted.part)
+        if tags or wanted.md5:  # else a changed file could not be told from the old one
             headers["Range"] = f"bytes={arrived}-"
-        if notes:
-            headers["If-Range"] = notes.get("ETag") or notes["Last-Modified"]
+        if tags:
+            headers["If-Range"] = tags.get("ETag") or tags["Last-Modified"]
     elif wanted.target.exists() and not wanted.md5:
         names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-        headers |= {names[name]: value for name, value in read_notes(wanted.target).items()}
+        headers |= {names[name]: value for name, value in _kept_tags(wanted.target).items()}
     return headers
 
 
@@ -259,3 +265,26 @@ def _alone(target: Path, progress: Progress) -> Iterator[None]:
             progress.start(f"waiting for another download of {target.name}", None, "bytes")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _tags_file(path: Path) -> Path:
+    """Where the tags of a downloaded file, or of a part of one, are kept."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _keep_tags(path: Path, headers: Mapping[str, str | None]) -> None:
+    """Keep the tags of an answer; weak ones are left out, since no transfer resumes from them."""
+    tags = {name: headers.get(name) or "" for name in TAGS}
+    strong = {name: tag for name, tag in tags.items() if tag and not tag.startswith("W/")}
+    _tags_file(path).write_text(json.dumps(strong), encoding="utf-8")
+
+
+def _kept_tags(path: Path) -> dict[str, str]:
+    """The kept tags; none where nothing sound is kept."""
+    try:
+        kept = parse_json(_tags_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    tags = kept if isinstance(kept, dict) else {}
+    found = {name: tags.get(name) for name in TAGS}
+    return {name: tag for name, tag in found.items() if isinstance(tag, str) and tag.isprintable()}

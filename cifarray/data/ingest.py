@@ -1,6 +1,10 @@
-"""Turn an archive into a dataset in the store: find it, write what is not there, put it in use."""
+"""Turn an archive into a dataset in the store: find it, write what is not there, put it in use.
+
+Parquet parts are written first, then the manifest that makes them valid.
+"""
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -8,26 +12,39 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cifarray.data.archives.arrays import SplitArrays, check_splits
-from cifarray.data.archives.digits import read_digits
-from cifarray.data.archives.files import open_files
-from cifarray.data.archives.images import TEST_SPLITS, Reading
-from cifarray.data.catalog import DatasetEntry, dataset_entry, own_dataset
-from cifarray.data.content import UNREADABLE, Content, open_images
-from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
+from cifarray.data.catalog import DatasetEntry, dataset_entry, user_dataset
+from cifarray.data.decoded_archive import UNREADABLE, Content, open_images
 from cifarray.data.left_out import LeftOutCounter
-from cifarray.data.manifest import Manifest, find_manifest, latest_digest, prepare_command
+from cifarray.data.manifest import (
+    ArchivePart,
+    FileManifest,
+    Manifest,
+    SourceManifest,
+    SplitManifest,
+    find_manifest,
+    latest_digest,
+    prepare_command,
+)
+from cifarray.data.parquet import SplitRows, dataset_schema, plan_files, write_part
 from cifarray.data.progress import Progress, Silent
+from cifarray.data.readers.base import TEST_SPLITS, Reading, SplitArrays, check_splits
+from cifarray.data.readers.digits import read_digits
+from cifarray.data.readers.files import open_files
+from cifarray.data.readers.registry import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.data.source import Source, combined_sha256, find_source
-from cifarray.data.statistics import count_pixels
-from cifarray.data.writing import ingest_version, write_dataset
+from cifarray.data.statistics import count_pixels, moments
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import ArchiveError, DatasetError, InputError, KeyMissingError
 from cifarray.spec.load import unknown_name
 from cifarray.store import Store
-from cifarray.store.layout import DATASETS, dataset_prefix, latest_key
+from cifarray.store.layout import DATASETS, dataset_prefix, latest_key, manifest_key
 
 DIGITS_NAME = "sklearn.datasets.load_digits"
+ARRAYS_VERSION, IMAGES_VERSION = 1, 3
+"""Part of the digest: raise it whenever the same archive, of arrays or of image files, would give
+other bytes."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +52,13 @@ class Ingest:
     """How an archive of image files is to be read."""
 
     layout: str | None = None
-    """Of images of the user's own; the catalog knows that of its datasets."""
+    """Of the user's images; the catalog knows that of its datasets."""
     crop: bool = False
     """Cut images to the boxes that the archive holds."""
     skip_bad: bool = False
     """Leave out images that do not decode, and count them."""
     accept_loss: bool = False
-    """Go on where more than 1 % of a class is left out."""
+    """Continue where more than 1 % of a class is left out."""
     test_split: str = "test"
     """The split of the archive that becomes test."""
 
@@ -69,7 +86,7 @@ def prepare(
         StoreError: the store cannot be used.
     """
     how, progress = how or Ingest(), progress or Silent()
-    entry = own_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
+    entry = user_dataset(name, how.layout) if how.layout is not None else dataset_entry(name)
     _refuse_what_is_not_read(entry, how)
     store.check_writes()
     before, was = _tag_of_latest(store, name), _named(store, name)
@@ -77,8 +94,8 @@ def prepare(
     _put_in_use(store, manifest, before)
     if was is not None and was != manifest.digest:
         progress.remark(
-            f"{name} was {was[:12]} in this store until now and is {manifest.digest[:12]} to every "
-            "run from now on; runs that have begun keep theirs"
+            f"{name} in this store was {was[:12]} and is {manifest.digest[:12]} for every run "
+            "from now on; runs that have started keep theirs"
         )
     return manifest, written
 
@@ -143,7 +160,7 @@ def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
     if how.test_split != "test" and not (layout and layout.splits):
         raise InputError(
             f"{entry.name} comes with its own train and test; leave --test-split out (it is for "
-            "images of your own)"
+            "your own images)"
         )
 
 
@@ -153,7 +170,7 @@ def dataset_digest(
     """What names a dataset's folder; known before anything is written."""
     said = f"{archive_sha256}\n{entry.name}\n{ingest_version(entry)}\n" + "crop\n" * crop
     said += f"test split {test_split}\n" * (test_split != "test")
-    return hashlib.sha256(said.encode()).hexdigest()
+    return content_sha256(said)
 
 
 def _opened(
@@ -197,7 +214,7 @@ def _arrays(
 
 def _arrays_sha256(arrays: SplitArrays) -> str:
     parts = (np.ascontiguousarray(arrays.images), arrays.labels.astype("<i2"))
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    return content_sha256(b"".join(part.tobytes() for part in parts))
 
 
 def _published_before(store: Store, entry: DatasetEntry, crop: bool) -> Manifest | None:
@@ -262,3 +279,114 @@ def _named(store: Store, name: str) -> str | None:
         return latest_digest(store, name)
     except DatasetError:
         return None
+
+
+def stored_order(split: str, rows: int) -> NDArray[np.int64]:
+    """The row_ids of a split in the order in which they are stored, shuffled once and for all.
+
+    By a hash, which unlike a generator gives the same order under any version of NumPy.
+    """
+    draws = b"".join(
+        hashlib.blake2b(f"{split}:{row}".encode(), digest_size=8).digest() for row in range(rows)
+    )
+    return np.argsort(np.frombuffer(draws, dtype=">u8"), kind="stable").astype(np.int64)
+
+
+def ingest_version(entry: DatasetEntry) -> int:
+    """That of the layout which the dataset's archive has."""
+    return IMAGES_VERSION if entry.layout in IMAGE_LAYOUTS else ARRAYS_VERSION
+
+
+def write_dataset(
+    store: Store,
+    entry: DatasetEntry,
+    source: Source,
+    digest: str,
+    content: Content,
+    progress: Progress,
+    how: Reading,
+) -> Manifest:
+    """Write the parts and, when all are there, the manifest; `how` the archive was read."""
+    rows = {split: part.rows for split, part in content.splits.items()}
+    progress.start(f"writing {entry.name}", sum(rows.values()), "rows")
+    folder = dataset_prefix(entry.name, digest)
+    written = {split: _write_split(store, folder, content, split, progress) for split in rows}
+    mean, std = moments(content.pixels)
+    manifest = Manifest(
+        name=entry.name,
+        title=entry.title,
+        digest=digest,
+        ingest_version=ingest_version(entry),
+        shape=content.shape,
+        storage="encoded" if content.shape is None else "fixed",
+        classes=content.classes,
+        coarse_classes=content.coarse_classes,
+        fine_to_coarse=content.fine_to_coarse,
+        splits=written,
+        mean=mean,
+        std=std,
+        source=SourceManifest(
+            sha256=source.sha256,
+            name=source.name,
+            complete=not how.left_out.incomplete()
+            and all(rows[split] == entry.rows.get(split, rows[split]) for split in rows),
+            published=source.published,
+            crop=how.crop,
+            test_split=how.test_split,
+            missing_images=content.missing,
+            skipped_images=how.left_out.images(),
+            converted_images=dict(content.converted),
+        ),
+        left_out=how.left_out.entries(),
+        citation=entry.citation,
+    )
+    store.write_json(manifest_key(entry.name, digest), manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _write_split(
+    store: Store,
+    folder: str,
+    content: Content,
+    split: str,
+    progress: Progress,
+) -> SplitManifest:
+    part = content.splits[split]
+    schema = dataset_schema(content.shape, coarse=bool(content.coarse_classes))
+    order = stored_order(split, part.rows)
+    files: list[FileManifest] = []
+    first = 0
+    with tempfile.TemporaryDirectory(prefix="cifarray-") as scratch:
+        path = Path(scratch) / "part.parquet"
+        plan = plan_files(part.rows, part.image_bytes, encoded=content.shape is None)
+        for number, row_groups in enumerate(plan):
+            rows = sum(row_groups)
+            write_part(path, schema, part, order[first : first + rows], row_groups)
+            key = f"{split}/part-{number:05d}.parquet"
+            files.append(
+                FileManifest(
+                    key=key,
+                    rows=rows,
+                    size_bytes=path.stat().st_size,
+                    sha256=file_sha256(path),
+                    row_groups=tuple(row_groups),
+                )
+            )
+            store.upload(path, f"{folder}/{key}")
+            progress.advance(rows)
+            first += rows
+    counts = np.bincount(part.labels, minlength=len(content.classes))
+    return SplitManifest(
+        rows=part.rows,
+        files=tuple(files),
+        class_counts=tuple(counts.tolist()),
+        archive_parts=_archive_parts(split, part),
+    )
+
+
+def _archive_parts(split: str, rows: SplitRows) -> tuple[ArchivePart, ...]:
+    parts, first = [], 0
+    for name, count in rows.parts or ((split, rows.rows),):
+        parts.append(ArchivePart(name=name, first_row_id=first, rows=count))
+        first += count
+    return tuple(parts)

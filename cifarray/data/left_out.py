@@ -26,8 +26,8 @@ INCOMPLETE = ("image", "split", "absent")
 Kind = Literal["image", "split", "absent", "class", "column", "frame", "file", "litter"]
 """An image or row of a split in use; one of no split or of one that is not used; what is listed or
 numbered and not there; a class without images; a column; frames after the first of an image; a file
-that is no image; a file that nobody put there on purpose."""
-SPOKEN: Mapping[Kind, tuple[str, str]] = {
+that is no image; a hidden or system file, a readme or a link (`litter` in manifests)."""
+KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
     "image": ("image", "images"),
     "split": ("image", "images"),
     "absent": ("missing", "missing"),
@@ -86,7 +86,7 @@ class LeftOutCounter:
 
     def entries(self) -> tuple[LeftOut, ...]:
         """What was counted: lost images first, then by reason, split and class."""
-        order = list(SPOKEN)
+        order = list(KIND_WORDS)
         keys = sorted(
             self._counts, key=lambda key: (order.index(key[0]), *(part or "" for part in key[1:]))
         )
@@ -136,7 +136,7 @@ class LeftOutCounter:
         more = f", and more than 1 % of {len(shares) - 1} more" * (len(shares) > 1)
         raise ArchiveError(
             f"{archive}: {count:,} of {whole:,} images of {what} would be left out{more} "
-            f"({self._reasons(split, class_name)}); put that right, or leave them out, counted, "
+            f"({self._reasons(split, class_name)}); fix the archive, or leave them out, counted, "
             "with --accept-loss"
         )
 
@@ -177,9 +177,9 @@ def as_json(entries: Iterable[LeftOut] | None) -> list[dict[str, Any]] | None:
     return None if entries is None else [entry.model_dump(mode="json") for entry in entries]
 
 
-def spoken(row: Mapping[str, Any]) -> str:
+def in_words(row: Mapping[str, Any]) -> str:
     """A row of `summed` in words, as in '3 files of train: not an image: .txt (a/b.txt)'."""
-    one, many = SPOKEN[row["kind"]]
+    one, many = KIND_WORDS[row["kind"]]
     of = f" of {row['split']}" * bool(row["split"])
     if row["kind"] == "column":
         return str(row["reason"]).replace(" left out:", "") + of

@@ -1,10 +1,10 @@
-"""How long work tells of its progress, whoever shows it."""
+"""How work on a dataset reports its progress, whoever shows it."""
 
 from typing import Literal, Protocol
 
 
 class Progress(Protocol):
-    """Is told of each piece of work as it begins and as it goes on."""
+    """Is told when a piece of work begins, and how far it is."""
 
     def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
         """A piece of work begins; the one before it is over. `total` is None where unknown."""

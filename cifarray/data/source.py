@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cifarray.data.archives.folders import FolderFiles
-from cifarray.data.archives.members import place_in_folder
 from cifarray.data.catalog import DatasetEntry
 from cifarray.data.download import Download, download, is_address, shown
-from cifarray.data.layouts import IMAGE_LAYOUTS
 from cifarray.data.progress import Progress
+from cifarray.data.readers.files import FolderFiles
+from cifarray.data.readers.members import place_in_folder
+from cifarray.data.readers.registry import IMAGE_LAYOUTS
+from cifarray.digests import content_sha256
 from cifarray.errors import ArchiveError
 from cifarray.user_folders import cache_folder, expanded
 
@@ -42,7 +43,7 @@ def find_source(
     """
     if not entry.rows and (archive is None or is_address(archive)):
         raise ArchiveError(
-            f"images of your own lie on this machine, and {entry.name} has "
+            f"your own images are read from this machine, and {entry.name} has "
             f"{'no --archive' if archive is None else f'the address {shown(archive)}'}; give the "
             "path of a folder, tar or zip"
         )
@@ -74,10 +75,12 @@ def _source(
             return _images_source(entry, path, name, progress, test_split)
         return _folder_source(entry, path, name)
     several = len(entry.archives) > 1
-    if not path.is_file() or (several and not _is_packed(path)):
+    if not path.is_file() or (
+        several and not zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
+    ):
         names = ", ".join(file.name for file in entry.archives)
         raise ArchiveError(
-            f"{archive} is no archive of {entry.title}, which is {names}"
+            f"{archive} is not an archive of {entry.title}, which is {names}"
             + "; give the folder or the address that they lie under, or a zip or tar of them"
             * several
         )
@@ -87,15 +90,10 @@ def _source(
     return Source(path, name, sha256, published)
 
 
-def _is_packed(path: Path) -> bool:
-    """Whether a file holds several."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-
-
 def combined_sha256(sums: Iterable[tuple[str, str]]) -> str:
     """One checksum of several files: sha256 over the sorted lines "name sha256"."""
     lines = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(sums))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return content_sha256(lines)
 
 
 def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
@@ -109,7 +107,7 @@ def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
 
 def _fetch_from(entry: DatasetEntry, address: str, progress: Progress) -> Path:
     """From another address: of one file, or of the folder that holds the several files."""
-    folder = cache_folder() / "other" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = cache_folder() / "other" / content_sha256(address)[:16]
     limits = {file.name: 2 * file.size_bytes for file in entry.archives}
     if len(limits) == 1:
         (limit,) = limits.values()

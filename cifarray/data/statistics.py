@@ -1,6 +1,7 @@
-"""Figures over a dataset's pixels, from exact counts of their 256 values."""
+"""Figures over a dataset's pixels, exact from the counts of their 256 values."""
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 4096
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
+QUARTILES = {"25%": 0.25, "50%": 0.5, "75%": 0.75}
+FIGURES = ("count", "mean", "std", "min", *QUARTILES, "max")
+"""In the order and under the names of pandas' DataFrame.describe()."""
 
 
 def count_pixels(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -24,7 +28,7 @@ def count_pixels(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def count_picture(image: "Image.Image", channels: int) -> NDArray[np.int64]:
-    """The same of one image of mode L or RGB, gray as so many equal channels."""
+    """The same of one image of mode L or RGB, gray as that many equal channels."""
     counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
     return np.broadcast_to(counts, (channels, 256))
 
@@ -36,3 +40,50 @@ def moments(counts: NDArray[np.int64]) -> Moments:
     mean = counts @ values / total
     spread = ((values - mean[:, np.newaxis]) ** 2 * counts).sum(axis=1) / total
     return tuple(mean.tolist()), tuple(np.sqrt(spread).tolist())
+
+
+def describe_pixels(counts: NDArray[np.int64]) -> list[dict[str, float | None]]:
+    """What pandas' describe() says of each channel's values, 0 to 255 as stored.
+
+    `counts` is [channels, 256]. As there, `std` divides by count - 1, quantiles lie between two
+    values where they have to, and a figure that does not exist (NaN there) is None.
+    """
+    return [_describe(channel) for channel in counts]
+
+
+def _describe(counts: NDArray[np.int64]) -> dict[str, float | None]:
+    total = int(counts.sum())
+    if not total:
+        return {"count": 0, **dict.fromkeys(FIGURES[1:])}
+    values = np.arange(len(counts), dtype=np.float64)
+    present = np.flatnonzero(counts)
+    mean = float(counts @ values) / total
+    squares = float(counts @ (values - mean) ** 2)
+    return {
+        "count": total,
+        "mean": mean,
+        "std": math.sqrt(squares / (total - 1)) if total > 1 else None,
+        "min": float(present[0]),
+        **{name: _quantile(counts, total, share) for name, share in QUARTILES.items()},
+        "max": float(present[-1]),
+    }
+
+
+def _quantile(counts: NDArray[np.int64], total: int, share: float) -> float:
+    """The value at this place of the sorted ones, between two of them by linear interpolation."""
+    below, rest = divmod(share * (total - 1), 1.0)
+    ends = counts.cumsum()
+    low, high = (
+        int(np.searchsorted(ends, min(place, total - 1), side="right"))
+        for place in (below, below + 1)
+    )
+    return low + (high - low) * rest
+
+
+def rows_of_table(splits: dict[str, Any]) -> list[list[Any]]:
+    """One row per split and channel for printing: names, then the figures."""
+    return [
+        [split, channel, *(described[name] for name in FIGURES)]
+        for split, content in splits.items()
+        for channel, described in enumerate(content["pixels"])
+    ]

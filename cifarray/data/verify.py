@@ -1,13 +1,13 @@
-"""Hold a dataset's files against its manifest: every checksum, row count and schema."""
+"""Compare a dataset's files with its manifest: every checksum, row count and schema."""
 
-import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from cifarray.data.manifest import FileManifest, Manifest, load_manifest
-from cifarray.data.parquet import dataset_schema
+from cifarray.data.parquet import dataset_schema, opened, read_columns
 from cifarray.data.progress import Progress, Silent
-from cifarray.data.rows import opened, read_columns
+from cifarray.digests import pieces_sha256
 from cifarray.errors import DatasetError, KeyMissingError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
@@ -40,9 +40,10 @@ def _file_problems(
 ) -> list[str]:
     key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
     try:
-        size_bytes, sha256 = _sum(store, key, progress)
+        size_bytes = store.size(key)
         if size_bytes != file.size_bytes:
             return [f"{key} has {size_bytes} bytes, the manifest says {file.size_bytes}"]
+        sha256 = pieces_sha256(_pieces(store, key, progress))
         if sha256 != file.sha256:
             return [f"{key} has sha256 {sha256}, the manifest says {file.sha256}"]
         with opened(store, manifest, file):
@@ -53,16 +54,11 @@ def _file_problems(
         return [str(error)]
 
 
-def _sum(store: Store, key: str, progress: Progress) -> tuple[int, str]:
-    """Bytes and sha256 of an object, read in pieces."""
-    digest = hashlib.sha256()
-    size_bytes = 0
+def _pieces(store: Store, key: str, progress: Progress) -> Iterator[bytes]:
     with store.open_input(key) as source:
         while chunk := source.read(READ_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
+            yield chunk
             progress.advance(len(chunk))
-    return size_bytes, digest.hexdigest()
 
 
 def _row_problems(store: Store, manifest: Manifest, split: str) -> list[str]:

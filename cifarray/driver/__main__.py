@@ -1,26 +1,41 @@
-"""`python -m cifarray.driver RUN --store URI`: what the Jobs API starts."""
+"""`python -m cifarray.driver RUN --store URI`: what the Jobs API starts.
+
+KubeRay retries a RayJob whose Ray job has failed, and never one whose Ray job was stopped. On a
+cluster that is there for its run alone, a driver that has recorded the end of its run has itself
+stopped, so that KubeRay starts no other cluster for it; one that was killed has recorded nothing,
+and its run continues in the next cluster. See docs/decisions/0009-a-recorded-end-is-not-retried.md.
+"""
 
 import argparse
 import os
+import signal
 import sys
+import time
 
 from cifarray import __version__
-from cifarray.driver.execute import STOPPED, execute
-from cifarray.driver.leaving import leave, refuse
-from cifarray.errors import CifarrayError, InputError, JobError
+from cifarray.backends.environment import JOB_CONFIG
+from cifarray.backends.ray_jobs.backend import standard_token
+from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import record_request
+from cifarray.driver.attempt import STOPPED, execute
+from cifarray.errors import CifarrayError, ClusterError, InputError, JobError, RunNotFoundError
 from cifarray.proxies import spare_loopback
-from cifarray.runs import Run
-from cifarray.spec.bounded_yaml import parse_yaml
-from cifarray.spec.run import REQUEST_VARIABLE, RunRequest
+from cifarray.runs import ENDED, Run
+from cifarray.spec.bounds import parse_json, parse_yaml
+from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
 from cifarray.store import Store
 from cifarray.store.patience import RUN_S
-from cifarray.submit.new_run import record_request
 from cifarray.user_folders import provide_home
+
+ASK_PATIENCE_S = 10.0
+STOP_WITHIN_S = 30.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one attempt; `execute`'s exit code, or 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m cifarray.driver", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m cifarray.driver", description="Carry out one attempt of a run."
+    )
     parser.add_argument("run", help="the run's id")
     parser.add_argument("--store", required=True, help="the store's URI")
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
@@ -32,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         store = Store.open(options.store, options.endpoint).patient(RUN_S)
         code = _carry_out(store, options.run)
         if code not in (0, STOPPED):
-            leave(Run(store, options.run))
+            stop_own_job(Run(store, options.run))
         return code
     except CifarrayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,8 +73,53 @@ def _read(given: str) -> RunRequest:
         reason = " ".join(str(error).split())[:300]
         raise JobError(
             f"cifarray {__version__} in this image does not read what was submitted ({reason}); "
-            "submit with the image's version, or give kubernetes.image one of yours"
+            "submit with the image's version, or set kubernetes.image to one of yours"
         ) from error
+
+
+def refuse(run: Run, error: CifarrayError) -> None:
+    """Record why no driver can carry out a run that is pending. Raises: StoreError."""
+    if _state(run) == "pending":
+        run.mark_failed(str(error))
+
+
+def stop_own_job(run: Run) -> None:
+    """If the run is over and this driver's cluster is its own, stop this driver's job.
+
+    Where that fails, the next cluster's driver finds the run over, and tries the same.
+    Raises: StoreError.
+    """
+    dashboard, submission = os.environ.get(OWN_JOBS_VARIABLE), _own_submission()
+    if not dashboard or not submission or _state(run) not in ENDED:
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(f"run {run.id} is over: stopping job {submission}, which is not retried", flush=True)
+        if RayJobs(dashboard, standard_token(), ASK_PATIENCE_S).stop(submission):
+            time.sleep(STOP_WITHIN_S)
+    except KeyboardInterrupt:
+        return  # that is how the stop arrives
+    except ClusterError as error:
+        print(f"warning: job {submission} could not be stopped: {error}", flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _state(run: Run) -> str:
+    """The run's recorded state; empty for a run that nobody recorded."""
+    try:
+        return run.status().state
+    except RunNotFoundError:
+        return ""
+
+
+def _own_submission() -> str | None:
+    """The id under which the Jobs API started this process."""
+    try:
+        found = parse_json(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return str(found)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ UPLOAD_EVERY_S = 20.0
 def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterator[Path]:
     """Copy everything that this process and its children print to `key`, while it runs too.
 
-    Yields the file on this machine that holds it meanwhile.
+    Yields the file on this machine that holds it in the meantime.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"
@@ -41,7 +41,7 @@ def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterato
 
 @contextmanager
 def _copied_to(path: Path) -> Iterator[None]:
-    """Put a pipe in the place of standard output and error; a thread copies it to both ends."""
+    """Replace standard output and error by a pipe; a thread copies it to them and to the file."""
     shown = os.dup(1)
     errors = os.dup(2)
     read_end, write_end = os.pipe()
@@ -50,7 +50,7 @@ def _copied_to(path: Path) -> Iterator[None]:
         with path.open("wb", buffering=0) as file, os.fdopen(read_end, "rb", buffering=0) as pipe:
             while chunk := pipe.read(65536):
                 file.write(chunk)
-                with suppress(OSError):  # whoever was shown it may have gone away
+                with suppress(OSError):  # nobody may read it any more
                     os.write(shown, chunk)
 
     copier = threading.Thread(target=copy, daemon=True, name="copy of the driver's log")

@@ -15,7 +15,7 @@ import ray
 
 from cifarray.errors import StoreError
 from cifarray.runs import Attempt, Run
-from cifarray.runs.causes import failed_worker, find_cause
+from cifarray.runs.failures.causes import failed_worker, find_cause
 from cifarray.runs.post_mortem import (
     MOST_LOGS,
     cause_as_dict,
@@ -35,9 +35,9 @@ MEMORY = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "Shmem")
 
 
 def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Path) -> None:
-    """Keep everything that tells why an attempt failed; whatever cannot be had is left out.
+    """Keep everything that tells why an attempt failed; what is not available is left out.
 
-    `log` is the driver's own. It never raises an error of its own, for that would hide the first.
+    `log` is the driver's own. It raises no error itself, which would hide the first one.
     """
     try:
         write_post_mortem(run.store, attempt.prefix, _found(run, attempt, error, log))
@@ -47,7 +47,7 @@ def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Path
 
 def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[str, Any]:
     _wait_for_copy(log)
-    spec, no_logs, no_events = _had(run.spec, None), dict[str, list[str]](), list[str]()
+    spec, no_logs, no_events = _if_available(run.spec, None), dict[str, list[str]](), list[str]()
     return {
         "at": now(),
         "attempt": attempt.number,
@@ -55,8 +55,8 @@ def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[
         "worker": failed_worker(error),
         "failures": failure_records(run.store, attempt.prefix),
         "driver": {"host": socket.gethostname(), "pid": os.getpid(), "lines": _tail(log)},
-        "workers": _had(_worker_logs, no_logs),
-        "ray_events": _had(_ray_events, no_events),
+        "workers": _if_available(_worker_logs, no_logs),
+        "ray_events": _if_available(_ray_events, no_events),
         "machine": machine(),
         "versions": {**(spec.versions if spec else {}), "system": platform.platform()},
         "job": spec.model_dump(mode="json") if spec else None,
@@ -100,7 +100,7 @@ def _container_limit() -> int | None:
 
 
 def _worker_logs() -> dict[str, list[str]]:
-    """The ends of the logs of this job's workers, as far as they lie on this node."""
+    """The ends of the logs of this job's workers, as far as they are on this node."""
     if not (folder := _ray_logs()):
         return {}
     job = ray.get_runtime_context().get_job_id()
@@ -155,8 +155,8 @@ def _tail(path: Path, count: int | None = None) -> list[str]:
     return last_lines(text) if count is None else last_lines(text, count)
 
 
-def _had(get: Callable[[], T], otherwise: T) -> T:
-    """What can be had of a cluster that may be gone, or of a store that may be away."""
+def _if_available(get: Callable[[], T], otherwise: T) -> T:
+    """A part of the post-mortem; the cluster may be gone, and the store away."""
     try:
         return get()
     except Exception as error:  # Ray's clients raise what their libraries raise

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifarray.data.cache import Shard, hold
-from cifarray.data.labels import Labels, learnt_labels
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.rows import decoded_shape, read_rows
-from cifarray.data.selection import STORED_SPLIT, rows_of_test, select_rows
+from cifarray.data.parquet import decoded_shape, read_rows
+from cifarray.data.shard import Shard, hold
+from cifarray.data.split import STORED_SPLIT, Labels, learnt_labels, rows_of_test, select_rows
 from cifarray.errors import DatasetError
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint
 from cifarray.training.evaluation import predict_shard
@@ -68,7 +67,9 @@ def evaluate(
     labels = _labels(checkpoint, manifest)
     same = manifest.digest == checkpoint.dataset["digest"]
     if split not in (STORED_SPLIT if same else ("test",)):
-        choices = ", ".join(STORED_SPLIT) if same else "test (the network learnt other data)"
+        choices = (
+            ", ".join(STORED_SPLIT) if same else "test (the network was trained on other data)"
+        )
         raise DatasetError(f"no split '{split}' of {manifest.name} here; choose from: {choices}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shard = _shard(checkpoint, store, manifest, split, labels, device)

@@ -96,7 +96,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, *, replace: bool = F
     check_format(form)
     try:
         if output.is_dir() or (output.exists() and not replace):
-            raise InputError(f"{output} is there already; give another --output or --force")
+            raise InputError(f"{output} already exists; give another --output or --force")
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
             part = Path(folder) / output.name
@@ -183,7 +183,7 @@ def _traceable(checkpoint: Checkpoint) -> tuple[Predictor, Tensor, tuple[dict[in
 
 @contextmanager
 def _exporting(form: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Silence the exporters' notices, and turn what a network of the user's own meets into one."""
+    """Silence the exporters' notices, and turn what a user-defined network meets into one."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifarray.errors import JobError
-from cifarray.models.backbones import PREFIX, check_backbone, check_size, is_backbone
-from cifarray.models.beginning import check_beginning
-from cifarray.models.code import check_factory, import_factory
-from cifarray.models.own import check_own_network, said
+from cifarray.models.timm_backbone import (
+    PREFIX,
+    check_backbone,
+    check_size,
+    is_backbone,
+    published_config,
+)
+from cifarray.models.user_network import check_factory, check_network, import_factory, in_one_line
 from cifarray.spec.job import ModelSpec
 from cifarray.spec.load import unknown_name
 
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
 
 HEAD_OPTIONS = frozenset({"head", "frozen", "features"})
 """The fields of a ModelSpec that only a backbone with a head of ours reads."""
-OWN_READS = frozenset({"dropout", "dropouts", "args", "weights"})
-"""Those that a network of the user's own reads."""
+USER_NETWORK_READS = frozenset({"dropout", "dropouts", "args", "weights"})
+"""Those that a user-defined network reads."""
 RGB_32X32 = (32, 32, 3)
 
 
@@ -171,12 +175,12 @@ BACKBONE = ModelEntry(
 
 
 def find_entry(name: str) -> ModelEntry | None:
-    """The entry of a network; None for one of the user's own, and for unknown names."""
+    """The entry of a network; None for a user-defined one, and for unknown names."""
     return BACKBONE if is_backbone(name) else MODELS.get(name)
 
 
-def is_own(name: str) -> bool:
-    """Whether the name is `package.module:factory`, a network of the user's own."""
+def is_user_network(name: str) -> bool:
+    """Whether the name is `package.module:factory`, a user-defined network."""
     return ":" in name
 
 
@@ -186,13 +190,13 @@ def check_model(
     """Refuse an unknown name, unused fields, a size of images that the network cannot take.
 
     `shape` is (H, W, C) of what the network sees, where known; `code` is what `--code` gave.
-    A network of the user's own is looked up as a file and not run. Torch is imported for `timm/`
+    A user-defined network is looked up as a file and not run. Torch is imported for `timm/`
     alone.
 
     Raises: JobError.
     """
     entry = find_entry(spec.name)
-    if is_own(spec.name):
+    if is_user_network(spec.name):
         check_factory(spec.name, code)
         _refuse_reserved(spec)
     elif entry is None:
@@ -203,8 +207,8 @@ def check_model(
         )
     elif entry is BACKBONE:
         check_backbone(spec.name)
-    _refuse_unread_fields(spec, OWN_READS if entry is None else entry.reads)
-    check_beginning(spec)
+    _refuse_unread_fields(spec, USER_NETWORK_READS if entry is None else entry.reads)
+    _check_pretrained(spec)
     if entry is None:
         return
     if spec.dropouts is not None and len(spec.dropouts) != len(entry.dropouts):
@@ -226,7 +230,7 @@ def build_model(
 ) -> nn.Module:
     """The network for images of `shape` (H, W, C), initialised from torch's current seed.
 
-    `code` is the folder that holds a network of the user's own, if it is not installed.
+    `code` is the folder that holds a user-defined network, if it is not installed.
 
     Raises: JobError.
     """
@@ -245,11 +249,11 @@ def build_model(
             num_classes=num_classes, in_channels=channels, image_size=(height, width), **options
         )
     except Exception as error:
-        if not is_own(spec.name):
+        if not is_user_network(spec.name):
             raise
-        raise JobError(f"{spec.name} failed to build a network: {said(error)}") from error
-    if is_own(spec.name):
-        check_own_network(spec.name, model, num_classes, shape)
+        raise JobError(f"{spec.name} failed to build a network: {in_one_line(error)}") from error
+    if is_user_network(spec.name):
+        check_network(spec.name, model, num_classes, shape)
     return model  # type: ignore[no-any-return]
 
 
@@ -268,3 +272,33 @@ def _refuse_unread_fields(spec: ModelSpec, reads: frozenset[str]) -> None:
         if field != "name" and field not in reads and value != getattr(nothing, field):
             used = ", ".join(f"model.{name}" for name in sorted(reads))
             raise JobError(f"model {spec.name} does not use model.{field}; it uses {used}")
+
+
+def _check_pretrained(spec: ModelSpec) -> None:
+    """Refuse weights that nobody has, and a head that would be trained on a random backbone."""
+    if spec.weights == "timm":
+        _check_published(spec.name)
+    if spec.frozen and spec.weights == "none":
+        raise JobError(
+            f"model.frozen trains the head of {spec.name} alone, and with model.weights none its "
+            "backbone would stay random; set model.weights to timm, a file or run:ID"
+        )
+    if spec.features is not None and not spec.frozen:
+        raise JobError(
+            f"model.features {spec.features} computes the outputs of a backbone once, so that it "
+            "cannot learn; set model.frozen=true as well"
+        )
+
+
+def _check_published(name: str) -> None:
+    if not is_backbone(name):
+        raise JobError(
+            f"model.weights timm are for timm's networks, and {name} is not one of them; give a "
+            "file, s3://bucket/file or run:ID"
+        )
+    config = published_config(name)
+    if config is None or not config.has_weights:
+        raise JobError(
+            f"timm publishes no weights of {name}; give model.weights as a file or run:ID, or "
+            "choose another network"
+        )

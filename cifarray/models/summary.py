@@ -1,11 +1,19 @@
-"""What a network is made of, seen while one image passes through it; no torch on import."""
+"""How large a network is and what it is made of, seen while one image passes through it.
+
+Importing this module imports no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifarray.reporting.layers import Block, Layer, Shape
+from cifarray.models.registry import MODELS, RGB_32X32, build_model, check_model
+from cifarray.models.timm_backbone import is_backbone, native_shape
+from cifarray.report.network import Block, Layer, Shape
+from cifarray.spec.job import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,6 +21,53 @@ if TYPE_CHECKING:
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 MOST_OF_IT = 0.5
 """A part with more than this share of the layers is no block, but the network in a wrapper."""
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights, trainable or not; running statistics are not among them."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_buffers(model: nn.Module) -> int:
+    """Number of running statistics (BatchNorm's counter of batches is not one)."""
+    named = model.named_buffers()
+    return sum(b.numel() for name, b in named if not name.endswith("num_batches_tracked"))
+
+
+def describe_model(
+    spec: ModelSpec, num_classes: int, code: Path | None = None, *, layers: bool = False
+) -> dict[str, Any]:
+    """Name, sizes and input shape of a network, built without memory for its weights.
+
+    With `layers` a list of them as well, as the report has it.
+
+    Built for the images that it was made for, and a user-defined one for 32x32 RGB ones.
+
+    Raises: JobError.
+    """
+    check_model(spec, code=code)
+    import torch
+
+    shape = _made_for(spec.name)
+    with torch.device("meta"):
+        model = build_model(spec, num_classes, shape, code)
+        height, width, channels = shape
+        images_NCHW = torch.empty(1, channels, height, width)
+        listed = [asdict(layer) for layer in summarize(model, images_NCHW)] if layers else []
+    total = count_parameters(model)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "name": spec.name,
+        "parameters": {"total": total, "trainable": trainable, "buffers": count_buffers(model)},
+        "input_shape": list(shape),
+        **({"layers": listed} if layers else {}),
+    }
+
+
+def _made_for(name: str) -> tuple[int, int, int]:
+    if is_backbone(name):
+        return native_shape(name)
+    return MODELS[name].input_shape if name in MODELS else RGB_32X32
 
 
 def summarize(model: nn.Module, images_NCHW: Tensor) -> list[Layer]:
@@ -94,8 +149,9 @@ def _detail(module: nn.Module) -> str:
     kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
     if kernel is not None:
         words.append(_pair(kernel))
-        if _pair(stride) not in ("1x1", _pair(kernel) if _pools(module) else "1x1"):
-            words.append(f"stride {_first(stride)}")
+        usual = _pair(kernel) if "Pool" in type(module).__name__ else "1x1"
+        if _pair(stride) not in ("1x1", usual):
+            words.append(f"stride {stride[0] if isinstance(stride, tuple) else stride}")
     groups = getattr(module, "groups", 1)
     if isinstance(groups, int) and groups > 1:
         depthwise = groups == getattr(module, "in_channels", None)
@@ -106,13 +162,5 @@ def _detail(module: nn.Module) -> str:
     return ", ".join(words)
 
 
-def _pools(module: nn.Module) -> bool:
-    return "Pool" in type(module).__name__
-
-
 def _pair(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}x{value}"
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value

@@ -51,7 +51,7 @@ def _check_members(path: Path) -> None:
     with zipfile.ZipFile(path) as members:
         entries = members.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("a member of it is packed, which torch.save never does")
+            raise ValueError("a member of it is compressed, which torch.save never does")
         if sum(entry.file_size for entry in entries) > size_bytes or members.comment:
             raise ValueError("its members claim more bytes than it has")
         for entry in entries:
@@ -64,7 +64,9 @@ def _check_members(path: Path) -> None:
 def _check_pickle(content: bytes) -> None:
     for operation, argument, _ in pickletools.genops(content):
         if operation.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument)):
-            raise ValueError(f"it names {str(argument).replace(' ', '.')[:80]}, which is no tensor")
+            raise ValueError(
+                f"it names {str(argument).replace(' ', '.')[:80]}, which is not a tensor"
+            )
 
 
 def _mapped(value: Any) -> Iterator[Tensor]:

@@ -1,1 +1,1 @@
-"""Monitoring: every metric that cifarray exports, and the two ways in which it does."""
+"""Exporting metrics: of a store's runs to Prometheus, of a training through Ray."""

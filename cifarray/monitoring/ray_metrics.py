@@ -1,6 +1,5 @@
 """The adapter to ray.util.metrics: shows a training's figures to whoever scrapes its Ray node."""
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 from ray.util.metrics import Gauge
 
 from cifarray.metrics import TRAINING, Sample, epoch_samples
+from cifarray.timers import every
 
 REFRESH_S = 5.0
 """Below Ray's own interval of 10 s: it drops a gauge that was not set anew in two of them, and so
@@ -53,24 +53,14 @@ def live_metrics(run_id: str, trial_id: str, job_name: str, rank: int) -> Iterat
     if rank != 0:
         yield live
         return
-    over = threading.Event()
 
     def refresh() -> None:
-        while True:
-            ended = over.is_set()
-            for sample in live.samples():
-                _gauge(sample.name).set(sample.value, dict(sample.labels))
-            if ended:
-                return
-            over.wait(REFRESH_S)
+        for sample in live.samples():
+            _gauge(sample.name).set(sample.value, dict(sample.labels))
 
-    thread = threading.Thread(target=refresh, daemon=True, name=f"metrics of {run_id}")
-    thread.start()
-    try:
+    name = f"metrics of {run_id}"
+    with every(REFRESH_S, refresh, name, at_once=True, at_end=True, join_s=REFRESH_S):
         yield live
-    finally:
-        over.set()
-        thread.join(timeout=REFRESH_S)
 
 
 @cache

@@ -1,13 +1,12 @@
 """Runs in the store: their ids, status, attempts and records; how they are pulled and pruned."""
 
-from cifarray.runs.attempt import Attempt
-from cifarray.runs.folders import check_index, read_metrics, write_index
-from cifarray.runs.ids import new_run_id
+from cifarray.runs.index import check_index, write_index
 from cifarray.runs.listing import RunSummary, list_runs, summaries
 from cifarray.runs.liveness import Evidence, Examined, cause_of_death, examine, refuse_live
-from cifarray.runs.pruning import PrunePlan, carry_out, delete_run, plan_prune
-from cifarray.runs.pulling import Pulled, PullPlan, plan_pull, pull
-from cifarray.runs.run import Run
+from cifarray.runs.metrics_log import read_metrics
+from cifarray.runs.prune import PrunePlan, carry_out, delete_run, plan_prune
+from cifarray.runs.pull import Pulled, PullPlan, plan_pull, pull
+from cifarray.runs.run import Attempt, Run, new_run_id
 from cifarray.runs.status import ENDED, RunState, Status, heartbeat_age_s
 
 __all__ = [

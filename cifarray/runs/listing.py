@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cifarray.runs.ids import is_run_id, submitted_order
-from cifarray.runs.run import Run
+from cifarray.runs.run import Run, is_run_id, submitted_order
 from cifarray.runs.status import Status
 from cifarray.store import Store
-from cifarray.store.layout import RUNS
+from cifarray.store.layout import RUNS, locate
 
 READ_THREADS = 16
 
@@ -36,9 +35,8 @@ def summaries(store: Store) -> list[RunSummary]:
     """Every run with status and size, newest first; one listing and one read per run."""
     sizes: dict[str, int] = defaultdict(int)
     for entry in store.list(RUNS):
-        name, _, inside = entry.key.removeprefix(f"{RUNS}/").partition("/")
-        if inside:
-            sizes[name] += entry.size_bytes
+        if found := locate(entry.key):
+            sizes[found.place.run] += entry.size_bytes
     runs = _newest_first(store, sizes)
     statuses = in_parallel(Run.status, runs)
     return [

@@ -13,6 +13,7 @@ from cifarray.runs.lease import Holder
 from cifarray.runs.listing import in_parallel
 from cifarray.runs.run import Run
 from cifarray.runs.status import ENDED, Status
+from cifarray.timers import Deadline
 
 INTERVALS = 3.0
 """So many heartbeats have to be missing: one may be late while a store is slow."""
@@ -126,7 +127,7 @@ def examine(
 
     The readings of all runs share their time; `say` is told of it. Raises: StoreError.
     """
-    found = {each.run.id: each for each in in_parallel(_glancing(evidence_of), runs)}
+    found = {each.run.id: each for each in in_parallel(lambda run: _glance(run, evidence_of), runs)}
     doubtful = [each.run for each in found.values() if each.is_doubtful]
     if doubtful:
         for run, watched in _watch(doubtful, say, clock, sleep).items():
@@ -154,12 +155,12 @@ def _watch(
     time_s = max(look_s(holder) for holder, _ in first)
     whose = f"of {runs[0].id}" if len(runs) == 1 else f"of {len(runs)} runs"
     say(f"looking at the heartbeat {whose} for {time_s:.0f} s ...")
-    pause_s, latest = time_s / LOOKS, clock() + LONGEST * time_s
+    pause_s, deadline = time_s / LOOKS, Deadline(LONGEST * time_s, clock)
     watch = HeartbeatWatch(max(1.0, 3 * pause_s), clock)
     tags = {run: tag for run, (_, tag) in zip(runs, first, strict=True)}
     watched = {run: _Watched(tag, watch.see(run.id, tag), False) for run, tag in tags.items()}
     left = list(runs)
-    while left and clock() < latest:
+    while left and not deadline.is_over:
         sleep(pause_s)
         for run, (holder, tag) in zip(left, in_parallel(Run.read_heartbeat, left), strict=True):
             seen = _Watched(tag, watch.see(run.id, tag), tag != tags[run])
@@ -167,10 +168,6 @@ def _watch(
             if tag is None or seen.moves or seen.unmoved_s > look_s(holder):
                 left = [each for each in left if each is not run]
     return watched
-
-
-def _glancing(evidence_of: EvidenceOf) -> Callable[[Run], Examined]:
-    return lambda run: _glance(run, evidence_of)
 
 
 def _glance(run: Run, evidence_of: EvidenceOf, watched: _Watched | None = None) -> Examined:

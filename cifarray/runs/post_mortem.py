@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cifarray.errors import KeyMissingError, StoreDamagedError, StoreError
-from cifarray.runs.causes import Cause
+from cifarray.runs.failures.causes import Cause
 from cifarray.runs.run import Run
 from cifarray.store import Store
-from cifarray.store.layout import LOG_FILE, POST_MORTEM_FILE
+from cifarray.store.layout import FAILURES, LOG_FILE, POST_MORTEM_FILE
 
 LINES, LINE_CHARS = 80, 500
 """Of the end of each log."""
@@ -71,7 +71,7 @@ def stored_log(run: Run) -> tuple[str, str]:
 def failure_records(store: Store, prefix: str, count: int = 5) -> list[dict[str, Any]]:
     """The last records of workers that failed in an attempt, oldest first."""
     try:
-        keys = sorted(entry.key for entry in store.list(f"{prefix}/failures"))[-count:]
+        keys = sorted(entry.key for entry in store.list(f"{prefix}/{FAILURES}"))[-count:]
         return [store.read_json(key) for key in keys]
     except StoreError:
         return []

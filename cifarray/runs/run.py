@@ -1,9 +1,13 @@
-"""A run: a folder of the store that a job, its status and its attempts share."""
+"""A run: a folder of the store that a job, its status and its attempts share; and its attempts."""
 
 import dataclasses
+import re
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from cifarray.errors import (
     InputError,
@@ -12,14 +16,14 @@ from cifarray.errors import (
     RunNotFoundError,
     StoreAwayError,
     StoreDamagedError,
+    StoreError,
 )
 from cifarray.metrics import DEFAULT_OBJECTIVE, OBJECTIVES
 from cifarray.runs import lease
-from cifarray.runs.attempt import Attempt
-from cifarray.runs.folders import check_index, read_metrics
-from cifarray.runs.ids import is_run_id, submitted_order
+from cifarray.runs.index import check_index, write_index
+from cifarray.runs.metrics_log import read_metrics
 from cifarray.runs.status import RunState, Status, now, read_status
-from cifarray.spec.bounded_yaml import parse_yaml
+from cifarray.spec.bounds import parse_yaml
 from cifarray.spec.load import nearest, to_yaml
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store, to_json
@@ -27,15 +31,40 @@ from cifarray.store.layout import (
     ATTEMPTS,
     INDEX_FILE,
     LEASE_FILE,
+    LOG_FILE,
     REPORT,
     REPORT_FILE,
     RUNS,
     SPEC_FILE,
     STATUS_FILE,
     Place,
+    attempt_number,
 )
+from cifarray.timers import every
 
 WRITE_TRIES = 20
+LONGEST_ID = 47
+"""What KubeRay takes as the name of a RayJob."""
+ID_SUFFIX = re.compile(r"-(\d{6}-\d{6})-[0-9a-f]{4}$")
+
+
+def new_run_id(job_name: str) -> str:
+    """`<job>-<yymmdd>-<hhmmss>-<4 hex>`, a DNS-1035 label of at most 47 characters; UTC."""
+    suffix = f"-{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-") or "job"
+    name = name if name[0].isalpha() else f"job-{name}"
+    return name[: LONGEST_ID - len(suffix)].rstrip("-") + suffix
+
+
+def is_run_id(name: str) -> bool:
+    """Whether `name` may be a run's id, and so a folder of the store and here."""
+    return re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name) is not None
+
+
+def submitted_order(run_id: str) -> tuple[str, str]:
+    """Sorts ids by the time in them; ids without one come before all others."""
+    found = ID_SUFFIX.search(run_id)
+    return (found.group(1) if found else "", run_id)
 
 
 class Run:
@@ -152,14 +181,14 @@ class Run:
         self.change_status(lambda status: dataclasses.replace(status, cluster=dict(cluster)))
 
     def mark_stopped(self, reason: str) -> None:
-        """Record that a run was stopped; an attempt that still lives or just begins loses it."""
+        """Record that a run was stopped; an attempt that still runs or just starts loses it."""
         for _ in range(WRITE_TRIES):
             if self._mark("stopped", reason):
                 return
         raise StoreAwayError(f"attempts of run {self.id} begin faster than they can be stopped")
 
     def mark_failed(self, error: str) -> None:
-        """Record that a run could not be handed over; an attempt that still lives loses it.
+        """Record that a run could not be handed over; an attempt that still runs loses it.
 
         One that begins at this moment does not: it knows nothing of that failure.
         """
@@ -177,7 +206,7 @@ class Run:
 
         return self.change_status(change).attempts <= ended
 
-    def start_attempt(self, owner: str, heartbeat_s: float = lease.HEARTBEAT_S) -> Attempt:
+    def start_attempt(self, owner: str, heartbeat_s: float = lease.HEARTBEAT_S) -> "Attempt":
         """Take charge of the run and begin, with nothing to build on."""
         attempt = self.take_charge(owner, heartbeat_s=heartbeat_s)
         attempt.begin()
@@ -188,7 +217,7 @@ class Run:
         owner: str,
         process: Mapping[str, Any] | None = None,
         heartbeat_s: float = lease.HEARTBEAT_S,
-    ) -> Attempt:
+    ) -> "Attempt":
         """The next attempt, with the lease; any older one has lost the run from now on.
 
         Readers see it once it begins. Raises: LeaseLostError if another one does so at this moment.
@@ -208,8 +237,8 @@ class Run:
 
     def attempt_numbers(self) -> list[int]:
         """Numbers of the attempts that have written anything, ascending."""
-        names = self.store.folders(self.key(ATTEMPTS))
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        numbers = map(attempt_number, self.store.folders(self.key(ATTEMPTS)))
+        return sorted(number for number in numbers if number is not None)
 
     def newest_attempt(self) -> int:
         """The attempt whose folder alone readers read: the last that has begun; 0 without one.
@@ -255,6 +284,138 @@ class Run:
         return sum(entry.size_bytes for entry in self.store.list(self.prefix))
 
 
+class Attempt:
+    """The attempt in charge. Once another one takes over, every call raises LeaseLostError."""
+
+    def __init__(self, run: Run, held: lease.Lease) -> None:
+        self.run = run
+        self.number = held.holder.attempt
+        self.place = run.place.of_attempt(self.number)
+        self.lost = threading.Event()
+        """Set once this attempt is known to be no longer in charge."""
+        self._lease = held
+        self._lock = threading.RLock()
+        self._status: Status | None = None
+        self._status_tag: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """Its folder in the store."""
+        return self.place.prefix
+
+    def begin(self) -> None:
+        """Show the run as running by this attempt, in whose folder readers look from now on.
+
+        What an earlier attempt reached as its best stays. Raises: LeaseLostError.
+        """
+        with self._lock:
+            status = self._read_status()
+            job = None if status.job else self.run.spec().job  # a status that was damaged
+            self._write(
+                state="running",
+                attempts=self.number,
+                job=job.name if job else status.job,
+                kind=job.kind if job else status.kind,
+                started_at=status.started_at or now(),
+                heartbeat_at=now(),
+                ended_at=None,
+                error=None,
+                progress=None,
+            )
+
+    def heartbeat(
+        self, progress: dict[str, Any] | None = None, best: dict[str, Any] | None = None
+    ) -> None:
+        """Renew the lease and show that the run is alive, with its progress and best if given.
+
+        Raises: LeaseLostError if another attempt took over; status.json is then left alone.
+        """
+        given: dict[str, Any] = {"progress": progress, "best": best}
+        given = {name: value for name, value in given.items() if value is not None}
+        with self._lock:
+            self._renew()
+            self._write(state="running", heartbeat_at=now(), **given)
+
+    @contextmanager
+    def keep_alive(self, every_s: float | None = None) -> Iterator["Attempt"]:
+        """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
+        every_s = every_s or self._lease.holder.heartbeat_s
+
+        def beat() -> bool:
+            try:
+                self.heartbeat()
+            except LeaseLostError:
+                return False
+            except StoreError:
+                pass  # a store that is away for a while is tried again
+            return True
+
+        with every(every_s, beat, f"heartbeat of {self.run.id}", join_s=every_s):
+            yield self
+
+    def close(
+        self, state: Literal["finished", "failed", "stopped"], error: str | None = None
+    ) -> None:
+        """Write the index of the attempt's files and the run's last status.
+
+        A finished run is one whose index is there. An end that was forced comes first, since who
+        forced it may give no time for more.
+        """
+        ended = {"state": state, "error": error}
+        with self._lock:
+            self._renew()
+            if state != "finished":
+                self._write(**ended, heartbeat_at=now(), ended_at=now())
+            write_index(self.run.store, self.prefix, leave_out=(LOG_FILE,))
+            if state == "finished":
+                self._renew()
+                self._write(**ended, heartbeat_at=now(), ended_at=now())
+
+    def _renew(self) -> None:
+        if self.lost.is_set() or not self._lease.renew():
+            self._give_up()
+
+    def _write(self, **changes: Any) -> None:
+        """Change status.json if it is still this attempt's to change."""
+        for _ in range(WRITE_TRIES):
+            status = self._status or self._read_status()
+            changed = dataclasses.replace(status, **changes)
+            tag = self.run.write_status(changed, self._status_tag)
+            if tag is not None:
+                self._status, self._status_tag = changed, tag
+                return
+            self._status = None  # somebody else wrote it: the CLI, or an attempt that took over
+        raise StoreAwayError(
+            f"the status of run {self.run.id} is being written by too many at once"
+        )
+
+    def _read_status(self) -> Status:
+        """The status as it is now, if this attempt may still change it.
+
+        The lease is renewed after the reading, since whoever takes it away writes the status next:
+        what was read is then either older than that, or this attempt hears of it here.
+        """
+        status, self._status_tag = self.run.tagged_status()
+        if status.attempts > self.number:
+            self._give_up()
+        if status.state == "finished" and status.attempts < self.number:
+            self.lost.set()
+            raise LeaseLostError(
+                f"run {self.run.id} was finished by attempt {status.attempts} before "
+                f"attempt {self.number} could begin; see `cifarray report {self.run.id}`"
+            )
+        self._renew()
+        self._status = status
+        return status
+
+    def _give_up(self) -> None:
+        self.lost.set()
+        raise LeaseLostError(
+            f"attempt {self.number} of run {self.run.id} is no longer in charge: "
+            f"another attempt or a stop has taken over; see `cifarray status {self.run.id}`"
+        )
+
+
 def spec_bytes(spec: RunSpec) -> bytes:
     """job.yaml of a run."""
     return to_yaml(spec).encode()
@@ -277,6 +438,6 @@ def _not_found(store: Store, run_id: str, known: list[str], matches: list[str]) 
         )
     if run_id and len(matches) > 1:
         shown = ", ".join(sorted(matches)[:5])
-        return f"{run_id!r} is the beginning of {len(matches)} runs: {shown}; give more of the id"
+        return f"{run_id!r} matches {len(matches)} runs: {shown}; give more of the id"
     recent = sorted(known, key=submitted_order)[-10:]
     return f"no run {run_id!r} in {store.uri}; {nearest(run_id, recent)}"

@@ -1,13 +1,14 @@
 """A job: what to train or tune, on which dataset, never where."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cifarray.metrics import DEFAULT_OBJECTIVE
-from cifarray.spec.images import AugmentSpec, PreprocessSpec, without_preset
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec, without_preset
 from cifarray.spec.record import Record
-from cifarray.spec.space import SweepSpec
+from cifarray.spec.sweep import SweepSpec
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 LONGEST = 1_000_000_000
@@ -20,7 +21,7 @@ class DatasetSpec(Record):
     name: str
     labels: Literal["fine", "coarse"] = "fine"
     classes: int | tuple[str, ...] | None = None
-    """The first so many in the dataset's order, or these, numbered as listed; None: all."""
+    """That many first ones in the dataset's order, or these, numbered as listed; None: all."""
     archive_part: str | None = None
     """Use only the train rows of this part of the archive, such as data_batch_1 of cifar10."""
     rows: int | None = Field(default=None, ge=2)
@@ -81,7 +82,7 @@ class ModelSpec(Record):
     dropouts: tuple[float, ...] | None = None
     """Every rate of a network that has several, in order; excludes `dropout`."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Further keyword arguments, for a network of the user's own."""
+    """Further keyword arguments, for a user-defined network."""
     weights: str = "none"
     """What it begins with: none (random), timm (those that timm publishes), or an address: a file,
     a checkpoint's folder, s3://bucket/file, or `run:ID` for the best checkpoint of a run."""
@@ -112,6 +113,26 @@ class ModelSpec(Record):
         return self
 
 
+class GroupSpec(Record):
+    """Parameters with a learning rate and a weight decay of their own, chosen by their names."""
+
+    pattern: str = Field(min_length=1, max_length=200)
+    """A regular expression that is found anywhere in a name; the first group that matches wins."""
+    lr_scale: float = Field(default=1.0, gt=0.0)
+    """Multiplies the learning rate at every step."""
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    """None: that of the optimizer."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_a_regular_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+        return value
+
+
 class OptimizerSpec(Record):
     """An optimizer and its numbers; None leaves PyTorch's default."""
 
@@ -124,6 +145,10 @@ class OptimizerSpec(Record):
     beta2: Fraction | None = None
     alpha: Fraction | None = None
     eps: float | None = Field(default=None, gt=0.0)
+    decay_norms: bool = True
+    """False: no weight decay, in any group, of biases and norms: of all that has one dimension."""
+    groups: tuple[Annotated[GroupSpec, Field()], ...] = ()
+    """Annotated, so that the list counts as one field: no path leads into it."""
 
 
 class ScheduleSpec(Record):
@@ -133,7 +158,7 @@ class ScheduleSpec(Record):
     warmup_epochs: float | None = Field(default=None, ge=0.0, le=LONGEST)
     warmup_steps: int | None = Field(default=None, ge=0, le=LONGEST)
     every_epochs: float | None = Field(default=None, gt=0.0, le=LONGEST)
-    """`step`: multiply by `gamma` each time so many epochs have passed."""
+    """`step`: multiply by `gamma` each time this many epochs have passed."""
     every_steps: int | None = Field(default=None, ge=1, le=LONGEST)
     gamma: float | None = Field(default=None, gt=0.0, le=1.0)
     """`step`: factor per interval; `exponential`: factor per epoch."""

@@ -12,8 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cifarray.errors import JobError
-from cifarray.spec.bounded_yaml import BoundedLoader, parse_yaml
-from cifarray.spec.bounds import MOST_YAML_CHARACTERS
+from cifarray.spec.bounds import MOST_YAML_CHARACTERS, BoundedLoader, parse_yaml
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.record import Record, plain_types
@@ -81,15 +80,21 @@ def load_job(name_or_path: str, sets: Sequence[str] = ()) -> Job:
         if not _ or not path:
             raise JobError(f"--set {item} is not of the form field=value, as in train.epochs=3")
         check_field(Job, path)
-        parts = path.split(".")
-        _assign(values, parts, text if _is_text(Job, parts) else _parse(path, text))
+        takes_any_text = _annotation_at(Job, path) is str  # so that none of it is read as YAML
+        _assign(values, path.split("."), text if takes_any_text else _parse(path, text))
     return _validate(Job, {"name": name, **values}, f"job {name}")
 
 
 def load_profile(name_or_path: str) -> Profile:
     """Read a shipped cluster profile or a profile file. Raises: JobError."""
     name, values = _read("cluster", "cluster profile", name_or_path)
-    return _validate(Profile, {"name": name, **values}, f"cluster profile {name}")
+    profile = _validate(Profile, {"name": name, **values}, f"cluster profile {name}")
+    if unread := profile.unread_fields:
+        raise JobError(
+            f"cluster profile {name}: mode ray-jobs does not use {', '.join(unread)}; leave it "
+            "out, or set kubernetes.mode to rayjob"
+        )
+    return profile
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:
@@ -121,18 +126,18 @@ def dump_yaml(*documents: Any) -> str:
 
 def check_field(root: type[BaseModel], path: str) -> None:
     """Refuse a dotted path that no field of the record answers to, naming its neighbours."""
-    if not _exists(root, path.split(".")):
-        raise JobError(f"unknown field '{path}'; {nearest(path, sorted(fields_of(root)))}")
+    try:
+        _annotation_at(root, path)
+    except KeyError as error:
+        raise JobError(
+            f"unknown field '{path}'; {nearest(path, sorted(fields_of(root)))}"
+        ) from error
 
 
 def types_of(root: type[BaseModel], path: str) -> set[Any]:
     """The types that the field at a dotted path takes; none for a path into a mapping."""
-    name, _, rest = path.partition(".")
-    field = root.model_fields.get(name)
-    if field is None or not rest:
-        return set() if field is None else plain_types(field.annotation)
-    inner = _record_in(field.annotation)
-    return types_of(inner, rest) if inner else set()
+    annotation = _annotation_at(root, path)
+    return set() if annotation is None else plain_types(annotation)
 
 
 def fields_of(root: type[BaseModel], prefix: str = "") -> list[str]:
@@ -220,25 +225,21 @@ def _assign(values: dict[str, Any], parts: list[str], value: Any) -> None:
     values[last] = value
 
 
-def _is_text(root: type[BaseModel], parts: list[str]) -> bool:
-    """Whether the field takes any text, so that none of it is to be read as YAML."""
-    annotation = root.model_fields[parts[0]].annotation
-    if len(parts) == 1:
-        return annotation is str
+def _annotation_at(root: type[BaseModel], path: str) -> Any:
+    """The annotation of the field at a dotted path; None for a path into a mapping.
+
+    Raises: KeyError where no field answers to the path.
+    """
+    name, _, rest = path.partition(".")
+    annotation = root.model_fields[name].annotation
+    if not rest:
+        return annotation
     inner = _record_in(annotation)
-    return inner is not None and _is_text(inner, parts[1:])
-
-
-def _exists(root: type[BaseModel], parts: list[str]) -> bool:
-    field = root.model_fields.get(parts[0])
-    if field is None:
-        return False
-    if len(parts) == 1:
-        return True
-    inner = _record_in(field.annotation)
-    if inner is None:  # a mapping (model.args, sweep.space) takes any further path
-        return "dict" in str(field.annotation)
-    return _exists(inner, parts[1:])
+    if inner is not None:
+        return _annotation_at(inner, rest)
+    if "dict" not in str(annotation):  # as in model.args and sweep.space
+        raise KeyError(path)
+    return None
 
 
 def _record_in(annotation: Any) -> type[BaseModel] | None:

@@ -113,6 +113,10 @@ class KubernetesSpec(Record):
         return math.ceil(amount(self.worker_cpu_limit or self.worker_cpu))
 
 
+UNREAD = {"ray-jobs": ("gang", "queue", "retries", "keep_ended_s"), "rayjob": ()}
+"""Fields of the section that a mode does not read: they are of a RayJob."""
+
+
 class Profile(Record):
     """Where a job runs: how many workers, what each gets, and how the cluster is reached."""
 
@@ -140,6 +144,13 @@ class Profile(Record):
     """Dashboard and Jobs API of that node, as http://host:port."""
     kubernetes: KubernetesSpec | None = None
 
+    @property
+    def unread_fields(self) -> list[str]:
+        """Dotted paths of fields that are given, and that the profile's mode does not read."""
+        section = self.kubernetes
+        given = section.model_fields_set & set(UNREAD[section.mode]) if section else set()
+        return sorted(f"kubernetes.{name}" for name in given)
+
     @model_validator(mode="before")
     @classmethod
     def _fits_its_kind(cls, values: Any) -> Any:
@@ -158,7 +169,7 @@ class Profile(Record):
             return self
         if not self.gpus_per_worker.is_integer():
             raise ValueError(
-                f"gpus_per_worker {self.gpus_per_worker:g} is no whole number, and Kubernetes "
+                f"gpus_per_worker {self.gpus_per_worker:g} is not a whole number, and Kubernetes "
                 "divides no GPU; give 0, 1 or more"
             )
         # The pods of the long-lived RayCluster are made by its own manifest.

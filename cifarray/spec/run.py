@@ -8,10 +8,10 @@ from cifarray.spec.record import Record
 
 
 class CodeSpec(Record):
-    """A folder of the user's own code that travels with the run."""
+    """A folder of the user's code that travels with the run."""
 
     key: str
-    """Where its zip lies in the store."""
+    """Where its zip is in the store."""
     sha256: str
 
 
@@ -19,14 +19,14 @@ class WeightsSpec(Record):
     """The weights that a run's network begins with, copied into the run's folder."""
 
     key: str
-    """Where the safetensors file lies in the store."""
+    """Where the safetensors file is in the store."""
     source: str = ""
     """What it was made from, as the job says; of a run the key of its checkpoint."""
     sha256: str
     fresh: tuple[str, ...] = ()
     """Weights that it has none for: those of a head for other classes; they begin random.
 
-    Of a sweep those of any trial; unknown of a network of the user's own."""
+    Of a sweep those of any trial; unknown of a user-defined network."""
 
 
 class RunSpec(Record):

@@ -1,7 +1,8 @@
-"""What a store's URI and endpoint may say, and what a mistyped one was meant to be."""
+"""What opens a store: URI, endpoint, region and keys; and what a mistyped URI was meant to be."""
 
 import os
 import re
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from cifarray.errors import StoreAddressError
@@ -16,6 +17,24 @@ OTHER_SCHEMES = frozenset(
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 _DIRECTORY = re.compile(r"(localhost)?(/.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What opens a bucket beside its address; the standard AWS chain gives what is None here."""
+
+    region: str | None = None
+    """One that AWS_REGION or AWS_DEFAULT_REGION names is preferred."""
+    key_id: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+
+    @property
+    def without_keys(self) -> "Access":
+        """What may be pickled: another process finds keys in its own surroundings."""
+        return replace(self, key_id=None, secret_key=None)
+
+
+STANDARD_CHAIN = Access()
 
 
 def local_directory(uri: str) -> str | None:

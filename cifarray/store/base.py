@@ -1,6 +1,5 @@
 """What every store can do, whether a local directory or a bucket holds it."""
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cifarray.digests import content_sha256, pieces_sha256
 from cifarray.errors import (
     InputError,
     StoreAwayError,
@@ -17,7 +17,7 @@ from cifarray.errors import (
 )
 from cifarray.spec.bounds import parse_json
 from cifarray.spec.profile import StoreSpec
-from cifarray.store.address import local_directory
+from cifarray.store.address import STANDARD_CHAIN, Access, local_directory
 from cifarray.store.keys import to_json
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ class Store(ABC):
 
     uri: str
     endpoint: str | None
+    access: Access = STANDARD_CHAIN
 
     @staticmethod
-    def open(uri: str, endpoint: str | None = None) -> "Store":
+    def open(uri: str, endpoint: str | None = None, access: Access | None = None) -> "Store":
         """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access.
 
         It waits for a server that is away as long as a person does; see `patient`.
@@ -68,7 +69,7 @@ class Store(ABC):
         if directory is None:
             from cifarray.store.s3 import S3Store
 
-            return PatientStore(S3Store(uri, endpoint))
+            return PatientStore(S3Store(uri, endpoint, access or STANDARD_CHAIN))
         from cifarray.store.local import LocalStore
 
         return PatientStore(LocalStore(directory))
@@ -85,17 +86,19 @@ class Store(ABC):
     @property
     def spec(self) -> StoreSpec:
         """What opens this store again, in another process too; holds no credentials."""
-        return StoreSpec(uri=self.uri, endpoint=self.endpoint)
+        return StoreSpec(uri=self.uri, endpoint=self.endpoint, region=self.access.region)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (self.uri, self.endpoint)
+        return Store.open, (self.uri, self.endpoint, self.access.without_keys)
 
     def __repr__(self) -> str:
         at = f", endpoint={self.endpoint!r}" if self.endpoint else ""
         return f"Store({self.uri!r}{at})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Store) and self.spec == other.spec
+        if not isinstance(other, Store):
+            return False
+        return (self.uri, self.endpoint) == (other.uri, other.endpoint)
 
     def __hash__(self) -> int:
         return hash((self.uri, self.endpoint))
@@ -230,13 +233,10 @@ class Store(ABC):
         """Digest of the object's bytes, read once and never held whole. Raises: KeyMissingError."""
         for _ in range(VERSION_TRIES):
             size, version = self.version(key)
-            digest = hashlib.sha256()
             try:
-                for chunk in self._whole(key, (0, size), version):
-                    digest.update(chunk)
+                return pieces_sha256(self._whole(key, (0, size), version))
             except ObjectChangedError:
                 continue
-            return digest.hexdigest()
         raise self._never_still(key)
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
@@ -256,7 +256,7 @@ class Store(ABC):
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
         """Fetch the version that is there now; False if another one takes its place meanwhile."""
         size, version = self.version(key)
-        mark = hashlib.sha256(f"{key}\n{version}".encode()).hexdigest()[:12]
+        mark = content_sha256(f"{key}\n{version}")[:12]
         part = path.with_name(f"{path.name[:50]}.{mark}.part")
         with part.open("ab") as file:
             done = file.tell()

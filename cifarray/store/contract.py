@@ -1,6 +1,6 @@
 """A store's contract: what its server does of all that cifarray asks, and what each answer means.
 
-`store/probe.py` asks the server once; the answers lie beside the data, where every later process
+`probe.py` asks a server, once; the answers are kept beside the data, where every later process
 reads them in one request.
 """
 
@@ -187,10 +187,8 @@ def of_record(record: Any, uri: str, endpoint: str | None, server: str) -> Contr
             return None
     except (TypeError, KeyError, AttributeError):
         return None
-    same_server = contract.server == server and _same_place(contract.endpoint, endpoint)
+    ends = contract.endpoint, endpoint
+    # A port-forward has an address of this machine.
+    same_place = ends[0] == ends[1] or any(isinstance(at, str) and is_loopback(at) for at in ends)
+    same_server = contract.server == server and same_place
     return contract if contract.uri == uri and same_server else None
-
-
-def _same_place(one: object, other: object) -> bool:
-    """Whether two endpoints may be one server's: a port-forward has an address of this machine."""
-    return one == other or any(isinstance(at, str) and is_loopback(at) for at in (one, other))

@@ -58,14 +58,15 @@ def is_index(key: str) -> bool:
 
 def to_json(value: Any) -> bytes:
     """`value` as JSON that every reader takes: NaN and infinities become null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n"
+    return json.dumps(without_nan(value), indent=2, allow_nan=False).encode() + b"\n"
 
 
-def _finite(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same value with null for NaN and infinities, which JSON does not know."""
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [without_nan(item) for item in value]
     return value

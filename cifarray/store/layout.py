@@ -115,6 +115,52 @@ class Place:
         return replace(self, trial=None)
 
 
+@dataclass(frozen=True)
+class Located:
+    """What a key below a run is."""
+
+    place: Place
+    """The innermost run, attempt or trial that holds it."""
+    part: str
+    """The file or folder directly in that place."""
+    rest: str = ""
+    """What follows below that folder; empty for a file."""
+
+
+def locate(key: str) -> Located | None:
+    """Where a key of a run lies; None for a key that lies below no run.
+
+    The inverse of `Place.key`: nobody else takes keys apart.
+    """
+    top, _, below = key.partition("/")
+    run, _, inside = below.partition("/")
+    if top != RUNS or not inside:
+        return None
+    place, names = Place(run), inside.split("/")
+    if names[0] == ATTEMPTS and len(names) > 2 and (number := attempt_number(names[1])) is not None:
+        place, names = place.of_attempt(number), names[2:]
+        if names[0] == TRIALS and len(names) > 2:
+            place, names = place.of_trial(names[1]), names[2:]
+    return Located(place, names[0], "/".join(names[1:]))
+
+
+def attempt_number(name: str) -> int | None:
+    """The number of the attempt whose folder has this name; None for any other name."""
+    return int(name) if name.isdecimal() and str(int(name)) == name else None
+
+
+def run_folder(path: str) -> str:
+    """The folder that is a run's copy, of a path below it; empty for the folder looked into."""
+    before, attempts, _ = f"/{path}".partition(f"/{ATTEMPTS}/")
+    return before.strip("/") if attempts else ""
+
+
+def locate_dataset(key: str) -> tuple[str, str] | None:
+    """(name, first 12 digits of the digest) of the dataset that a key lies in; None for others."""
+    top, *parts = key.split("/")
+    return (parts[0], parts[1]) if top == DATASETS and len(parts) > 2 else None
+
+
 def dataset_prefix(name: str, digest: str) -> str:
     """The folder of a dataset, from its digest or the first 12 digits of it."""
     return f"{DATASETS}/{name}/{digest[:12]}"

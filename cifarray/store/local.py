@@ -1,7 +1,6 @@
 """A store in a local directory, which behaves as a bucket does."""
 
 import errno
-import hashlib
 import os
 import secrets
 import shutil
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarray.digests import content_sha256
 from cifarray.errors import (
     KeyMissingError,
     StoreAddressError,
@@ -313,4 +313,4 @@ def _version_of(found: os.stat_result) -> str:
 
 
 def _tag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return content_sha256(data)

@@ -1,6 +1,5 @@
 """A store that waits while the one behind it is away: 14 s for a person, half an hour for a run."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreFullError
+from cifarray.store.address import Access
 from cifarray.store.base import Entries, Keys, Store
+from cifarray.timers import pauses
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -21,8 +22,6 @@ PERSON_S = 14.0
 RUN_S = 1800.0
 """A run waits this long unless its profile says otherwise: `store_patience_s`."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-JITTER = random.Random()
-"""Of its own: a wait must not move the random numbers that a training draws."""
 
 T = TypeVar("T")
 
@@ -65,11 +64,14 @@ class PatientStore(Store):
         self._tell = tell or (in_the_log if self._is_a_run else lambda wait: None)
         self._lock = threading.Lock()
         self._away_since: float | None = None
+        self._waiters: set[object] = set()
+        """The operations that wait at this moment."""
+        self._told = False
         self._has_answered = False
-        self.uri, self.endpoint = behind.uri, behind.endpoint
+        self.uri, self.endpoint, self.access = behind.uri, behind.endpoint, behind.access
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_patient, (self.uri, self.endpoint, self.limit_s)
+        return open_patient, (self.uri, self.endpoint, self.access.without_keys, self.limit_s)
 
     def patient(self, limit_s: float, tell: Tell | None = None) -> "PatientStore":
         """The same store with another patience."""
@@ -83,88 +85,89 @@ class PatientStore(Store):
 
     def _patiently(self, operation: Callable[[], T]) -> T:
         """The operation's result, as soon as the store gives one."""
-        tries, failing_since = 0, float("inf")
-        while True:
+        failing_since, waiter = float("inf"), object()
+        for pause_s in pauses(PAUSES_S):
             try:
                 result = operation()
             except StoreAwayError as error:
                 failing_since = min(failing_since, time.monotonic())
-                self._refuse_if_over(error, failing_since)
-                pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
-                time.sleep(pause * JITTER.uniform(0.75, 1.25))
-                tries += 1
+                self._refuse_if_over(error, failing_since, waiter)
+                self._wait(error, waiter)
+                time.sleep(pause_s)
             except Exception:
-                self._answered()  # it said no, or has no such key
+                self._answered(waiter)  # it said no, or has no such key
                 raise
             else:
-                self._answered()
+                self._answered(waiter)
                 return result
+        raise AssertionError("pauses never end")
 
-    def _refuse_if_over(self, error: StoreAwayError, failing_since: float) -> None:
-        """Raise if the store has been away for too long; tell of a wait that begins.
+    def _refuse_if_over(self, error: StoreAwayError, failing_since: float, waiter: object) -> None:
+        """Raise if the store has been away for too long.
 
         An operation of several requests may fail for ever at one, while others are answered.
         """
         with self._lock:
-            begins = self._away_since is None
             if self._away_since is None:
                 self._away_since = time.monotonic()
             waited_s = time.monotonic() - min(self._away_since, failing_since)
             may_wait = self._has_answered or self._is_a_run
+            if not may_wait:
+                self._away_since = None
+            if not may_wait or waited_s >= self.limit_s:
+                self._waiters.discard(waiter)
         if not may_wait:
-            self._forget()
             raise error
         if waited_s >= self.limit_s:
             kind = type(error)
             raise kind(f"{error}; it was waited for {waited_s:.0f} s") from error
+
+    def _wait(self, error: StoreAwayError, waiter: object) -> None:
+        """Tell of a wait that begins. A full store fails some operations and answers others."""
+        with self._lock:
+            begins, self._told = not self._told, True
+            self._waiters.add(waiter)
         if begins:
             since = datetime.now().strftime("%H:%M:%S")
             self._tell(Wait(since, str(error), isinstance(error, StoreFullError)))
 
-    def _answered(self) -> None:
-        self._has_answered = True
-        if self._away_since is not None and self._forget():
+    def _answered(self, waiter: object) -> None:
+        """Tell that a wait is over once nothing waits any more."""
+        with self._lock:
+            self._has_answered, self._away_since = True, None
+            self._waiters.discard(waiter)
+            over = self._told and not self._waiters
+            self._told = self._told and not over
+        if over:
             self._tell(None)
 
-    def _forget(self) -> bool:
-        with self._lock:
-            was_away, self._away_since = self._away_since is not None, None
-            return was_away
+    # What each operation does is said in Store.
 
     def check(self) -> None:
-        """Raise StoreError if the store cannot be used."""
         self._patiently(self._behind.check)
 
     def check_writes(self) -> None:
-        """Raise StoreError if the store is not safe to write to."""
         self._patiently(self._behind.check_writes)
 
     def exists(self, key: str) -> bool:
-        """Whether the store has an object under this key."""
         return self._patiently(lambda: self._behind.exists(key))
 
     def size(self, key: str) -> int:
-        """Bytes of the object. Raises: KeyMissingError."""
         return self._patiently(lambda: self._behind.size(key))
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
-        """The object and the tag of its version. Raises: KeyMissingError."""
         return self._patiently(lambda: self._behind.read_tagged(key))
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` there at once."""
         self._patiently(lambda: self._behind.write(key, data))
 
     def extend(self, key: str, data: bytes, known: int) -> None:
-        """Write `data`, whose first `known` bytes its one writer has put there before."""
         self._patiently(lambda: self._behind.extend(key, data, known))
 
     def create(self, key: str, data: bytes) -> str | None:
-        """Write only if the key is absent; the new tag, or None if it is there already."""
         return self._conditionally(key, data, lambda: self._behind.create(key, data))
 
     def replace(self, key: str, data: bytes, tag: str) -> str | None:
-        """Write only if the object is still the one of `tag`; the new tag, or None."""
         return self._conditionally(key, data, lambda: self._behind.replace(key, data, tag))
 
     def _conditionally(
@@ -192,61 +195,48 @@ class PatientStore(Store):
         return tag if stored == data else None
 
     def list(self, prefix: str = "") -> Entries:
-        """Every object below the folder `prefix`, sorted by key."""
         return self._patiently(lambda: self._behind.list(prefix))
 
     def folders(self, prefix: str = "") -> Keys:
-        """Names of the immediate sub-folders of `prefix` that hold an object, sorted."""
         return self._patiently(lambda: self._behind.folders(prefix))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete these objects; absent ones are fine."""
         named = tuple(keys)
         self._patiently(lambda: self._behind.delete(named))
 
     def delete_folder(self, prefix: str) -> None:
-        """Delete everything below `prefix`, what makes it valid first."""
         self._patiently(lambda: self._behind.delete_folder(prefix))
 
     def upload(self, path: Path, key: str) -> None:
-        """Copy a local file into the store."""
         self._patiently(lambda: self._behind.upload(path, key))
 
     def copy_folder(self, source_prefix: str, target_prefix: str) -> None:
-        """Copy everything below `source_prefix`, what makes it valid last."""
         self._patiently(lambda: self._behind.copy_folder(source_prefix, target_prefix))
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
-        """Fetch the object to `path`, which appears only when whole."""
         self._patiently(lambda: super(PatientStore, self).download(key, path, advance))
 
     def filesystem(self) -> "FileSystem":
-        """A pyarrow filesystem that waits as this store does."""
         return self._patiently(lambda: self._behind.filesystem_over(self))
 
     def path(self, key: str = "") -> str:
-        """Where `key` lies for `filesystem()`."""
         return self._behind.path(key)
 
     def open_input(self, key: str) -> "NativeFile":
-        """The object for random access. Raises: KeyMissingError."""
         return self._patiently(lambda: self._behind.open_over(self, key))
 
     def read_range(self, key: str, start: int, stop: int, version: str) -> bytes:
-        """Bytes `start` to `stop` of one version of the object."""
         return self._patiently(lambda: self._behind.read_range(key, start, stop, version))
 
     def version(self, key: str) -> tuple[int, str]:
-        """Bytes and an opaque version of the object."""
         return self._patiently(lambda: self._behind.version(key))
 
     def chunks(self, key: str, offset: int, version: str) -> Iterator[bytes]:
-        """The object from `offset` on, up to where the transfer is cut."""
         return self._behind.chunks(key, offset, version)
 
 
-def open_patient(uri: str, endpoint: str | None, limit_s: float) -> Store:
+def open_patient(uri: str, endpoint: str | None, access: Access, limit_s: float) -> Store:
     """The store at this address with this patience, as a process that unpickles it opens it."""
-    store = Store.open(uri, endpoint)
+    store = Store.open(uri, endpoint, access)
     assert isinstance(store, PatientStore)
     return store.patient(limit_s)

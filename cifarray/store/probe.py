@@ -1,12 +1,9 @@
-"""Asks an S3 server once what it does, with a few small objects, and keeps the answers.
+"""Asks an S3 server what it does, with a few small objects.
 
-Only what a server does counts: one that is away, full or knows no such key raises, and nothing is
-kept of it.
+Only what a server does counts: one that is away, full or knows no such key raises.
 """
 
-import dataclasses
 import secrets
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,13 +12,17 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, PaginationError
 
 from cifarray.errors import StoreAwayError, StoreError, StoreFullError, StoreRefusedError
-from cifarray.proxies import is_loopback
-from cifarray.spec.bounds import parse_json
-from cifarray.store.contract import TRAITS, Answer, Contract, of_record
-from cifarray.store.keys import joined, to_json
-from cifarray.store.layout import CONTRACT_FILE, RESERVED
-from cifarray.store.s3_connection import PATH, VIRTUAL, Connection
-from cifarray.store.s3_deleting import SINGLY, WAYS, delete_by
+from cifarray.store.contract import TRAITS, Answer, Contract
+from cifarray.store.keys import joined
+from cifarray.store.layout import RESERVED
+from cifarray.store.s3_connection import (
+    DELETE_WAYS,
+    PATH,
+    SINGLY,
+    VIRTUAL,
+    Connection,
+    delete_by,
+)
 from cifarray.store.s3_errors import (
     LOST_RACE,
     MISSING,
@@ -40,111 +41,8 @@ TEXT, OTHER_TEXT = b"cifarray", b"yarrafic"
 MARK, KIND = {"cifarray": "probe"}, "text/x-cifarray"
 ABSENT, LOST = "absent", "the condition does not hold"
 
-_known: dict[tuple[str, str | None], Contract] = {}
-_lock = threading.Lock()
 
-
-def agreed(at: Connection) -> Contract:
-    """The contract of the store: kept beside the data, or else probed now and kept.
-
-    What was refused before is asked again, since a server may have been replaced. Credentials that
-    may not probe get a contract without answers, and the server's own word when they write.
-
-    Raises: StoreRefusedError, in one sentence, if the server is not safe to write to; StoreError.
-    """
-    with _lock:
-        contract = _known.get((at.uri, at.endpoint)) or kept(at)
-        if contract is None or contract.refusal() or not _still_holds(at, contract):
-            try:
-                contract = probe(at)
-            except StoreRefusedError as error:
-                if not is_denied(error.__cause__):
-                    raise
-                return Contract(at.uri, at.endpoint, "", "")
-        if (refusal := contract.refusal()) is not None:
-            raise StoreRefusedError(refusal)
-        _adapt(at, contract)
-        _known[at.uri, at.endpoint] = contract
-        return contract
-
-
-def kept(at: Connection) -> Contract | None:
-    """The contract that lies beside the data, by one request; None where none can be used.
-
-    Raises: StoreAwayError.
-    """
-    try:
-        with translated(at):
-            answer = at.client.get_object(Bucket=at.bucket, Key=_record_name(at))
-            record = parse_json(answer["Body"].read())
-    except StoreAwayError:
-        raise
-    except (StoreError, ValueError):
-        return None
-    contract = of_record(record, at.uri, at.endpoint, _server(answer))
-    if contract is not None:
-        _adapt(at, contract)
-    return contract
-
-
-def _still_holds(at: Connection, contract: Contract) -> bool:
-    """Whether what was probed under another address is as safe under this one.
-
-    A port-forward has a new address each time, and any server may stand behind it: two writes of
-    the same record, neither of which may take place, tell at once.
-    """
-    if contract.endpoint == at.endpoint:
-        return True
-    record = to_json(contract.to_record())
-    for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"cifarray"'}):
-        try:
-            with translated(at):
-                at.client.put_object(
-                    Bucket=at.bucket, Key=_record_name(at), Body=record, **condition
-                )
-        except StoreAwayError:
-            raise
-        except StoreError as error:
-            cause = error.__cause__
-            if not isinstance(cause, ClientError) or error_code(cause) not in LOST_RACE:
-                return False
-        else:
-            return False
-    if not is_loopback(at.endpoint):  # what all others use: they need not ask so
-        _keep(at, dataclasses.replace(contract, endpoint=at.endpoint))
-    return True
-
-
-def probe(at: Connection) -> Contract:
-    """Ask the server everything anew, remove what that wrote, and keep the answers.
-
-    Raises: StoreError.
-    """
-    contract = _Probe(at).contract()
-    _keep(at, contract)
-    return contract
-
-
-def _keep(at: Connection, contract: Contract) -> None:
-    record = to_json(contract.to_record())
-    with translated(at):
-        at.client.put_object(Bucket=at.bucket, Key=_record_name(at), Body=record)
-
-
-def _adapt(at: Connection, contract: Contract) -> None:
-    if contract.value("checksums") == "required":
-        at.send_checksums()
-
-
-def _record_name(at: Connection) -> str:
-    return joined(at.prefix, CONTRACT_FILE)
-
-
-def _server(answer: Any) -> str:
-    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))[:100]
-
-
-class _Probe:
+class Probe:
     """The questions, each with objects of its own below one folder that no listing shows."""
 
     def __init__(self, at: Connection) -> None:
@@ -319,7 +217,7 @@ class _Probe:
         if not self._deletes:
             return Answer("unknown")
         said = ""
-        for way in WAYS:
+        for way in DELETE_WAYS:
             names = [self._name(), self._name()]
             for name in names:
                 self._put(name, TEXT)
@@ -380,14 +278,16 @@ class _Probe:
                 if not is_about_the_request(error) and not (denied_too and is_denied(error)):
                     raise
                 return None, _words(error)
-        self._server = _server(answer) or self._server
+        self._server = server_name(answer) or self._server
         return answer, ""
 
     def _clear(self, way: str) -> None:
         """Remove what was written, in the way that works."""
         names = list(dict.fromkeys(self._written))
         with suppress(ClientError, BotoCoreError):  # the question of deletes has said so
-            delete_by(way if way in WAYS else SINGLY, self._at.client, self._at.bucket, names)
+            delete_by(
+                way if way in DELETE_WAYS else SINGLY, self._at.client, self._at.bucket, names
+            )
 
 
 def _tried_again(ask: Callable[[], T]) -> T:
@@ -416,3 +316,8 @@ def _words(error: ClientError) -> str:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
     code = error_code(error)
     return code if str(status) == code else f"{status} {code}"
+
+
+def server_name(answer: Any) -> str:
+    """What the server calls itself."""
+    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))[:100]

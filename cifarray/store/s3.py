@@ -1,7 +1,7 @@
 """A store in a bucket of S3 or of any server that speaks its protocol."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cifarray.digests import content_sha256, file_sha256
 from cifarray.errors import KeyMissingError, StoreAwayError, StoreRefusedError
+from cifarray.store.address import STANDARD_CHAIN, Access
 from cifarray.store.base import (
     TRANSFER_TRIES,
     Entries,
@@ -24,10 +26,9 @@ from cifarray.store.base import (
 )
 from cifarray.store.contract import Contract
 from cifarray.store.keys import checked_key, checked_prefix, index_last, is_index, is_key, joined
-from cifarray.store.probe import agreed, kept
-from cifarray.store.s3_connection import Connection
-from cifarray.store.s3_deleting import Deleter
-from cifarray.store.s3_errors import LOST_RACE, error_code, translated
+from cifarray.store.s3_connection import BATCH, DELETE_WAYS, SINGLY, Connection, delete_by
+from cifarray.store.s3_contract import agreed, kept
+from cifarray.store.s3_errors import LOST_RACE, error_code, is_about_the_request, translated
 
 CHUNK_BYTES = 1 << 20
 COPY_THREADS = 8
@@ -42,14 +43,16 @@ IN_PARTS = TransferConfig(
 
 
 class S3Store(Store):
-    """Objects below one prefix of a bucket, with credentials from the standard AWS chain."""
+    """Objects below one prefix of a bucket."""
 
-    def __init__(self, uri: str, endpoint: str | None = None) -> None:
-        self._at = Connection(uri, endpoint)
-        self.uri = self._at.uri
-        self.endpoint = self._at.endpoint
+    def __init__(
+        self, uri: str, endpoint: str | None = None, access: Access = STANDARD_CHAIN
+    ) -> None:
+        self._at = Connection(uri, endpoint, access)
+        self.uri, self.endpoint, self.access = self._at.uri, self._at.endpoint, access
         self._contract: Contract | None = None
-        self._deleter: Deleter | None = None
+        self._delete_way: str | None = None
+        """The last that worked; one that the server refuses is not taken again."""
 
     def check(self) -> None:
         """List one object. Raises: StoreError, within 15 s, that says what to do."""
@@ -104,7 +107,7 @@ class S3Store(Store):
         with translated(self._at, key):
             answer = self._at.client.put_object(Bucket=self._at.bucket, Key=name, Body=data)
         if answer.get("ETag") != etag_of([data]):
-            self._compare(key, len(data), hashlib.sha256(data).hexdigest())
+            self._compare(key, len(data), content_sha256(data))
 
     def create(self, key: str, data: bytes) -> str | None:
         """Put with If-None-Match: *."""
@@ -182,17 +185,36 @@ class S3Store(Store):
 
     def _delete_names(self, names: Iterable[str]) -> None:
         wanted = list(names)
-        if self._deleter is None and wanted:  # a store that is full, or unsafe, can be emptied
-            self._deleter = Deleter(self._at.bucket, self._contract or kept(self._at))
+        if self._delete_way is None and wanted:  # a store that is full, or unsafe, can be emptied
+            contract = self._contract or kept(self._at)
+            known = contract.value("delete_many") if contract else BATCH
+            self._delete_way = known if known in DELETE_WAYS else BATCH
         for start in range(0, len(wanted), DELETE_BATCH):
-            assert self._deleter is not None, "there is something to delete"
             with translated(self._at):
-                left = self._deleter.delete(self._at.client, wanted[start : start + DELETE_BATCH])
+                left = self._delete_batch(wanted[start : start + DELETE_BATCH])
             for refused in left:
                 raise StoreRefusedError(
                     f"cannot delete {refused['Key']} in {self.uri}: "
                     f"{refused.get('Message') or refused.get('Code')}"
                 )
+
+    def _delete_batch(self, names: Sequence[str]) -> Sequence[dict[str, str]]:
+        """Delete these objects in the first way that works; what the server says of those it keeps.
+
+        Raises: ClientError.
+        """
+        first: ClientError | None = None
+        for way in DELETE_WAYS[DELETE_WAYS.index(self._delete_way or BATCH) :]:
+            try:
+                refused = delete_by(way, self._at.client, self._at.bucket, names)
+            except ClientError as error:
+                first = first or error
+                if way == SINGLY or not is_about_the_request(error):
+                    raise first from None
+                continue
+            self._delete_way = way
+            return refused
+        raise AssertionError("the last way returns or raises")
 
     def upload(self, path: Path, key: str) -> None:
         """Send a local file, in parts where it is large, and see that it has arrived."""
@@ -208,8 +230,7 @@ class S3Store(Store):
                 expected = f'"{hashlib.file_digest(file, _md5).hexdigest()}"'
             if stored_bytes == size and etag == expected:
                 return
-            file.seek(0)
-            self._compare(key, size, hashlib.file_digest(file, "sha256").hexdigest())
+        self._compare(key, size, file_sha256(path))
 
     def _compare(self, key: str, size_bytes: int, sha256: str) -> None:
         """Read what was written, where its ETag is no MD5 or another one, and compare.

@@ -1,11 +1,13 @@
-"""How a bucket is reached: address, credentials, time limits, and the one client for all of it."""
+"""How a bucket is reached: credentials, time limits, the one client, and how its server deletes."""
 
+import base64
 import functools
+import hashlib
 import ipaddress
 import os
-import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,9 +19,16 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cifarray.errors import StoreAwayError, StoreError, StoreRefusedError
 from cifarray.proxies import is_loopback
-from cifarray.store.address import bucket_and_prefix, checked_endpoint, endpoint_of_environment
-from cifarray.store.keys import joined
+from cifarray.store.address import (
+    STANDARD_CHAIN,
+    Access,
+    bucket_and_prefix,
+    checked_endpoint,
+    endpoint_of_environment,
+)
+from cifarray.store.keys import is_index, joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
+from cifarray.timers import JITTER
 
 CHECK_CONNECT_S, CHECK_READ_S, CHECK_ATTEMPTS = 2, 4, 2
 CHECK_DEADLINE_S = 14.0
@@ -27,21 +36,26 @@ CHECK_DEADLINE_S = 14.0
 CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 """For work: so many attempts at each request; for longer than that, `PatientStore` waits."""
 LONGEST_PAUSE_S = 4.0
-JITTER = random.Random()
-"""Of its own: botocore's would move the random numbers that a training in this process draws."""
 PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
 """Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
+BATCH, WITH_MD5, SINGLY = "batch", "content-md5", "one by one"
+DELETE_WAYS = (BATCH, WITH_MD5, SINGLY)
+"""How a server deletes several objects, as the contract calls it, the cheapest first."""
+DELETE_THREADS = 8
+MD5_EVENT, MD5_MARK = "before-call.s3.DeleteObjects", "cifarray-content-md5"
 AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class Connection:
-    """One bucket at one endpoint, with credentials from the standard AWS chain; lazy."""
+    """One bucket at one endpoint, with the keys of `access` or the standard AWS chain's; lazy."""
 
-    def __init__(self, uri: str, endpoint: str | None) -> None:
+    def __init__(self, uri: str, endpoint: str | None, access: Access = STANDARD_CHAIN) -> None:
         self.bucket, self.prefix = bucket_and_prefix(uri)
         self.uri = f"s3://{joined(self.bucket, self.prefix).rstrip('/')}"
         self.endpoint = checked_endpoint(endpoint or endpoint_of_environment())
+        self.access = access
         self.region: str | None = None
+        """The bucket's, once the server has said so."""
         self.style = AUTO if self.is_aws else PATH
         self.checksums = "when_required"
         self._lock = threading.RLock()
@@ -133,7 +147,7 @@ class Connection:
 
     def _new_client(self, connect_s: int, read_s: int, attempts: int, style: str) -> Any:
         if self._session is None:
-            self._session = _new_session()
+            self._session = _new_session(self.access)
         config = Config(
             connect_timeout=connect_s,
             read_timeout=read_s,
@@ -144,8 +158,9 @@ class Connection:
             max_pool_connections=32,
             proxies={} if is_loopback(self.endpoint) else None,
         )
-        # Every other AWS client reads this variable; boto3 reads AWS_DEFAULT_REGION alone.
-        asked = os.environ.get("AWS_REGION") or self._session.region_name
+        # Every other AWS client reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION alone.
+        told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        asked = told or self.access.region or self._session.region_name
         region = self.region or asked or "us-east-1"
         client = self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config
@@ -159,7 +174,8 @@ def _pause_s(
 ) -> float | None:
     """Seconds until a request is sent again; None if it is not.
 
-    Called by botocore after each attempt, in place of its own rule.
+    Called by botocore after each attempt, in place of its own rule, which draws from the global
+    random numbers.
     """
     if attempts >= most:
         return None
@@ -178,11 +194,50 @@ def _api_models() -> Any:
     return botocore.loaders.create_loader()
 
 
-def _new_session() -> Any:
-    """A session that looks for credentials anew."""
-    session = botocore.session.get_session()
+def _new_session(access: Access) -> Any:
+    """A session with these keys; without any it looks for credentials anew."""
+    # A profile that AWS_PROFILE names has no say where keys are given.
+    no_profile = {"profile": (None, None, None, None)} if access.key_id else None
+    session = botocore.session.get_session(no_profile)
     session.register_component("data_loader", _api_models())
-    return boto3.session.Session(botocore_session=session)
+    return boto3.session.Session(
+        aws_access_key_id=access.key_id,
+        aws_secret_access_key=access.secret_key,
+        botocore_session=session,
+    )
+
+
+def delete_by(way: str, client: Any, bucket: str, names: Sequence[str]) -> list[dict[str, str]]:
+    """Delete these objects in this way; what the server says of those that it keeps."""
+    if way == SINGLY:
+        _delete_singly(client, bucket, names)
+        return []
+    if way == WITH_MD5:
+        client.meta.events.register(MD5_EVENT, _add_md5, unique_id=MD5_MARK)
+    request = {"Objects": [{"Key": name} for name in names], "Quiet": True}
+    refused: list[dict[str, str]] = client.delete_objects(Bucket=bucket, Delete=request).get(
+        "Errors", []
+    )
+    return refused
+
+
+def _delete_singly(client: Any, bucket: str, names: Sequence[str]) -> None:
+    """One request each; what makes a folder valid goes before the rest."""
+
+    def delete(name: str) -> None:
+        client.delete_object(Bucket=bucket, Key=name)
+
+    for name in filter(is_index, names):
+        delete(name)
+    with ThreadPoolExecutor(DELETE_THREADS) as pool:
+        list(pool.map(delete, (name for name in names if not is_index(name))))
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """Send Content-MD5, as clients did before 2025, in place of a newer checksum."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    params["context"].pop("checksum", None)
 
 
 class NoS3ServerError(StoreAwayError):

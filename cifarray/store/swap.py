@@ -9,7 +9,6 @@ hard links, only atomic renames.
 """
 
 import errno
-import hashlib
 import os
 import secrets
 import socket
@@ -18,7 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cifarray.digests import content_sha256
 from cifarray.store.layout import RESERVED
+from cifarray.timers import Deadline
 
 PATIENCE_S = 10.0
 """How long to wait for others that claim the same file."""
@@ -44,7 +45,7 @@ def swap(
 
     Raises: ClaimedError if that takes longer than the patience, OSError.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = Deadline(patience_s)
     while True:
         claim = _Claim(file, data)
         try:
@@ -78,7 +79,7 @@ class _Claim:
         self._place = _place_of(file)
         self._content = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
-    def take(self, deadline: float, broken_after_s: float) -> None:
+    def take(self, deadline: Deadline, broken_after_s: float) -> None:
         """Wait for the claim. Raises: ClaimedError."""
         self._write()
         holder, since = "", time.monotonic()
@@ -88,7 +89,7 @@ class _Claim:
                 holder, since = seen, now
             elif seen and now - since >= broken_after_s:
                 _break(self._place, seen)
-            if now >= deadline:
+            if deadline.is_over:
                 raise ClaimedError(_described(holder))
             time.sleep(POLL_S)
 
@@ -130,7 +131,7 @@ class _Claim:
 
 
 def _place_of(file: Path) -> Path:
-    digest = hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]
+    digest = content_sha256(os.fsencode(file.name))[:16]
     return file.parent / f"{RESERVED}claim-{digest}"
 
 

@@ -1,19 +1,23 @@
-"""The batches of a rank: equal step counts, and weights that make a step's gradient a global mean.
+"""The batches of a rank: equal step counts, weights that make a step's gradient a global mean.
 
 Shapes: N rows of a step on this rank, C channels, H and W the image's height and width.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import Shard, seed_of
-from cifarray.data.mixing import Mix
-from cifarray.training.data_wait import DataWait
+from cifarray.data.augment import Augment
+from cifarray.data.augment.mix import Mix
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import Shard, seed_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,47 @@ class StepPlan:
         sizes = [[high - low for low, high in pairwise(cut)] for cut in cuts]
         totals = [sum(column) for column in zip(*sizes, strict=True)]
         return StepPlan(tuple(sizes[rank]), tuple(len(shard_rows) / total for total in totals))
+
+
+class DataWait:
+    """Measures how long a rank's loop waits for its batches, one epoch at a time.
+
+    On a GPU the device's own clock counts: from the end of a step's last kernel until the next
+    batch lies there. The host runs ahead of the device, so its waits say little.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[Any, Any]] = []
+
+    def timed(self, batches: Iterator[T], device: torch.device) -> Iterator[T]:
+        """The same batches; what was measured before is forgotten."""
+        self._spans = []
+        while True:
+            begun = _mark(device)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._spans.append((begun, _mark(device)))
+            yield batch
+
+    def seconds(self) -> float:
+        """Waited in this epoch; ask once the device has done the epoch's work."""
+        return sum(_between(begun, ready) for begun, ready in self._spans)
+
+
+def _mark(device: torch.device) -> Any:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(begun: Any, ready: Any) -> float:
+    if isinstance(begun, float):
+        return float(ready - begun)
+    return float(begun.elapsed_time(ready)) / 1000.0
 
 
 @dataclass(frozen=True)

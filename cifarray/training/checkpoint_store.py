@@ -13,7 +13,7 @@ from cifarray.errors import (
     StoreRefusedError,
 )
 from cifarray.metrics import epoch_value, ranked
-from cifarray.runs.folders import check_index
+from cifarray.runs.index import check_index
 from cifarray.store import Store
 from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint import check_folder, write_checkpoint
@@ -50,8 +50,7 @@ def stored_checkpoints(store: Store, prefix: str) -> list[StoredCheckpoint]:
 def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: str) -> None:
     """Store a checkpoint of the state's last epoch; of all below the prefix best and last remain.
 
-    Nothing is deleted before the
-    new one is seen to be there. Raises: StoreError.
+    Nothing is deleted before the new one is listed with all its files. Raises: StoreError.
     """
     record, key = state["history"][-1], f"{prefix}/{CHECKPOINTS}/{name}"
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +59,7 @@ def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: st
             store.upload(Path(folder) / file, f"{key}/{file}")
     if problems := check_index(store, key, deep=False, index=PROOF_FILE):
         raise StoreDamagedError(
-            f"the checkpoint of epoch {record['epoch']} did not stay in {store.uri}: "
+            f"the checkpoint of epoch {record['epoch']} is not whole in {store.uri}: "
             f"{problems[0]}; the ones before it are kept"
         )
     found = stored_checkpoints(store, prefix)
@@ -68,13 +67,13 @@ def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: st
     for other in (checkpoint.key for checkpoint in found if checkpoint.key not in kept):
         try:
             store.delete_folder(other)
-        except StoreRefusedError as error:  # it costs space, and no epoch
+        except StoreRefusedError as error:  # it costs space, not an epoch
             print(f"warning: the checkpoint {other} stays: {error}", flush=True)
 
 
-def checkpoint_name(epoch: int, life: str) -> str:
-    """Folder of an epoch's checkpoint; `life` differs between those that write the same epoch."""
-    return f"epoch_{epoch:06d}_{life}"
+def checkpoint_name(epoch: int, token: str) -> str:
+    """Folder of an epoch's checkpoint; `token` differs between processes that write one epoch."""
+    return f"epoch_{epoch:06d}_{token}"
 
 
 def fetch(store: Store, key: str, folder: Path) -> Path:

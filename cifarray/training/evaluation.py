@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-from cifarray.data.augment import Normalize
-from cifarray.data.cache import Shard
-from cifarray.reporting.scores import Predictions
-from cifarray.training.ranks import sum_over_ranks
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import Shard
+from cifarray.report.scores import Predictions
+from cifarray.training.distributed import sum_over_ranks
 
 EVALUATION_BATCH = 256
 """Every batch is filled up to this size: a row's logits then do not depend on how many rows stand

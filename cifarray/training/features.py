@@ -4,16 +4,17 @@
     features/<dataset>/<digest12>/<key12>/{train,test}/part-<rows>.parquet
 
 The key is over the dataset's digest, the backbone, the sha256 of its weights and the preprocessing.
-Each part is whole by itself and named after its rows. A rank reads those that hold rows of its own,
-computes what no part has, and adds that: ranks, runs and selections share what they can, and
+Each part is whole by itself and named after its rows. A rank reads the parts that hold rows of its
+own, computes what no part has, and adds that: ranks, runs and selections share what they can, and
 nothing breaks when parts vanish.
 
 Shapes: N rows of a step or a part, R rows of a rank, D outputs of the backbone.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cifarray.data.cache import Shard
-from cifarray.errors import KeyMissingError
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import ResidentShard, Rows, Shard
+from cifarray.data.split import STORED_SPLIT
+from cifarray.digests import content_sha256, file_sha256
+from cifarray.errors import JobError, KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
+from cifarray.spec.augment import PreprocessSpec
+from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.store.layout import ABOUT_FILE, features_prefix
+from cifarray.training.distributed import world
 from cifarray.training.evaluation import EVALUATION_BATCH
+from cifarray.training.preprocessing import preprocess_state
+from cifarray.training.rows import RowSource
 
 PART_BYTES = 64 << 20
 """Outputs of one part, about."""
@@ -47,7 +56,7 @@ class FeatureCache:
     @property
     def prefix(self) -> str:
         """Its folder in the store."""
-        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+        key = content_sha256(json.dumps(self.about, sort_keys=True))
         return features_prefix(self.about["dataset"], self.about["digest"], key)
 
     def read(self, split: str, row_ids_R: Ids, width: int) -> tuple[Tensor, Tensor]:
@@ -80,12 +89,12 @@ class FeatureCache:
             use_dictionary=False,
             write_page_checksum=True,
         )
-        rows = hashlib.sha256(row_ids_N.tobytes()).hexdigest()[:12]
+        rows = content_sha256(row_ids_N.tobytes())[:12]
         key = f"{self.prefix}/{split}/part-{rows}.parquet"
         self.store.write(key, sink.getvalue().to_pybytes())
 
     def _part(self, key: str, width: int) -> tuple[Ids, NDArray[np.float32]]:
-        """A part's rows; none of one that is gone, damaged or of another layout."""
+        """A part's rows; none where it is gone, damaged or of another layout."""
         try:
             with self.store.open_input(key) as source:
                 parquet = pq.ParquetFile(source, page_checksum_verification=True)
@@ -145,3 +154,75 @@ def add_missing(
             cache.write(split, row_ids_R[places_N.numpy()], features_RD[places_N].numpy())
             missing, waiting = missing - len(places_N), []
             print(f"computed features of {len(places_N)} {split} rows, {missing} to go", flush=True)
+
+
+class FeatureRows:
+    """A rank's rows with features in place of images, as `model.features: cached` trains on them.
+
+    To the rest of a training they are images of D channels and one pixel, which the network
+    recognises as features; checkpoints hold the whole network.
+    """
+
+    def __init__(self, job: Job, rows: RowSource, network: nn.Module, weights: Path) -> None:
+        """`weights` is the file of the backbone's weights. Raises: JobError."""
+        assert isinstance(network, TimmClassifier)  # no other network reads model.features
+        self._job, self._rows, self._network = job, rows, network
+        self._weights_sha256 = file_sha256(weights)
+        self._held: dict[str, Shard] = {}
+        self.as_they_are = Normalize(PreprocessSpec(normalize="none"), [0.0], [1.0])
+        self.as_they_are.to(rows.device)
+
+    def shard(self, split: str, normalize: Normalize) -> Shard:
+        """This rank's rows of a split; features that the store lacks are computed first."""
+        if split not in self._held:
+            self._held[split] = self._open(split, normalize)
+        return self._held[split]
+
+    def _open(self, split: str, normalize: Normalize) -> Shard:
+        self._refuse_too_many()
+        labels_R, row_ids_R = self._rows.labels(split)
+        cache, stored = self._cache(normalize), STORED_SPLIT[split]
+        ids_R = row_ids_R.numpy()
+        features_RD, known_R = cache.read(stored, ids_R, self._network.outputs)
+        if not known_R.all():
+            images = self._rows.passing(split)
+            add_missing(
+                cache, stored, self._network, normalize, images, ids_R, features_RD, known_R
+            )
+        held = Rows(features_RD[:, :, None, None], labels_R, row_ids_R)
+        return ResidentShard(held, self._rows.device)
+
+    def _cache(self, normalize: Normalize) -> FeatureCache:
+        assert self._rows.store is not None, "features are kept in the dataset's store"
+        manifest = self._rows.manifest
+        about = {
+            "dataset": manifest.name,
+            "digest": manifest.digest,
+            "backbone": self._job.model.name,
+            "weights_sha256": self._weights_sha256,
+            "preprocess": _described(self._job, normalize),
+            "timm": version("timm"),  # a release may fix what a network of the same name computes
+        }
+        return FeatureCache(self._rows.store, about)
+
+    def _refuse_too_many(self) -> None:
+        """Features stay on the device, as images do where they fit. Raises: JobError."""
+        selection, (_, world_size) = self._rows.selection, world()
+        rows = sum(selection.shard_rows(s, world_size)[0] for s in ("train", "validation"))
+        size, limit = 4 * self._network.outputs * rows, self._rows.cache_bytes
+        if size > limit:
+            raise JobError(
+                f"features of {rows} rows take {size >> 20} MiB of a worker's memory, and its "
+                f"cache holds {limit >> 20}; raise cache_bytes_per_worker of the profile, use more "
+                "workers, or leave model.features out"
+            )
+
+
+def _described(job: Job, normalize: Normalize) -> dict[str, Any]:
+    """The preprocessing with its numbers, in JSON."""
+    state = preprocess_state(normalize)
+    fitted = {
+        name: content_sha256(tensor.cpu().numpy().tobytes())
+        for name, tensor in state.pop("whitening", {}).items()
+    }
+    return {**job.preprocess.model_dump(mode="json"), **state, **fitted}

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 from cifarray.metrics import epoch_value, is_better
 from cifarray.spec.job import EarlyStoppingSpec, TrainSpec
 from cifarray.training.batches import TrainBatches
+from cifarray.training.distributed import sum_over_ranks, world
 from cifarray.training.losses import summed_loss
-from cifarray.training.ranks import sum_over_ranks, world
 
 Record = dict[str, Any]
 
@@ -57,7 +57,7 @@ def fit(
         for batch in islice(batches.epoch(epoch), last_step - step):
             lr = base_lr * schedule(step)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             with autocast(options, batch.images_NCHW):
                 logits_NK = model(batch.images_NCHW)
             loss = summed_loss(logits_NK, batch, options.label_smoothing)

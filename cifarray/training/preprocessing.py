@@ -7,14 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarray.data.augment import Normalize
-from cifarray.data.cache import Shard
+from cifarray.data.augment.normalize import (
+    ROWS_AT_ONCE,
+    Normalize,
+    PixelSums,
+    Spectrum,
+    pixel_sums,
+    spectrum,
+)
 from cifarray.data.manifest import Manifest
-from cifarray.data.whitening import ROWS_AT_ONCE, Moments, Spectrum, moments, spectrum
+from cifarray.data.shard import Shard
 from cifarray.errors import CheckpointError
-from cifarray.models.imagenet import imagenet_numbers
+from cifarray.models.timm_backbone import imagenet_numbers
 from cifarray.spec.job import Job
-from cifarray.training.ranks import share_buffers, sum_over_ranks, world
+from cifarray.training.distributed import share_buffers, sum_over_ranks, world
 
 SpectrumOf = Callable[[], Spectrum | None]
 
@@ -48,9 +54,9 @@ def fit_normalize(
 def fit_spectrum(shard: Shard, values: int, device: torch.device) -> Spectrum | None:
     """How the images of all ranks vary, on rank 0; None on others. Called by all ranks together."""
     batches = (rows.images_NCHW for rows in shard.in_order(ROWS_AT_ONCE))
-    mine = moments(batches, values, device)
+    mine = pixel_sums(batches, values, device)
     sums = (sum_over_ranks(part) for part in (mine.rows, mine.sums_P, mine.products_PP))
-    found = Moments(*sums)
+    found = PixelSums(*sums)
     return spectrum(found) if world()[0] == 0 else None
 
 

@@ -126,7 +126,7 @@ def check_schedule(spec: ScheduleSpec) -> None:
             )
     if entry.needs and not given.keys() & set(entry.needs):
         fields = " or ".join(f"schedule.{field}" for field in entry.needs)
-        raise JobError(f"schedule {spec.name} wants {fields}")
+        raise JobError(f"schedule {spec.name} requires {fields}")
 
 
 def build_schedule(spec: ScheduleSpec, total_steps: int, steps_per_epoch: float) -> Factor:

@@ -1,334 +1,349 @@
-"""The adapter to Ray Train: runs a session on every worker, keeps its checkpoints in the store."""
+"""One worker's part in a run: open the job, train with checkpoints in the store, leave an outcome.
 
-import logging
+Ray Train's workers and Ray Tune's trials run it. It knows neither library: each adapter passes a
+sink that tells its own of every epoch.
+"""
+
 import math
 import os
+import platform
 import secrets
 import socket
+import sys
 import tempfile
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import ray.train
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from ray.train import UserCallback
-from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.torch.config import (
-    _set_torch_distributed_env_vars,
-    _setup_torch_process_group,
-    _TorchBackend,
-)
-from ray.train.v2.api.config import (
-    FailureConfig,
-    LoggingConfig,
-    RunConfig,
-    ScalingConfig,
-)
-from ray.train.v2.api.exceptions import TrainingFailedError
 
+from cifarray.data.manifest import load_manifest
+from cifarray.data.ray_dataset import read_shard
+from cifarray.data.split import select_rows
+from cifarray.digests import file_sha256
 from cifarray.errors import (
     CheckpointError,
-    CifarrayError,
     DivergedError,
+    JobError,
+    KeyMissingError,
     NoGpuError,
-    RepeatingError,
-    RunFailedError,
     StoreError,
 )
-from cifarray.monitoring.ray_metrics import LiveMetrics, live_metrics
-from cifarray.runs.causes import find_cause, worker_cause
-from cifarray.runs.folders import write_metrics
-from cifarray.store.layout import FAILURES
-from cifarray.training.board import Board
-from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep
-from cifarray.training.ranks import from_rank_0, world
-from cifarray.training.rendezvous import listen_on_loopback, use_loopback
-from cifarray.training.repeats import comes_again, epochs_done, refuse_again
-from cifarray.training.session import Session
-from cifarray.training.work import (
-    Work,
-    cores,
-    in_words,
-    open_session,
-    raise_refusal,
-    refuse_divergence,
-    refuse_without_gpus,
-    resume,
-    write_outcome,
-    write_refusal,
-)
+from cifarray.models.summary import summarize
+from cifarray.models.user_code import unpack_code
+from cifarray.monitoring.ray_metrics import live_metrics
+from cifarray.report.network import Layer
+from cifarray.runs.failures.causes import CODE_PREFIX
+from cifarray.runs.metrics_log import write_metrics
+from cifarray.runs.status import now
+from cifarray.spec.job import Job
+from cifarray.spec.profile import Profile, StoreSpec
+from cifarray.spec.run import RunSpec
+from cifarray.store import Store
+from cifarray.store.layout import EVALUATION, OUTCOME_FILE, WAITING_FILE, Place
+from cifarray.store.patience import Wait, in_the_log
+from cifarray.training.checkpoint import read_state
+from cifarray.training.checkpoint_store import best_good, checkpoint_name, fetch, keep, newest_good
+from cifarray.training.distributed import from_rank_0, gather, world
+from cifarray.training.loop import Record
+from cifarray.training.preprocessing import restore_normalize
+from cifarray.training.rows import RowSource
+from cifarray.training.tensorboard import Board
+from cifarray.training.trainer import Trainer
+from cifarray.training.trials import trial_job
+from cifarray.user_folders import provide_home
 
-COLLECTIVE_TIMEOUT_S = 1800
-"""How long a rank waits for the others, where none of them waits for the store."""
-
-
-def train(work: Work) -> None:
-    """Train a job on `world_size` workers, going on from the folder's newest whole checkpoint.
-
-    At its end every split is evaluated from the best checkpoint; see `write_outcome`.
-    Raises: RunFailedError.
-    """
-    _fit(work, partial(on_worker, _train_and_evaluate, work))
+Sink = Callable[[Record], None]
+"""Takes the record of each epoch whose checkpoint is kept; every rank calls its own."""
 
 
-def evaluate(work: Work, checkpoint_key: str) -> None:
-    """Evaluate every split from one checkpoint of the store on `world_size` workers."""
-    part = partial(_evaluate_on_worker, checkpoint_key)
-    _fit(work, partial(on_worker, part, work))
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told: a run, the folder to work in, and of a trial its values."""
 
+    store: StoreSpec
+    run: RunSpec
+    place: Place
+    """Where checkpoints, metrics and outcome go: an attempt's folder or a trial's."""
+    params: Mapping[str, Any] | None = None
+    """Dotted job field -> value of a trial; None: the run's own job."""
 
-def _fit(work: Work, function: Any) -> None:
-    try:
-        fit_on_workers(work, function, name=f"{work.run.run_id}-{work.place.attempt}")
-    except TrainingFailedError as error:
-        raise RunFailedError(f"training failed: {find_cause(error)}") from error
-
-
-def fit_on_workers(
-    work: Work, function: Any, name: str, callbacks: list[Any] | None = None
-) -> None:
-    """Run the function on the profile's workers until all have returned.
-
-    Raises: RunFailedError for a refusal that they left, TrainingFailedError.
-    """
-    with tempfile.TemporaryDirectory(prefix="cifarray-train-") as scratch:
-        torch_trainer(work, function, name, Path(scratch), callbacks).fit()
-    raise_refusal(work)
-
-
-def on_worker(part: Callable[[Work], None], work: Work) -> None:
-    """Carry out a worker's part; an error that all ranks meet alike is left as a refusal.
-
-    Ray would take it for the failure of a worker, and begin again to meet it again. One that
-    comes again but may be this rank's alone is raised as such, so that Ray ends the others too.
-    """
-    try:
-        part(work)
-    except (DivergedError, NoGpuError) as error:
-        if world()[0] == 0:
-            write_refusal(work, error)
-    except Exception as error:
-        done = epochs_done(work.open_store(), work.prefix)
-        if not comes_again(error, 1 if done is None else done):
-            raise
-        if not isinstance(error, CifarrayError):
-            traceback.print_exc()  # Ray hands on the sentence alone
-        again = RepeatingError(str(find_cause(error)))
-        again.rank, again.host = world()[0], socket.gethostname()
-        raise again from error
-
-
-def torch_trainer(
-    work: Work, function: Any, name: str, scratch: Path, callbacks: list[Any] | None = None
-) -> TorchTrainer:
-    """A TorchTrainer of the profile's workers.
-
-    Train's own storage is a folder of the driver's machine that nothing is read from: checkpoints
-    go through our store, and what a new worker group goes on from is read there.
-    """
-    profile = work.profile
-    os.environ.setdefault(
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
-    )
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
-    resources = {"CPU": profile.cpus_per_worker}
-    if profile.gpus_per_worker:
-        resources["GPU"] = profile.gpus_per_worker
-    return TorchTrainer(
-        function,
-        # Ranks wait for the one that waits for the store.
-        torch_config=Torch(timeout_s=COLLECTIVE_TIMEOUT_S + math.ceil(profile.store_patience_s)),
-        scaling_config=ScalingConfig(
-            num_workers=work.world_size,
-            # A pod is made for one worker; packed, two would share what one was given.
-            placement_strategy="SPREAD" if profile.kind == "kubernetes" else "PACK",
-            use_gpu=profile.gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(  # type: ignore[arg-type]  # Train's own, which Ray's stub lacks
-            name=name,
-            storage_path=str(scratch),
-            # The second counts workers that find no room: without a limit a run waits for ever.
-            failure_config=FailureConfig(
-                max_failures=profile.max_failures, controller_failure_limit=profile.max_failures
-            ),
-            callbacks=[*(callbacks or ()), FailureLog(work)],
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    )
-
-
-class Torch(TorchConfig):
-    """Torch's process group: over gloo where a worker sees no GPU, so that all can say so."""
+    @cached_property
+    def job(self) -> Job:
+        """The run's own job, or the trial's."""
+        return self.run.job if self.params is None else trial_job(self.run.job, self.params)
 
     @property
-    def backend_cls(self) -> type[Backend]:
-        """What sets the group up on the workers."""
-        return ProcessGroup
+    def world_size(self) -> int:
+        """How many workers share the work."""
+        sweep = self.run.job.sweep
+        if sweep is not None and self.place.trial is not None:
+            return sweep.workers_per_trial
+        return self.run.world_size
+
+    @property
+    def profile(self) -> Profile:
+        """Where the run runs."""
+        return self.run.profile
+
+    def open_store(self) -> Store:
+        """The store of the run; an operation waits for it as long as the profile says."""
+        limit_s = self.profile.store_patience_s
+        return _store_of_a_run(
+            self.store.uri, self.store.endpoint, limit_s, self.place.without_trial
+        )
 
 
-class ProcessGroup(_TorchBackend):
-    """The group of a training's workers: on loopback where one machine has them all.
+@cache
+def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Place) -> Store:
+    """One for all that this process does for a run: it connects once, and its waits add up."""
+    opened = Store.open(uri, endpoint)
+    key = attempt.key(WAITING_FILE)
 
-    NCCL refuses a worker without a GPU in a traceback of its own, and Ray tries that again.
+    def tell(wait: Wait | None) -> None:
+        in_the_log(wait)
+        with suppress(StoreError):  # a store that is full or slow may still take this
+            if wait is None:
+                opened.delete([key])
+            else:
+                at_once = opened.patient(0.0)
+                at_once.write_json(key, {"waits_for": str(wait), "at": now()})
+
+    return opened.patient(limit_s, tell)
+
+
+def open_trainer(
+    work: Work, device: torch.device, threads: int, rows: RowSource | None = None
+) -> Trainer:
+    """Set torch's threads and open the job on this rank, on rows that were read before if given."""
+    provide_home()  # torch.compile asks for a user name, which a worker's pod may not have
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.set_num_threads(threads)
+    store = work.open_store()
+    code = fetch_code(work.run, store)
+    with tempfile.TemporaryDirectory(prefix="cifarray-weights-") as folder:
+        weights = fetch_weights(work.run, store, Path(folder))
+        return Trainer(work.job, rows or open_rows(work, device), code, weights)
+
+
+def open_rows(work: Work, device: torch.device) -> RowSource:
+    """The job's rows, read through Ray Data. Raises: CheckpointError if others were recorded."""
+    store = work.open_store()
+    manifest = load_manifest(store, work.job.dataset.name, work.run.dataset_digest)
+    selection = select_rows(store, manifest, work.job)
+    if selection.validation_sha256 != work.run.validation_sha256:
+        raise CheckpointError(
+            f"validation rows differ from those that run {work.run.run_id} recorded; "
+            "submit a new run"
+        )
+    side = work.job.preprocess.resize
+    return RowSource(
+        manifest=manifest,
+        selection=selection,
+        read=partial(read_shard, store, manifest, side=side),
+        device=device,
+        cache_bytes=work.profile.cache_bytes_per_worker,
+        side=side,
+        store=store,
+    )
+
+
+def fetch_code(run: RunSpec, store: Store) -> Path | None:
+    """Unpack the user's code, if the run has any, into a folder of this process."""
+    if run.code is None:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix=CODE_PREFIX))
+    unpack_code(store.read(run.code.key), run.code.sha256, folder)
+    return folder
+
+
+def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
+    """The run's pretrained weights, if it has any, copied into the folder. Raises: JobError."""
+    if run.weights is None:
+        return None
+    path = folder / PurePosixPath(run.weights.key).name
+    try:
+        store.download(run.weights.key, path)
+    except KeyMissingError as error:
+        raise JobError(
+            f"the run's copy of its weights, {run.weights.key}, is gone; submit the run again"
+        ) from error
+    found = file_sha256(path)
+    if found != run.weights.sha256:
+        raise JobError(
+            f"the run's weights have sha256 {found}, but {run.weights.sha256} was recorded; "
+            "submit the run again"
+        )
+    return path
+
+
+def train_with_checkpoints(work: Work, trainer: Trainer, sink: Sink) -> None:
+    """Train from the newest whole checkpoint of the folder to the end. All ranks call it together.
+
+    After each epoch rank 0 writes metrics, TensorBoard's files and a checkpoint, in this order, so
+    that a loss that diverged is recorded and never resumed from.
+    Raises: DivergedError, CheckpointError, StoreError.
     """
+    store, prefix, rank = work.open_store(), work.place.prefix, world()[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        resume(trainer, store, prefix, Path(scratch))
+    board, epochs_before = Board(store, prefix), len(trainer.history)
+    token = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
 
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Called by Train's controller before the workers begin."""
-        assert isinstance(backend_config, TorchConfig)
-        over_nccl = backend_config.backend == "nccl"
-        if over_nccl and not all(worker_group.execute(torch.cuda.is_available)):
-            backend_config = replace(backend_config, backend="gloo")
-        if len(set(worker_group.execute(node_id))) > 1:
-            super().on_start(worker_group, backend_config)
-            return
-        backend = backend_config.backend
-        if backend is None:
-            gpus = worker_group.get_resources_per_worker().get("GPU", 0)
-            backend = "nccl" if gpus else "gloo"
-        port = worker_group.execute_single(0, listen_on_loopback)
-        worker_group.execute(_set_torch_distributed_env_vars)
-        ranks = range(len(worker_group))
-        joining = [
-            worker_group.execute_single_async(
-                rank, _join, backend=backend, world_rank=rank, world_size=len(ranks), port=port
-            )
-            for rank in ranks
-        ]
-        ray.get(joining)
+    def write_records() -> None:
+        if rank == 0:
+            write_metrics(store, prefix, trainer.history)
+            board.show(trainer)
 
-
-def node_id() -> str:
-    """The Ray node that this worker is on."""
-    return str(ray.get_runtime_context().get_node_id())
+    with live_metrics(work.run.run_id, work.place.trial or "", work.run.job.name, rank) as live:
+        for record in trainer.records():
+            live.show(trainer.history, trainer.gpu_memory_bytes)
+            write_records()
+            refuse_divergence(record)
+            with live.keeping_checkpoint():
+                state = trainer.state()
+                if rank == 0:
+                    name = checkpoint_name(record["epoch"], token)
+                    keep(store, prefix, name, state, work.run.job.metric)
+            sink(record)
+        if len(trainer.history) == epochs_before:  # it had ended before somebody heard of it
+            write_records()
+            sink(trainer.history[-1])
 
 
-def _join(backend: str, world_rank: int, world_size: int, port: int) -> None:
-    _setup_torch_process_group(backend, world_rank, world_size, use_loopback(port))
+def resume(trainer: Trainer, store: Store, folder: str, scratch: Path) -> None:
+    """Restore the newest whole checkpoint below a folder, the same one on every rank."""
+    found = None
+    if world()[0] == 0:
+        found = newest_good(store, folder, scratch / "newest")
+    key = from_rank_0(found.key if found else None)
+    if key is not None:
+        trainer.restore(read_state(fetch(store, key, scratch / "resume")))
 
 
-CONTROLLER = "ray.train.v2._internal.execution.controller.controller"
-"""Ray's logger of Train's controller."""
+def summary_line(record: Record) -> str:
+    """An epoch's figures for a log."""
+    names = ("train.running_loss", "validation.loss", "validation.top1", "images_per_s")
+    return "  ".join(f"{name} {record[name]:.4g}" for name in names)
 
 
-def _says_more(record: logging.LogRecord) -> bool:
-    """Leave out the controller's own traceback of what a callback ended it with."""
-    return not (record.exc_info and isinstance(record.exc_info[1], RepeatingError))
+def refuse_divergence(record: Record) -> None:
+    """Raise DivergedError if the loss of an epoch is not a finite number."""
+    if not math.isfinite(record["train.running_loss"]):
+        raise DivergedError(
+            f"the loss diverged in epoch {record['epoch']} at lr {record['lr']:.3g}; "
+            "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm"
+        )
 
 
-class FailureLog(UserCallback):
-    """Leaves a record beside the run for every time that workers failed, as `status` tells it.
+def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
+    """Raise NoGpuError on every rank if any of them was promised a GPU and sees none."""
+    if not profile.gpus_per_worker:
+        return
+    found = gather(None if sees_one else socket.gethostname())
+    if hosts := sorted({host for host in found if host}):
+        raise NoGpuError(
+            f"the worker on {' and on '.join(hosts)} was promised a GPU and torch "
+            f"{torch.__version__} sees none; check the node's driver and device plugin, and the "
+            "image's CUDA libraries"
+        )
 
-    A failure that comes again ends the run: what this raises ends Train's controller at once.
+
+def evaluate_best(work: Work, trainer: Trainer) -> None:
+    """Evaluate every split from the folder's best whole checkpoint; see `write_outcome`.
+
+    Raises: CheckpointError if none is whole.
     """
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._before: dict[str, Any] | None = None
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Train's controller, which replaces the workers next.
-
-        Raises: RepeatingError.
-        """
-        logging.getLogger(CONTROLLER).addFilter(_says_more)
-        for error in worker_exceptions.values():
-            if isinstance(error, RepeatingError):
-                raise error
-        now, store = datetime.now(UTC), self._work.open_store()
-        rank, cause = worker_cause(worker_exceptions)
-        done = epochs_done(store, self._work.prefix)
-        if done is not None and cause.repeats != "never":
-            refuse_again(cause.sentence, done, self._before)
-        said = {str(rank): find_cause(error) for rank, error in worker_exceptions.items()}
-        self._before = {
-            "at": now.isoformat(timespec="seconds"),
-            "epochs": done,
-            "rank": rank,
-            "cause": cause.sentence,
-            "workers": {rank: cause.sentence for rank, cause in said.items()},
-        }
-        key = self._work.place.key(FAILURES, f"{now.strftime('%Y%m%dT%H%M%S%f')}.json")
-        with suppress(StoreError):  # what the store cannot take now must not end the run
-            store.write_json(key, self._before)
-
-
-def last_line(error: Exception) -> str:
-    """What an error says in one line: its cause, and what helps."""
-    return str(find_cause(error))
-
-
-def _train_and_evaluate(work: Work) -> None:
-    session = train_on_worker(work)
     store, best = work.open_store(), None
     with tempfile.TemporaryDirectory() as scratch:
         if world()[0] == 0:
-            best = best_good(store, work.prefix, work.job.metric, Path(scratch) / "best")
+            best = best_good(store, work.place.prefix, work.job.metric, Path(scratch) / "best")
         key = from_rank_0(best.key if best else None)
         if key is None:
-            raise CheckpointError(f"no whole checkpoint of the run is left in {work.prefix}")
-        write_outcome(work, session, key, Path(scratch) / "chosen")
+            raise CheckpointError(f"no whole checkpoint of the run is left in {work.place.prefix}")
+        write_outcome(work, trainer, key, Path(scratch) / "chosen")
 
 
-def train_on_worker(work: Work) -> Session:
-    """Train on this rank from the folder's newest whole checkpoint; Ray hears of every epoch."""
-    with live_metrics(
-        work.run.run_id, work.place.trial or "", work.run.job.name, world()[0]
-    ) as live:
-        return _train(work, live)
+def write_outcome(work: Work, trainer: Trainer, checkpoint_key: str, scratch: Path) -> None:
+    """Evaluate every split from a checkpoint; store the rows' predictions, then `outcome.json`.
+
+    The outcome says: checkpoint, epoch, parameters, layers, world size, threads, hardware.
+    """
+    store = work.open_store()
+    state = read_state(fetch(store, checkpoint_key, scratch))
+    predictions = trainer.evaluate(state["model"], state["preprocess"])
+    if predictions is None:
+        return
+    for split, rows in predictions.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.to_table(), sink, compression="zstd")
+        store.write(work.place.key(EVALUATION, f"{split}.parquet"), sink.getvalue().to_pybytes())
+    outcome = {
+        "checkpoint": checkpoint_key,
+        "epoch": state["epoch"],
+        "parameters": trainer.parameters,
+        "world_size": state["world_size"],
+        "threads": state["threads"],
+        "hardware": hardware(),
+        "history": state["history"],
+        "input_shape": state["input_shape"],
+        "layers": [asdict(layer) for layer in _layers(trainer, state)],
+    }
+    store.write_json(work.place.key(OUTCOME_FILE), outcome)
 
 
-def _train(work: Work, live: LiveMetrics) -> Session:
-    store, session = work.open_store(), _open(work)
-    with tempfile.TemporaryDirectory() as scratch:
-        resume(session, store, work.prefix, Path(scratch))
-    board = Board(store, work.prefix)
-    life = from_rank_0(secrets.token_hex(2))  # a resumed epoch never writes into an older folder
-    for record in session.records():
-        live.show(session.history, session.gpu_memory_bytes)
-        if world()[0] == 0:
-            write_metrics(store, work.prefix, session.history)
-            board.show(session)
-        refuse_divergence(session.history)  # before its checkpoint: nobody shall go on from there
-        name = checkpoint_name(record["epoch"], life)
-        with live.keeping_checkpoint():
-            state = session.state()
-            if world()[0] == 0:
-                print(f"epoch {record['epoch']}  {in_words(record)}", flush=True)
-                keep(store, work.prefix, name, state, work.job.metric)
-            ray.train.report(record)
-    if world()[0] == 0:
-        write_metrics(store, work.prefix, session.history)
-        board.show(session)
-    return session
+def _layers(trainer: Trainer, state: dict[str, Any]) -> list[Layer]:
+    """The network layer by layer, as a preprocessed image passes through it."""
+    height, width, channels = state["input_shape"]
+    normalize = restore_normalize(trainer.job, state["preprocess"], (height, width, channels))
+    images_NCHW = normalize(torch.zeros(1, channels, height, width))
+    return summarize(trainer.network, images_NCHW.to(next(trainer.network.parameters()).device))
 
 
-def train_only(work: Work) -> None:
-    """What a worker of a larger trial runs: no split but validation is evaluated."""
-    on_worker(_train_alone, work)
+def hardware() -> dict[str, Any]:
+    """What this worker runs on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "gpu": gpu,
+        "python": sys.version.split()[0],
+    }
 
 
-def _train_alone(work: Work) -> None:
-    train_on_worker(work)
+def cores() -> int:
+    """Whole CPUs that this process may use: those it may run on, within its control group's quota.
+
+    A pod's limit shows in the quota alone: https://docs.kernel.org/admin-guide/cgroup-v2.html.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    for path in ("cpu.max", "cpu/cpu.cfs_quota_us"):
+        try:
+            words = Path("/sys/fs/cgroup", path).read_text(encoding="utf-8").split()
+            quota, period = float(words[0]), float((words[1:] or [_v1_period()])[0])
+        except (OSError, ValueError, IndexError):  # "max" is no number: no limit
+            continue
+        if quota > 0:
+            return max(1, min(allowed, round(quota / period)))
+    return allowed
 
 
-def _evaluate_on_worker(checkpoint_key: str, work: Work) -> None:
-    session = _open(work)
-    with tempfile.TemporaryDirectory() as scratch:
-        write_outcome(work, session, checkpoint_key, Path(scratch))
+def _v1_period() -> str:
+    return Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text(encoding="utf-8")
 
 
-def _open(work: Work) -> Session:
-    """The session of this Train worker, with the node's cores divided among the workers on it."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats each record in full
-    on_node = ray.train.get_context().get_local_world_size()
-    share = max(1, cores() // on_node)
-    refuse_without_gpus(work.profile, torch.cuda.is_available())  # Ray names one all the same
-    return open_session(work, get_device(), work.profile.threads_per_worker or share)
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

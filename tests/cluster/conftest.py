@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.kubernetes.client import Kube
 from cifarray.spec.profile import KubernetesSpec
-from cifarray.submit.kubernetes.api import Kube
 from tests.cluster.kubectl import NAMESPACE, Kubectl, until
 from tests.cluster.runs import PROFILE, Runs
 from tests.conftest import REPOSITORY

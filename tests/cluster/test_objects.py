@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import urllib3
 
+from cifarray.backends.kubernetes.client import Kube, TakenError
+from cifarray.backends.kubernetes.manifests import manifests
+from cifarray.backends.kubernetes.rayjob import launch_rayjob
+from cifarray.backends.kubernetes.setup import apply_all
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.store import Store
-from cifarray.submit.kubernetes.api import Kube, TakenError
-from cifarray.submit.kubernetes.launching import launch_rayjob
-from cifarray.submit.kubernetes.rendered import manifests
-from cifarray.submit.kubernetes.setup import apply_all
 from tests.cluster.conftest import MANIFESTS
 from tests.cluster.kubectl import NAMESPACE, Kubectl
-from tests.unit.submit.kubernetes.kube_requests import JOB_ID, cluster_of, recorded_run
+from tests.unit.backends.kubernetes.kube_requests import JOB_ID, recorded_run
 
 pytestmark = pytest.mark.timeout(300)
 OBJECTS = ("rayjob,networkpolicy", JOB_ID)
@@ -101,9 +101,9 @@ def test_a_submitter_makes_a_rayjob_that_owns_its_policy_whatever_answers_are_lo
     with forgetful(submitter, tmp_path, code) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         kube = Kube.open(KubernetesSpec(namespace=NAMESPACE))
-        launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+        launch_rayjob(run, run.spec().profile, kube, 1)
         with pytest.raises(TakenError, match=r"RayJob .* is there already"):
-            launch_rayjob(run, run.spec().profile, cluster_of(kube), 1)
+            launch_rayjob(run, run.spec().profile, kube, 1)
     found = {each["kind"]: each for each in kubectl.json("-n", NAMESPACE, "get", *OBJECTS)["items"]}
     (owner,) = found["NetworkPolicy"]["metadata"]["ownerReferences"]
     assert owner["uid"] == found["RayJob"]["metadata"]["uid"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.reporting.record import SCHEMA_VERSION
+from cifarray.report.stored import SCHEMA_VERSION
 from tests.cluster.conftest import MANIFESTS
 from tests.cluster.kubectl import NAMESPACE, Kubectl, until
 from tests.cluster.runs import PROFILE, SHORT, STARTS_S, Runs, profile_file, same_figures

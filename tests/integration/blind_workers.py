@@ -13,8 +13,8 @@ from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import Place
-from cifarray.training.work import Work
-from cifarray.training.worker import train
+from cifarray.training.ray_train import train
+from cifarray.training.worker import Work
 from tests.digit_sessions import small_job
 
 RUN_ID = "few-digits-1"
@@ -36,7 +36,7 @@ def main(store: Store, folder: str) -> None:
         versions={},
     )
     try:
-        train(Work(store.spec, spec, spec.job, PLACE, spec.world_size))
+        train(Work(store.spec, spec, PLACE))
     except RunFailedError as error:
         print(f"ENDED {error}")
 

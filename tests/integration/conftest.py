@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local.state import Node
 from cifarray.runs import Run
-from cifarray.submit.node_state import Node
 from tests.integration.command_line import CommandLine
 from tests.integration.drivers import Drivers, drivers_of
 from tests.s3 import S3Server

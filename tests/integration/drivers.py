@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from cifarray.backends.environment import JOB_CONFIG, driver_command, job_environment
+from cifarray.backends.local import processes
+from cifarray.backends.local.node import client_environment
+from cifarray.backends.local.state import Node
+from cifarray.backends.submit import create, plan
 from cifarray.data.ingest import prepare
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
-from cifarray.submit import processes
-from cifarray.submit.environment import job_environment
-from cifarray.submit.launch import JOB_CONFIG, entrypoint
-from cifarray.submit.local_node import client_environment
-from cifarray.submit.new_run import create, plan
-from cifarray.submit.node_state import Node
 from tests.holding_proxy import HoldingProxy, holding_proxy
 from tests.s3 import S3Server
 
@@ -43,7 +42,7 @@ class Drivers:
         spec = self.run.store.spec.model_copy(update={"endpoint": endpoint})
         driver = self.stack.enter_context(
             subprocess.Popen(
-                ["sh", "-c", entrypoint(self.run.id, spec, here=True)],
+                ["sh", "-c", driver_command(self.run.id, spec, here=True)],
                 env={
                     **os.environ,
                     **environment,
@@ -77,6 +76,6 @@ def drivers_of(job: Job, s3: S3Server, node: Node) -> Iterator[Drivers]:
     """A job recorded as a run in a bucket, on which nobody works yet."""
     store = s3.new_store()
     manifest, _ = prepare(store, "digits")
-    run = create(plan(job, PROFILE), store, manifest, "taken-over")
+    run = create(plan(job, PROFILE, name="taken-over"), store, manifest)
     with holding_proxy(s3.endpoint) as proxy, ExitStack() as stack:
         yield Drivers(run, node, proxy, stack)

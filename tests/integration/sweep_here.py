@@ -9,8 +9,8 @@ import ray
 
 from cifarray.runs import Run
 from cifarray.store import Store
-from cifarray.training.work import Work
-from cifarray.tuning.sweep import sweep
+from cifarray.training.ray_tune import sweep
+from cifarray.training.worker import Work
 
 
 def main(store: str, *runs: str) -> None:
@@ -18,7 +18,7 @@ def main(store: str, *runs: str) -> None:
     ray.init()
     for run in (Run.open(Store.open(store), name) for name in runs):
         spec = run.spec()
-        result = sweep(Work(run.store.spec, spec, spec.job, run.place.of_attempt(1), 1))
+        result = sweep(Work(run.store.spec, spec, run.place.of_attempt(1)))
         print(f"{run.id}: best is {result.best.id}", flush=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.reporting.formats import percent
+from cifarray.report.formats import percent
 from cifarray.runs import Run, check_index
 from cifarray.store import Store
 from cifarray.training.checkpoint import check_folder, load_checkpoint

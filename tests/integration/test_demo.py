@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.local.node import find_node
 from cifarray.store import Store
-from cifarray.submit.local_node import find_node
 
 DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.choice import backend_of
+from cifarray.backends.local import processes
+from cifarray.backends.local.node import is_free
+from cifarray.backends.local.state import NODE_FILE, Node
+from cifarray.backends.ray_jobs.backend import RayJobsBackend
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import Profile
-from cifarray.submit import processes
-from cifarray.submit.cluster import reach
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.node_state import NODE_FILE, Node
-from cifarray.submit.ports import is_free
 from tests.integration.command_line import CommandLine
 
 RAYS_OWN_PORTS = (6379, 8265, 10001, 52365)
@@ -134,8 +135,9 @@ def test_a_run_works_beside_it_and_leaves_it_as_it_was(
     assert own.json("cluster", "status") is None
 
     profile = Profile(name="theirs", kind="local", address=foreign_head, dashboard=DASHBOARD)
-    reached = reach(profile, print)
-    assert not reached.own and reached.jobs().version()["session_name"] == session
+    reached = backend_of(profile)
+    assert isinstance(reached, RayJobsBackend) and not reached.own
+    assert reached.jobs().version()["session_name"] == session
     file = tmp_path / "theirs.yaml"
     file.write_text(f"kind: local\naddress: {foreign_head}\ndashboard: {DASHBOARD}\n")
     assert own.json("cluster", "status", "--cluster", file)["own"] is False

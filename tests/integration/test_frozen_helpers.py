@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from cifarray.backends.local import processes
+from cifarray.backends.local.node import end_node, ensure_node
+from cifarray.backends.local.state import Node
 from cifarray.errors import RunNotFoundError
 from cifarray.runs import Run
-from cifarray.submit import processes
-from cifarray.submit.local_node import end_node, ensure_node
-from cifarray.submit.node_state import Node
 from tests.integration.command_line import CommandLine, wait_for, wait_until
 from tests.integration.conftest import SLOW_EPOCHS
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local import processes
+from cifarray.backends.local.state import Node
 from cifarray.runs import Run, read_metrics
-from cifarray.submit import processes
-from cifarray.submit.node_state import Node
 from cifarray.training.checkpoint_store import stored_checkpoints
 from tests.integration.command_line import CommandLine, wait_for, wait_until
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.base import SubmittedJob
+from cifarray.backends.local.node import Node
+from cifarray.backends.local.state import read_token
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.runs import Run
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE
 from cifarray.store import Store
-from cifarray.submit.jobs_api import RayJob, RayJobs
-from cifarray.submit.local_node import Node
-from cifarray.submit.node_state import read_token
 from tests.unit.runs.conftest import run_spec
 
 pytestmark = pytest.mark.timeout(180)
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create(Store.open(str(tmp_path / "store")), run_spec("a-run"))
 
 
-def ended(node: Node, run: Run, name: str, **environment: str) -> RayJob:
+def ended(node: Node, run: Run, name: str, **environment: str) -> SubmittedJob:
     """How the Jobs API says that the run's driver ended."""
     jobs = RayJobs(node.dashboard, read_token())
     words = [sys.executable, "-m", "cifarray.driver", run.id, "--store", run.store.uri]

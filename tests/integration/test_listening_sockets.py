@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local import processes
+from cifarray.backends.local.state import Node
 from cifarray.runs import Run
-from cifarray.submit import processes
-from cifarray.submit.node_state import Node
 from tests.integration.command_line import CommandLine, wait_until
 from tests.listening import is_loopback, listening_on
 

@@ -13,17 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.cli.main import main
-from cifarray.errors import ClusterError
-from cifarray.runs import Run
-from cifarray.spec.profile import Profile
-from cifarray.store import Store
-from cifarray.submit import node_state, processes
-from cifarray.submit.cluster import find_own, reach
-from cifarray.submit.follow import Follower
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.launch import launch
-from cifarray.submit.local_node import (
+from cifarray.backends.follow import Follower
+from cifarray.backends.local import processes
+from cifarray.backends.local import state as node_state
+from cifarray.backends.local.backend import LocalBackend
+from cifarray.backends.local.node import (
     RUN_SLOT,
     api_of,
     client_environment,
@@ -31,7 +25,15 @@ from cifarray.submit.local_node import (
     ensure_node,
     find_node,
 )
-from cifarray.submit.node_state import Node
+from cifarray.backends.local.state import Node
+from cifarray.backends.ray_jobs.client import RayJobs
+from cifarray.backends.submit import launch
+from cifarray.cli import output
+from cifarray.cli.main import main
+from cifarray.errors import ClusterError
+from cifarray.runs import Run
+from cifarray.spec.profile import Profile
+from cifarray.store import Store
 from tests.loopback import cutting_proxy
 from tests.unit.runs.conftest import run_spec
 
@@ -82,7 +84,7 @@ def listening_addresses(pids: list[int]) -> set[str]:
 
 
 def test_the_node_is_private_and_listens_on_loopback_only(ray_node: Node) -> None:
-    with pytest.raises(ClusterError, match="wants a token"):
+    with pytest.raises(ClusterError, match="requires a token"):
         RayJobs(ray_node.dashboard).version()
     with pytest.raises(ClusterError, match="refuses the token"):
         RayJobs(ray_node.dashboard, "another").version()
@@ -154,8 +156,9 @@ def test_runs_take_turns_and_one_that_waits_can_be_stopped(
 
     store = Store.open(str(tmp_path / "store"))
     run = Run.create(store, run_spec("second"))
-    cluster = reach(Profile(name="local", kind="local"), print)
-    job_id = launch(run, Profile(name="local", kind="local"), cluster)
+    cluster = LocalBackend(Profile(name="local", kind="local"))
+    cluster.start(output)
+    job_id = launch(run, cluster)
     remarks: list[str] = []
 
     def stop_when_told(status: object, remark: str) -> None:
@@ -181,7 +184,7 @@ def test_a_driver_that_is_killed_ends_the_follower_and_leaves_the_record_alone(
     jobs = api_of(ray_node)
     code = "import os, time; print('driver', os.getpid()); time.sleep(60)"
     jobs.submit(python(code), "killed-1", {}, {})
-    cluster = find_own("local")
+    cluster = LocalBackend.find(Profile(name="local", kind="local"))
     assert cluster is not None
     run.set_cluster(cluster.record("killed-1"))
     wait_until(lambda: DRIVER.search(jobs.logs("killed-1")) is not None)
@@ -201,7 +204,7 @@ def test_two_at_once_start_one_node_and_what_a_kill_leaves_of_it_is_ended(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     code = (
-        "import dataclasses, json; from cifarray.submit.local_node import ensure_node;"
+        "import dataclasses, json; from cifarray.backends.local.node import ensure_node;"
         "print(json.dumps(dataclasses.asdict(ensure_node(lambda text: None))))"
     )
     callers = [

@@ -17,11 +17,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from cifarray.backends.local.node import RAYS_FOLDER, free_ports
+from cifarray.backends.local.state import Node
 from cifarray.metrics import RAY_PREFIX, STORE, TRAINING
 from cifarray.runs import Run
-from cifarray.submit.local_node import RAYS_FOLDER
-from cifarray.submit.node_state import Node
-from cifarray.submit.ports import free_ports
 from tests.conftest import REPOSITORY
 from tests.integration.command_line import CommandLine, wait_for, wait_until
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cifarray.models.code import code_sha256, pack_code
+from cifarray.digests import content_sha256
+from cifarray.models.user_code import pack_code
 from tests.conftest import REPOSITORY
 from tests.integration.command_line import CommandLine
 
@@ -28,7 +29,7 @@ def test_the_example_of_the_docs_is_swept_and_predicts_with_its_code_alone(
     code = REPOSITORY / CODE
     run = cifarray.submit(REPOSITORY / JOB, "--code", code, "--prepare", *SHORT)
     report = cifarray.json("report", run.id)
-    assert report["code"] == {"sha256": code_sha256(pack_code(code))}
+    assert report["code"] == {"sha256": content_sha256(pack_code(code))}
     assert report["model"]["name"] == "conv_mixer:conv_mixer"
     assert {trial["state"] for trial in report["trials"]} == {"finished"}
     assert {trial["parameters"]["model.args.width"] for trial in report["trials"]} <= {16, 32}

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cifarray.reporting.inputs import ReportInputs
-from cifarray.reporting.report import write_report
+from cifarray.report.build import write_report
+from cifarray.report.inputs import ReportInputs
 from tests import report_samples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

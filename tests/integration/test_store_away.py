@@ -1,20 +1,28 @@
 """The store goes away or is full while a run needs it; the run waits and ends as any other."""
 
 import dataclasses
+import os
 import random
+import shlex
+import shutil
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local.state import Node
 from cifarray.runs import Run
 from cifarray.spec.load import to_yaml
 from tests.holding_proxy import Fault, Request
 from tests.integration.command_line import Ended, wait_for, wait_until
-from tests.integration.drivers import Drivers
+from tests.integration.drivers import Drivers, drivers_of
 from tests.integration.same_runs import refuse_difference, refuse_other_report
+from tests.s3 import S3Server
 
 pytestmark = pytest.mark.timeout(900)
 RESET = Fault("reset")
@@ -125,7 +133,7 @@ def test_a_run_outlives_one_request_in_ten_that_fails(
 
     drivers.proxy.fault = one_in_ten
     ended = wait_for(drivers.begin(drivers.proxy.address))
-    assert len(drivers.proxy.faults) > 10
+    assert drivers.proxy.kinds.keys() == set(kinds)
     refuse_traces(drivers, ended, trained, tmp_path)
 
 
@@ -162,3 +170,68 @@ def test_a_run_on_a_full_store_keeps_what_it_has_and_goes_on_once_there_is_space
     assert again.code == 0, again.out + again.err
     assert "going on from attempt 1: epoch 2" in again.out
     refuse_difference(run, trained, tmp_path)
+
+
+@pytest.fixture
+def small_gateway(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A real S3 server over a file system of 6 MB: its address, and the folder that it serves."""
+    command = os.environ.get("CIFARRAY_TEST_GATEWAY")
+    if not command:
+        pytest.skip("no S3 gateway over a folder is named")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    keys = {"ROOT_ACCESS_KEY": "gateway", "ROOT_SECRET_KEY": "gateway-secret"}
+    words = [*shlex.split(command), str(disk), "--port", str(port)]
+    with subprocess.Popen(words, env={**os.environ, **keys}, stdout=subprocess.DEVNULL) as server:
+        try:
+            yield f"http://127.0.0.1:{port}", disk
+        finally:
+            server.terminate()
+            server.wait(10)
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Take all space of a file system but 64 KiB: a status fits then, and no checkpoint."""
+    with filler.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(max(0, file.tell() - (1 << 16)))
+
+
+@pytest.mark.slow
+def test_a_run_on_a_real_full_server_waits_and_ends_as_if_it_had_been_larger(
+    small_gateway: tuple[str, Path],
+    ray_node: Node,
+    trained: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever a server says on a full disk: 507, 500, or a connection that it cuts."""
+    address, disk = small_gateway
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "gateway")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "gateway-secret")
+    server = S3Server(address, "gateway", "gateway-secret")
+    with drivers_of(trained.spec().job, server, ray_node) as drivers:
+        run, filler = drivers.run, disk / "filler"
+
+        def has_begun() -> bool:
+            return bool(run.metrics())
+
+        driver = drivers.begin(address)
+        wait_until(has_begun, "the first epoch", driver)
+        fill(filler)
+        wait_until(
+            lambda: "space in the store" in (run.status().progress or {}).get("waits_for", ""),
+            "that the status says so",
+            driver,
+        )
+        time.sleep(10)
+        filler.unlink()
+        refuse_traces(drivers, wait_for(driver), trained, tmp_path)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.local.node import client_environment
+from cifarray.backends.local.state import Node
+from cifarray.backends.submit import create, plan
 from cifarray.data.manifest import load_manifest
 from cifarray.runs import Run
 from cifarray.spec.load import load_job, load_profile
-from cifarray.submit.local_node import client_environment
-from cifarray.submit.new_run import create, plan
-from cifarray.submit.node_state import Node
-from cifarray.tuning.trials import TrialRecord, read_trials
+from cifarray.training.trials import TrialRecord, read_trials
 from tests.conftest import REPOSITORY
 from tests.digit_sessions import without_times
 from tests.integration.command_line import CommandLine
@@ -58,7 +58,7 @@ def carry_out(
     profile = load_profile("local").model_copy(update={"threads_per_worker": 1})
     manifest = load_manifest(store, "digits")
     for name, sets in sweeps.items():
-        create(plan(load_job("tune-digits", [*SMALL, *sets]), profile), store, manifest, name)
+        create(plan(load_job("tune-digits", [*SMALL, *sets]), profile, name=name), store, manifest)
     command = [sys.executable, "-m", "tests.integration.sweep_here", store.uri, *sweeps]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CIFARRAY_STATE_DIR", str(session_node[1]))

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.local import processes
+from cifarray.backends.local.state import TOKEN_FILE, Node
 from cifarray.runs import Run
-from cifarray.submit import processes
-from cifarray.submit.node_state import TOKEN_FILE, Node
 from cifarray.training.checkpoint_store import stored_checkpoints
 from tests.integration.command_line import CommandLine, wait_for, wait_until
 from tests.integration.conftest import SLOW_EPOCHS

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.runs import Run, read_metrics
-from cifarray.submit.jobs_api import RayJobs
 from tests.integration.command_line import CommandLine
 from tests.integration.network_hosts import HERE, Host, Hosts, hosts, why_not
 from tests.s3 import S3Server, serve_moto

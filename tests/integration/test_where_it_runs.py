@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.local import state as node_state
 from cifarray.proxies import is_loopback
-from cifarray.submit import node_state
 from tests.integration.command_line import CommandLine
 from tests.other_users import in_container, open_folder
 from tests.proxies import proxied

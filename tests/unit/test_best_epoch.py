@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.progress import news_of
+from cifarray.driver.heartbeat import read_progress
 from cifarray.metrics import OBJECTIVES, TRAIN_LOSS, best_epoch, is_better
-from cifarray.monitoring.runs_seen import Seen, run_samples
-from cifarray.reporting.inputs import Trial
+from cifarray.monitoring.exporter import Seen, run_samples
+from cifarray.report.inputs import Trial
 from cifarray.runs import Run
-from cifarray.runs.choice import chosen_checkpoints
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
+from cifarray.runs.pull import chosen_checkpoints
 from cifarray.spec.job import EarlyStoppingSpec
 from cifarray.store import Store
 from cifarray.store.layout import PROOF_FILE
 from cifarray.training.checkpoint_store import best_good, checkpoint_name, keep, stored_checkpoints
 from cifarray.training.loop import should_stop
-from cifarray.tuning.trials import TrialRecord, best_trial
+from cifarray.training.trials import TrialRecord, best_trial
 from tests.unit.runs.conftest import run_spec
 
 FEW_VALUES = (0.25, 0.5, 0.5, 0.75, math.nan, math.inf, -math.inf)
@@ -83,7 +83,7 @@ def test_every_reader_names_the_first_epoch_that_reached_the_best_value(
     named["loop"] = (best_epoch(history, metric) or {}).get("epoch")
     found = best_good(store, attempt.prefix, metric, tmp_path / "best")
     named["checkpoints"] = found and found.epoch
-    progress, best = news_of(store, attempt.prefix, job)
+    progress, best = read_progress(store, attempt.prefix, job)
     named["status"] = best and best["epoch"]
     attempt.heartbeat(progress, best)
     start = len(run.prefix) + 1

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cifarray"
 ONLY_IMPORTER = {
-    "ray.data": "data/shards.py",
-    "ray.train": "training/worker.py",
-    "ray.tune": "tuning/sweep.py",
+    "ray.data": "data/ray_dataset.py",
+    "ray.train": "training/ray_train.py",
+    "ray.tune": "training/ray_tune.py",
     "ray.util.metrics": "monitoring/ray_metrics.py",
 }
 HEAVY = {"torch", "ray", "pandas", "pyarrow", "boto3", "sklearn", "matplotlib", "kubernetes"}

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.kubernetes.client import Kube
+from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.data.download import Download, download
 from cifarray.data.progress import Silent
 from cifarray.errors import ArchiveError, ClusterError
 from cifarray.proxies import DIRECT, is_loopback, loopback_exceptions, spare_loopback
 from cifarray.spec.profile import KubernetesSpec
 from cifarray.store import Store
-from cifarray.submit.jobs_api import RayJobs
-from cifarray.submit.kubernetes.api import Kube
 from tests.archive_server import serve_archives
 from tests.loopback import answering, cutting_proxy
 from tests.proxies import proxied
 from tests.s3 import S3Server
-from tests.unit.submit.kubernetes.api_server import serve_api, write_kubeconfig
+from tests.unit.backends.kubernetes.api_server import serve_api, write_kubeconfig
 
 __all__ = ["proxied"]
 

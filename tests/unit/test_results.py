@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.results import KEPT, PAGE, TRIED, Recipe, figures, measured, page, recipes, tried
 from cifarray.data.catalog import DATASETS
-from cifarray.models.sizes import describe_model
+from cifarray.models.summary import describe_model
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job
 

@@ -78,7 +78,7 @@ def test_a_user_without_home_and_name_is_told_which_variable_to_set() -> None:
         """
         from cifarray import user_folders
         from cifarray.errors import InputError
-        from cifarray.submit.cluster import standard_token
+        from cifarray.backends.ray_jobs.backend import standard_token
 
         tilde = lambda: user_folders.expanded("~/x")
         for ask in (user_folders.state_folder, user_folders.cache_folder, tilde):

@@ -1,22 +1,56 @@
-"""Failures that are known by their text, in the order in which a text is held against them.
+"""Failures that are known by their text: a sentence that names the cause, and its remedy."""
 
-A cause stands before what follows from it.
-"""
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-from cifarray.runs.failures.clusters import KUBERNETES, RAY
-from cifarray.runs.failures.devices import DISTRIBUTED, GPUS, MEMORY
-from cifarray.runs.failures.known import KnownFailure, Repeats, find_known
-from cifarray.runs.failures.networks import NETWORKS
-from cifarray.runs.failures.stores import STORES
+Repeats = Literal["always", "at first", "never"]
+"""Whether trying again meets the same error: `at first` does where no epoch was finished."""
 
-KNOWN: tuple[KnownFailure, ...] = (
-    *NETWORKS,
-    *GPUS,
-    *DISTRIBUTED,
-    *MEMORY,
-    *KUBERNETES,
-    *RAY,
-    *STORES,
-)
 
-__all__ = ["KNOWN", "KnownFailure", "Repeats", "find_known"]
+@dataclass(frozen=True)
+class KnownFailure:
+    """A text by which a failure is known, and what a person should read instead."""
+
+    pattern: re.Pattern[str]
+    sentence: str
+    """May name the pattern's groups in braces."""
+    remedy: str
+    repeats: Repeats | None = None
+    """None where the error alone does not tell."""
+    follows: bool = False
+    """Whether it comes from another worker's failure, whose cause is to be told instead."""
+
+
+def known(
+    pattern: str,
+    sentence: str,
+    remedy: str,
+    repeats: Repeats | None = None,
+    follows: bool = False,
+) -> KnownFailure:
+    """A known failure; `.` of the pattern takes line ends, `^` begins a line."""
+    compiled = re.compile(pattern, re.DOTALL | re.MULTILINE)
+    return KnownFailure(compiled, sentence, remedy, repeats, follows)
+
+
+def find_known(text: str, among: Iterable[KnownFailure]) -> tuple[KnownFailure, str] | None:
+    """The known failure that a text tells of, and its sentence with the text's own figures."""
+    for failure in among:
+        if found := failure.pattern.search(text):
+            return failure, _filled(failure.sentence, found.groupdict())
+    return None
+
+
+def _filled(sentence: str, groups: dict[str, str | None]) -> str:
+    """`{name}` is a group; `{name: (%s)}` says the words around it only where there is one."""
+
+    def put(found: re.Match[str]) -> str:
+        value = " ".join((groups.get(found["name"]) or "").split())
+        words = found["words"]
+        if words is None:
+            return value
+        return words.replace("%s", value) if value else ""
+
+    return re.sub(r"\{(?P<name>\w+)(?::(?P<words>[^}]*))?\}", put, sentence)

@@ -19,7 +19,7 @@ BAD = {
     "submit train-digits --workers 0": "--workers",
     "models cnn3 --code .": "--code . is for a network of your own; name it",
     "models --code .": "--code . is for a network of your own; name it",
-    "submit train-digits --code /no/such/folder": "--code /no/such/folder is no folder",
+    "submit train-digits --code /no/such/folder": "--code /no/such/folder is not a folder",
     "submit train-digits --best-of nosuch": NO_RUN,
     "submit train-digits --store ftp://host/x": "kind ftp://",
     "submit train-digits": "say --prepare",

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cifarray.submit.node_state import Node, read_node, record_node
-from cifarray.submit.processes import boot_id, find_process
+from cifarray.backends.local.processes import boot_id, find_process
+from cifarray.backends.local.state import Node, read_node, record_node
 from tests.unit.cli.conftest import Type
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cifarray.submit.kubernetes.rendered import manifests, overlay_text
+from cifarray.backends.kubernetes.manifests import manifests, overlay_text
+from tests.unit.backends.kubernetes.api_server import GROUPS, ApiServer, conflict, refusal
+from tests.unit.backends.kubernetes.conftest import api
 from tests.unit.cli.conftest import Type
-from tests.unit.submit.kubernetes.api_server import GROUPS, ApiServer, conflict, refusal
-from tests.unit.submit.kubernetes.conftest import api
 
 __all__ = ["api"]
 

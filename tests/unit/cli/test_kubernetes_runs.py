@@ -3,17 +3,23 @@
 import dataclasses
 import json
 import os
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from cifarray.cli.following import follow_run
+from cifarray.cli.options import open_store
 from cifarray.runs import Run
-from cifarray.store import Store
-from tests.unit.cli.conftest import Type
-from tests.unit.submit.kubernetes.api_server import ApiServer, open_kube, refusal, write_kubeconfig
-from tests.unit.submit.kubernetes.conftest import api
-from tests.unit.submit.kubernetes.kube_requests import (
+from cifarray.store import Access, Store
+from tests.unit.backends.kubernetes.api_server import (
+    ApiServer,
+    open_kube,
+    refusal,
+    write_kubeconfig,
+)
+from tests.unit.backends.kubernetes.conftest import api
+from tests.unit.backends.kubernetes.kube_requests import (
     JOB_ID,
     PODS,
     POLICIES,
@@ -24,6 +30,7 @@ from tests.unit.submit.kubernetes.kube_requests import (
     put_rayjob,
     recorded_run,
 )
+from tests.unit.cli.conftest import Type
 
 __all__ = ["api"]
 
@@ -121,9 +128,7 @@ def test_the_end_of_a_followed_run_that_failed_ends_its_retries(
     put_policy(api)
     run.mark_failed("its driver said so")
     assert follow_run(run).status.state == "failed"
-    assert f"deleted RayJob {JOB_ID}: KubeRay would have tried it again in vain" in (
-        capsys.readouterr().err
-    )
+    assert f"deleted RayJob {JOB_ID}: KubeRay would have retried it" in (capsys.readouterr().err)
     assert api.objects == {}
 
 
@@ -203,14 +208,33 @@ def test_a_colleague_names_the_cluster_of_a_run_by_a_profile(
     assert typed("stop", RUN_ID, *on).code == 0
 
 
-def test_the_region_of_a_profile_serves_where_the_shell_names_none(
-    api: ApiServer, typed: Type, on: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_the_region_of_a_profile_goes_to_its_store_and_not_into_the_environment(
+    api: ApiServer, typed: Type, on: tuple[str, str], tmp_path: Path
 ) -> None:
-    typed("runs", *on)
-    assert os.environ["AWS_REGION"] == "eu-north-1"
-    monkeypatch.setenv("AWS_REGION", "us-west-2")
-    typed("runs", *on)
-    assert os.environ["AWS_REGION"] == "us-west-2"
+    path = tmp_path / "bucket.yaml"
+    path.write_text(
+        "kind: kubernetes\nstore: {uri: s3://bucket, region: eu-north-1}\n"
+        "kubernetes: {store_service: null}\n"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": "of-the-cluster", "AWS_SECRET_ACCESS_KEY": "its-secret"}
+    encoded = {name: b64encode(value.encode()).decode() for name, value in keys.items()}
+    api.put("/api/v1/namespaces/cifarray/secrets/cifarray-store", data=encoded)
+    before = dict(os.environ)
+    assert open_store(None, None, str(path)).access == Access(
+        "eu-north-1", "of-the-cluster", "its-secret"
+    )
+    assert typed("runs", *on).code == 0
+    assert dict(os.environ) == before
+
+
+def test_an_endpoint_that_is_typed_gets_this_shells_keys_and_not_the_clusters(
+    api: ApiServer, on: tuple[str, str]
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "of-the-cluster", "AWS_SECRET_ACCESS_KEY": "its-secret"}
+    encoded = {name: b64encode(value.encode()).decode() for name, value in keys.items()}
+    api.put("/api/v1/namespaces/cifarray/secrets/cifarray-store", data=encoded)
+    opened = open_store("s3://bucket", "http://127.0.0.1:9", on[1])
+    assert opened.access == Access("eu-north-1")
 
 
 def test_why_of_a_failed_run_tells_what_its_pods_still_say_and_writes_nothing(

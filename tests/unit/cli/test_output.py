@@ -68,13 +68,6 @@ def test_without_a_terminal_every_tenth_part_is_a_line(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2.5 TB")]
-)
-def test_sizes_take_the_largest_unit(size: float, shown: str) -> None:
-    assert output.size(size) == shown
-
-
-@pytest.mark.parametrize(
     ("seconds", "shown"), [(5, "5 s"), (-1, "0 s"), (300, "5 min"), (7300, "2 h"), (2e5, "2 d")]
 )
 def test_ages_take_the_largest_unit(seconds: float, shown: str) -> None:

@@ -17,7 +17,7 @@ UNREADABLE = {
     f"data prepare cifar10 --archive {LONG}": TOO_LONG,
     "data prepare cifar10 --archive file/x": "no archive at file/x",
     f"data inspect digits --grid {LONG}/x.png": TOO_LONG,
-    "data inspect digits --grid file/x.png": "--grid file/x.png is no .png file in an existing",
+    "data inspect digits --grid file/x.png": "--grid file/x.png is not a .png file in an existing",
     f"submit {LONG}.yaml": TOO_LONG,
     "submit file/x.yaml": "no job file at file/x.yaml",
     f"submit train-digits --cluster {LONG}.yaml": TOO_LONG,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cifarray.backends.trust import SUBMITTED_FILE, remember_submission
 from cifarray.runs import Run
 from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store
-from cifarray.submit.submissions import SUBMITTED_FILE, remember_submission
 from tests.digit_sessions import small_job
 from tests.loopback import Collector, collecting
 from tests.unit.cli.conftest import Type

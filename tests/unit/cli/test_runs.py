@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cifarray.backends.local.processes import find_process, this_process
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
 from cifarray.runs.post_mortem import write_post_mortem
 from cifarray.store import Store
-from cifarray.submit.cluster import Cluster
-from cifarray.submit.processes import find_process, this_process
+from tests.unit.backends.clusters import own_node
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
 
@@ -54,12 +54,12 @@ def test_runs_lists_state_job_best_age_duration_and_size(typed: Type, run: Run) 
 def test_a_silent_run_is_shown_as_recorded_with_the_doubt_beside_it(typed: Type, run: Run) -> None:
     show_as(run, "running", silent_s=500)
     before = run.store.read(run.key("status.json"))
-    assert " running, silent 8 min " in typed("runs").out
+    assert " running, no heartbeat for 8 min " in typed("runs").out
     for command in (("status", RUN_ID, "--json"), ("runs", "--json")):
         told = json.loads(typed(*command).out)
         told = told[0] if isinstance(told, list) else told
         assert told["state"] == "running"
-        assert told["reason"] == "its driver has been silent for 8 min by this machine's clock"
+        assert told["reason"] == "its last heartbeat is 8 min old by this machine's clock"
     assert "next       cifarray logs -f" in typed("status", RUN_ID).out
     assert run.store.read(run.key("status.json")) == before
 
@@ -227,7 +227,7 @@ def test_why_of_a_run_whose_driver_was_killed_tells_what_its_records_say(
     run.store.write_json(f"{prefix}/failures/1.json", failure)
     run.change_status(lambda status: dataclasses.replace(status, attempts=1))
     show_as(run, "running", silent_s=500)
-    run.set_cluster(Cluster("local", "127.0.0.1:1", "http://127.0.0.1:1", own=True).record(None))
+    run.set_cluster(own_node("http://127.0.0.1:1").record(None))
     shown = typed("status", RUN_ID, "--why").out
     assert "state      lost" in shown
     assert "its driver ended without a word" in shown

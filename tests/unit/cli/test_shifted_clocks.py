@@ -20,7 +20,7 @@ import contextlib, io, json, sys, time
 from cifarray.cli.main import main
 from cifarray.runs import Run
 from cifarray.store import Store
-from cifarray.submit.follow import Follower
+from cifarray.backends.follow import Follower
 codes, run_id = {}, sys.argv[1]
 for name, words in {
     "delete": ("delete", run_id, "--yes"),

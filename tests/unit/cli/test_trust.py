@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
+from cifarray.backends.choice import backend_of
+from cifarray.backends.environment import job_environment
+from cifarray.backends.trust import remember_submission, resumed_profile
 from cifarray.cli.following import follow_run
 from cifarray.errors import UntrustedError
 from cifarray.runs import Run
 from cifarray.runs.status import RunState, now
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
-from cifarray.submit.launch import job_environment, seen_from
-from cifarray.submit.submissions import remember_submission
-from cifarray.submit.trust import resumed_profile
 from tests.loopback import Collector, collecting
+from tests.unit.backends.kubernetes.api_server import ApiServer, serve_api, write_kubeconfig
+from tests.unit.backends.kubernetes.kube_requests import profile as kube_profile
+from tests.unit.backends.kubernetes.kube_requests import put_rayjob
 from tests.unit.cli.conftest import Type
 from tests.unit.runs.conftest import run_spec
-from tests.unit.submit.kubernetes.api_server import ApiServer, serve_api, write_kubeconfig
-from tests.unit.submit.kubernetes.kube_requests import profile as kube_profile
-from tests.unit.submit.kubernetes.kube_requests import put_rayjob
 
 RUN_ID = "train-digits-261123-100000-abcd"
 JOB_ID = f"{RUN_ID}-1"
@@ -198,7 +198,7 @@ def test_no_record_leads_the_stores_keys_to_another_server(
     mine = theirs.model_copy(update={"store": StoreSpec(uri="s3://mine", region="eu-north-1")})
     profile = resumed_profile(run, mine)
     assert profile.store == mine.store
-    assert seen_from(run, profile) == home_store.spec
+    assert backend_of(profile).drivers_store(run) == home_store.spec
     bucket = Store.open("s3://mine/prefix", "http://127.0.0.1:9")
     assert job_environment(profile, bucket, here=False)["AWS_REGION"] == "eu-north-1"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifarray.data.archives.cifar import read_cifar
 from cifarray.data.catalog import DATASETS
 from cifarray.data.ingest import prepare
+from cifarray.data.readers.cifar import read_cifar
 from cifarray.store import Store
 from tests.archive_server import ArchiveServer, serve_archives
 from tests.archives import write_cifar100

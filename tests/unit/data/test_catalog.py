@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.data.catalog import DATASETS, DatasetEntry, dataset_entry
-from cifarray.data.layouts import IMAGE_LAYOUTS, LAYOUTS
+from cifarray.data.readers.registry import IMAGE_LAYOUTS, LAYOUTS
 from cifarray.errors import DatasetError
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns
-from cifarray.data.selection import STORED_SPLIT, Selection, select_rows
+from cifarray.data.parquet import read_columns
+from cifarray.data.split import STORED_SPLIT, Selection, select_rows
 from cifarray.store import Store
 from tests.archives import write_cifar100
 from tests.digit_sessions import small_job

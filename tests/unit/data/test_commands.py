@@ -96,12 +96,12 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "cifar10", "--test-split", "eval"), "unknown test split 'eval'; choose from"),
         (("prepare", "cifar100", "--archive", "nowhere.tar.gz"), "no archive at nowhere.tar.gz"),
         (("prepare", "cifar100", "--archive", "http://["), "no archive at http"),
-        (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is no http or https"),
+        (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is not an http or https"),
         (("prepare", "digits", "--archive", "x.tar.gz"), "leave --archive out"),
         (("prepare", "digits", "--store", "gs://bucket"), "cannot open a store of kind gs://"),
         (("inspect", "digits"), "dataset digits is not in"),
         (("inspect", "mnist"), "unknown dataset 'mnist'"),
-        (("inspect", "digits", "--grid", "grid.jpg"), "is no .png file"),
+        (("inspect", "digits", "--grid", "grid.jpg"), "is not a .png file"),
         (("inspect", "digits", "--grid", "no/such/grid.png"), "in an existing folder"),
         (("verify", "cifar10"), "run `cifarray data prepare cifar10"),
         (("verify", "../runs"), "unknown dataset '../runs'"),
@@ -218,11 +218,11 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert (code, out) == (2, "")
     *_, last = err.splitlines()
     assert "error: pets: 1 of 6 images of class 'dog' in train would be left out" in last
-    assert "(unreadable, such as train/dog/003.png); put that right" in last
+    assert "(unreadable, such as train/dog/003.png); fix the archive" in last
     skipping = ("--skip-bad", "--accept-loss")
     code, out, err = cifarray(*words, *skipping)
     assert code == 0
-    assert "left out: train/dog/003.png (its bytes are no image of JPEG, PNG" in err
+    assert "left out: train/dog/003.png (its bytes are not an image of JPEG, PNG" in err
     assert "left out: 1 image of train: unreadable (train/dog/003.png)" in out
     assert "jobs on them set preprocess.resize" in out
     digest = load_manifest(home, "my-pets").digest

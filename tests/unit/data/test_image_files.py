@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 
 import cifarray
-from cifarray.data.decoding import decode, decode_file
-from cifarray.data.formats import FORMATS
-from cifarray.data.image_files import MOST_BYTES, MOST_PIXELS
+from cifarray.data.decode import FORMATS, MOST_BYTES, MOST_PIXELS, decode, decode_file
 from cifarray.errors import InputError
-from cifarray.inference.images import read_image
+from cifarray.inference.predict import read_image
 from tests.image_archives import encoded, picture
 
 SHAPE = (8, 8, 3)
@@ -58,11 +56,14 @@ def progressive(scans: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "its bytes are no image of JPEG, PNG"),
-        (b"GIF89a", "its bytes are no image of JPEG, PNG"),
-        (encoded(picture(0, 0), "ICO"), "its bytes are no image of JPEG, PNG"),
-        (encoded(picture(0, 0), "PDF"), "its bytes are no image of JPEG, PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its bytes are no image of JPEG"),
+        (b"", "its bytes are not an image of JPEG, PNG"),
+        (b"GIF89a", "its bytes are not an image of JPEG, PNG"),
+        (encoded(picture(0, 0), "ICO"), "its bytes are not an image of JPEG, PNG"),
+        (encoded(picture(0, 0), "PDF"), "its bytes are not an image of JPEG, PNG"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "its bytes are not an image of JPEG",
+        ),
         (encoded(picture(0, 0, (64, 64)), "JPEG")[:700], "truncated"),
         (encoded(picture(0, 0, (64, 64)))[:500], "truncated|broken"),
         (bomb(7072, 7072), f"it has 7072x7072 pixels; at most {MOST_PIXELS} are allowed, so sca"),
@@ -99,7 +100,9 @@ def test_every_admitted_format_is_read_alike_by_predict_and_for_a_dataset(
 
 def test_what_is_no_plain_file_and_a_file_too_large_are_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(InputError, match=r"fifo cannot be read as an image \(it is no plain file"):
+    with pytest.raises(
+        InputError, match=r"fifo cannot be read as an image \(it is not a regular file"
+    ):
         read_image(str(tmp_path / "fifo"), SHAPE)
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
@@ -113,7 +116,7 @@ def test_the_memory_that_a_small_file_takes_is_bounded(side: int, outcome: str, 
     (tmp_path / "bomb.png").write_bytes(bomb(side, side, bytes((side + 1) * side)))
     code = (
         "import pathlib, sys, torch\n"
-        "from cifarray.inference.images import read_image\n"
+        "from cifarray.inference.predict import read_image\n"
         "try:\n"
         "    print(read_image(sys.argv[1], (32, 32, 3)).changes)\n"
         "except Exception as error:\n"
@@ -135,4 +138,4 @@ def test_no_other_module_opens_image_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
     }
-    assert openers == {"data/image_files.py"}
+    assert openers == {"data/decode.py"}

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cifarray.data.archives.images import is_image
-from cifarray.data.decoding import decode, decode_file
-from cifarray.data.formats import FORMATS, SUFFIXES_OF
+from cifarray.data.decode import FORMATS, SUFFIXES_OF, decode, decode_file
 from cifarray.data.ingest import Ingest, prepare
-from cifarray.data.rows import read_columns, read_images
+from cifarray.data.parquet import read_columns, read_images
+from cifarray.data.readers.base import is_image
 from cifarray.data.verify import verify_dataset
 from cifarray.store import Store
 from tests.image_archives import SIZES, encoded, picture, write_folder
@@ -110,5 +109,5 @@ def test_a_camera_s_jpeg_with_a_preview_keeps_its_bytes(local_store: Store, tmp_
 
 @pytest.mark.parametrize("form", ["EPS", "TGA", "ICO", "PDF"])
 def test_no_other_format_is_opened(form: str):
-    with pytest.raises(ValueError, match="its bytes are no image of JPEG, PNG, WEBP, GIF"):
+    with pytest.raises(ValueError, match="its bytes are not an image of JPEG, PNG, WEBP, GIF"):
         decode_file(encoded(picture(0, 0, (16, 16)), form))

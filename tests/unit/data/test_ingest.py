@@ -14,17 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cifarray.data.archives.arrays import SplitArrays
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.digits import read_digits
-from cifarray.data.archives.idx import read_idx
 from cifarray.data.catalog import CIFAR100, DATASETS, DatasetEntry
-from cifarray.data.ingest import dataset_digest, prepare
+from cifarray.data.ingest import dataset_digest, prepare, stored_order
 from cifarray.data.manifest import Manifest, load_manifest
-from cifarray.data.parquet import plan_files
+from cifarray.data.parquet import image_array, plan_files, read_columns
 from cifarray.data.progress import Silent
-from cifarray.data.rows import image_array, read_columns
-from cifarray.data.writing import stored_order
+from cifarray.data.readers.base import SplitArrays
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.digits import read_digits
+from cifarray.data.readers.idx import read_idx
 from cifarray.errors import DatasetError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix, manifest_key
@@ -142,17 +140,17 @@ def test_latest_names_what_was_prepared_last(local_store: Store, tmp_path: Path)
 def test_a_dataset_that_takes_anothers_place_says_so(
     local_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cifarray.cli.data_progress import shown_progress
+    from cifarray.cli.data import shown_progress
 
     manifests = []
     for rows in (1, 1, 2):
         archive = write_cifar100(tmp_path / f"{rows}.tar.gz", rows, 1)
-        assert "in this store until now" not in capsys.readouterr().err
+        assert "in this store was" not in capsys.readouterr().err
         with shown_progress() as progress:
             manifests.append(prepare(local_store, "cifar100", str(archive), progress)[0])
     was, now = manifests[1].digest[:12], manifests[2].digest[:12]
     said = " ".join(capsys.readouterr().err.split())
-    assert f"cifar100 was {was} in this store until now and is {now}" in said
+    assert f"cifar100 in this store was {was} and is {now}" in said
 
 
 class Overtaken(Silent):

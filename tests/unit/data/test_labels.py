@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cifarray.data.catalog import CIFAR100, CIFAR100_SUPERCLASSES, DATASETS
-from cifarray.data.labels import Labels, learnt_labels
+from cifarray.data.split import Labels, learnt_labels
 from cifarray.errors import DatasetError, JobError
 from cifarray.spec.job import DatasetSpec
 

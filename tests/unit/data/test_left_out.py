@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cifarray.data.archives.cifar import read_cifar
-from cifarray.data.archives.litter import litter
-from cifarray.data.audit import inspect_dataset
 from cifarray.data.catalog import CIFAR100
 from cifarray.data.ingest import Ingest, prepare
-from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, spoken, summed
+from cifarray.data.inspect import inspect_dataset
+from cifarray.data.left_out import MOST_ENTRIES, LeftOut, LeftOutCounter, in_words, summed
 from cifarray.data.manifest import load_manifest, repair_command
 from cifarray.data.progress import Silent
+from cifarray.data.readers.cifar import read_cifar
+from cifarray.data.readers.containers import why_no_sample
 from cifarray.errors import ArchiveError
 from cifarray.store import Store
 from cifarray.store.layout import manifest_key
@@ -36,10 +36,10 @@ def counted(entries: tuple[LeftOut, ...] | None) -> list[Counted]:
 
 
 @pytest.mark.parametrize("name", LITTER)
-def test_what_nobody_put_there_is_litter_and_costs_no_class_anything(
+def test_what_nobody_put_there_is_hidden_and_costs_no_class_anything(
     name: str, local_store: Store, tmp_path: Path
 ):
-    assert litter(name)
+    assert why_no_sample(name)
     files = folder_files(train=2, test=2)
     given = write_folder(tmp_path / "given", files | {name: files["train/cat/000.jpg"]})
     manifest, _ = prepare(local_store, "mine", str(given), how=FOLDER)
@@ -51,8 +51,8 @@ def test_what_nobody_put_there_is_litter_and_costs_no_class_anything(
 @pytest.mark.parametrize(
     "name", ["train/cat/readme.jpg", "train/license/1.jpg", "train/cat/license_plate.heic", "a.txt"]
 )
-def test_what_may_be_a_sample_is_no_litter(name: str):
-    assert litter(name) is None
+def test_what_may_be_a_sample_is_not_hidden(name: str):
+    assert why_no_sample(name) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_up_to_one_percent_of_a_class_may_be_lost(lost: int, rows: int, refused:
         return
     sentence = (
         f"pets: {lost} of {rows + lost} images of class 'cat' in train would be left out "
-        r"\(unreadable, such as x\.jpg\); put that right, or leave them out, counted, with "
+        r"\(unreadable, such as x\.jpg\); fix the archive, or leave them out, counted, with "
         "--accept-loss"
     )
     with pytest.raises(ArchiveError, match=sentence):
@@ -113,7 +113,7 @@ def test_a_table_sums_over_the_classes():
         counter.add("image", "unreadable", split="train", class_name=name, count=2, example="a.jpg")
     (row,) = summed(counter.entries())
     assert (row["count"], row["classes"]) == (4, 2)
-    assert spoken(row) == "4 images of train in 2 classes: unreadable (a.jpg)"
+    assert in_words(row) == "4 images of train in 2 classes: unreadable (a.jpg)"
 
 
 def mixed_files() -> dict[str, bytes]:

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cifarray.data.archives.digits import read_digits
 from cifarray.data.catalog import DIGITS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import load_manifest
-from cifarray.data.rows import image_array, read_columns, read_images
+from cifarray.data.parquet import image_array, read_columns, read_images
+from cifarray.data.readers.digits import read_digits
 from cifarray.errors import DatasetError
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix

@@ -23,10 +23,10 @@ from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist
         ("text.tar.gz/x", "no archive at text.tar.gz/x"),
         ("a" * 300, "cannot be read: File name too long; give another path or address"),
         ("empty", "holds none of the files of CIFAR-100"),
-        ("text.tar.gz", "cut short or no tar archive"),
+        ("text.tar.gz", "cut short, or neither a zip nor a tar"),
         ("cifar10.tar.gz", "lacks cifar-100-python/train"),
         ("pickle.tar.gz", "asks for 'os.system'"),
-        ("fields.tar.gz", "holds no sound 'data'; its fields are 'data'"),
+        ("fields.tar.gz", "has no valid 'data'; its fields are 'data'"),
     ],
 )
 def test_an_archive_that_is_refused_leaves_nothing_in_the_store(

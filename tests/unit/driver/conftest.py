@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from cifarray.backends.submit import create, plan
 from cifarray.runs import Run
 from cifarray.spec.profile import Profile
-from cifarray.submit.new_run import create, plan
 from tests.digit_sessions import Digits, small_job
 
 PROFILE = Profile(name="two", kind="local", workers=2)

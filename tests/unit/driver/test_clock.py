@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cifarray.driver.clock import in_time, limit_s, within
+from cifarray.driver.heartbeat import in_time, limit_s, within
 from cifarray.errors import ClusterError, RunFailedError
 from cifarray.spec.profile import Profile
 

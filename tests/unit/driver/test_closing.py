@@ -11,16 +11,16 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from cifarray.data.ingest import prepare
-from cifarray.driver.closing import close_with_report, publish, report_dataset
+from cifarray.driver.attempt import close_with_report, publish, report_dataset
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Attempt, Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, write_checkpoint
 from cifarray.training.checkpoint_store import StoredCheckpoint, fetch
-from cifarray.training.work import Work, write_outcome
-from cifarray.tuning.sweep import SweepResult
-from cifarray.tuning.trials import TrialRecord, trial_job
+from cifarray.training.ray_tune import SweepResult
+from cifarray.training.trials import TrialRecord, trial_job
+from cifarray.training.worker import Work, write_outcome
 from tests.archives import write_cifar100
 from tests.digit_sessions import Digits, small_job
 
@@ -30,14 +30,14 @@ def carried_out(run: Run, digits: Digits, scratch: Path, folder: str = "") -> At
     spec, store = run.spec(), run.store
     attempt = run.start_attempt("a test")
     job = spec.job if spec.job.sweep is None else trial_job(spec.job, {"optimizer.lr": 0.02})
-    session = digits.session(job)
+    session = digits.trainer(job)
     *_, record = session.records()
     write_metrics(store, f"{attempt.prefix}{folder}", session.history)
     write_checkpoint(scratch / "checkpoint", session.state(), record)
     key = f"{attempt.prefix}{folder}/checkpoints/ray/epoch_{record['epoch']:06d}_ab12"
     for path in (scratch / "checkpoint").iterdir():
         store.upload(path, f"{key}/{path.name}")
-    work = Work(store.spec, spec, spec.job, attempt.place, spec.world_size)
+    work = Work(store.spec, spec, attempt.place)
     write_outcome(work, session, key, scratch / "outcome")
     return attempt
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cifarray.driver.continuing import carry_over
+from cifarray.driver.attempt import carry_over
 from cifarray.runs import Attempt, Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.training.checkpoint import write_checkpoint
 from cifarray.training.checkpoint_store import best_good, newest_good, stored_checkpoints
 

@@ -17,14 +17,16 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from cifarray.backends.submit import plan
 from cifarray.cli.main import main
 from cifarray.data.ingest import Ingest, prepare
-from cifarray.models.code import check_factory, code_sha256, pack_code, unpack_code
-from cifarray.models.weights import read_weights
+from cifarray.digests import content_sha256
+from cifarray.models.pretrained import read_weights
+from cifarray.models.user_code import pack_code, unpack_code
+from cifarray.models.user_network import check_factory
 from cifarray.runs import Run, write_index
 from cifarray.spec.load import load_job, load_profile, profile_names, to_yaml
 from cifarray.store import Store
-from cifarray.submit.new_run import plan
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from tests import archives, image_archives
 from tests.unit.fuzz.mutation import ODD_BYTES, Mutator
@@ -307,7 +309,7 @@ def _change_pickle(mutator: Mutator, path: Path) -> None:
 
 def _sign(path: Path) -> None:
     """Let checkpoint.json prove what state.pt holds now."""
-    from cifarray.models.weights import file_sha256
+    from cifarray.digests import file_sha256
 
     proof = json.loads((path / "checkpoint.json").read_bytes())
     state = path / "state.pt"
@@ -433,7 +435,7 @@ def code(samples: Samples, mutator: Mutator, folder: Path, marker: Path) -> Acti
     actions: list[Action] = [
         lambda: check_factory("fuzzed_net:net", path),
         lambda: pack_code(path),
-        lambda: unpack_code(packed, code_sha256(packed), folder / "unpacked"),
+        lambda: unpack_code(packed, content_sha256(packed), folder / "unpacked"),
     ]
     return draw.choice(actions)
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cifarray.data.image_files import FORMATS
+from cifarray.data.decode import FORMATS
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.selection import select_rows
-from cifarray.reporting.report import write_report
+from cifarray.data.split import select_rows
+from cifarray.report.build import write_report
 from cifarray.runs import Run, write_index
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store

@@ -10,18 +10,18 @@ import torch
 
 from cifarray.data.ingest import prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns
-from cifarray.data.selection import STORED_SPLIT, Positions, select_rows
-from cifarray.inference.sources import open_checkpoint
-from cifarray.reporting.scores import Predictions
+from cifarray.data.parquet import read_columns
+from cifarray.data.split import STORED_SPLIT, Positions, select_rows
+from cifarray.inference.find_checkpoint import open_checkpoint
+from cifarray.report.scores import Predictions
 from cifarray.runs import Run
 from cifarray.spec.job import Job
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.training.checkpoint import Checkpoint, write_checkpoint
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 
 JOB = Job.model_validate(
     {
@@ -57,7 +57,7 @@ class Trained:
         return self.folder / CHECKPOINT
 
 
-def open_session(store: Store, manifest: Manifest, job: Job) -> Session:
+def open_session(store: Store, manifest: Manifest, job: Job) -> Trainer:
     """A session of one rank that reads the store without Ray."""
 
     def read(split: str, positions: Positions, label: str, seed: int | None) -> Iterator[pa.Table]:
@@ -65,7 +65,7 @@ def open_session(store: Store, manifest: Manifest, job: Job) -> Session:
         yield table.take(positions)
 
     selection = select_rows(store, manifest, job)
-    return Session(job, RowSource(manifest, selection, read, torch.device("cpu"), 1 << 30))
+    return Trainer(job, RowSource(manifest, selection, read, torch.device("cpu"), 1 << 30))
 
 
 @pytest.fixture(scope="package", autouse=True)

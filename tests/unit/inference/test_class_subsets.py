@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.errors import InputError
 from cifarray.inference.evaluate import evaluate
 from cifarray.inference.export import describe, export
 from cifarray.inference.predict import predict
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix, latest_key, manifest_key

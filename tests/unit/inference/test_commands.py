@@ -144,7 +144,7 @@ def test_export_refuses_an_unknown_format_and_a_file_that_is_there(
     assert "unknown format 'tflite'; choose from: onnx, safetensors, torch-export" in err
     code, _, err = typed("export", trained.folder, "--format", "safetensors", "-o", picture)
     assert code == 2
-    assert "is there already" in err
+    assert "already exists" in err
     output = ("--format", "safetensors", "-o")
     for path, reason in (("a" * 300, "File name too long"), (picture / "x", "File exists")):
         code, _, err = typed("export", trained.folder, *output, path)
@@ -181,7 +181,7 @@ def test_predict_refuses_a_picture_that_it_cannot_draw_before_it_reads_anything(
     many = ["x.png"] * 33
     code, _, err = typed("predict", "nothing", *many, "--picture", tmp_path / "seen.png")
     assert code == 2
-    assert "has room for 32 images, not 33" in err
+    assert "takes at most 32 images, not 33" in err
 
 
 def test_models_lists_every_network_with_its_parameters(typed: Typed):

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cifarray.data.decoding import square
+from cifarray.data.decode import square
 from cifarray.data.ingest import Ingest, prepare
 from cifarray.data.manifest import Manifest
-from cifarray.data.rows import read_columns, read_images
-from cifarray.data.selection import select_rows
-from cifarray.data.shards import plan_reads, read_group
+from cifarray.data.parquet import read_columns, read_images
+from cifarray.data.ray_dataset import plan_reads, read_group
+from cifarray.data.split import select_rows
 from cifarray.errors import DatasetError
 from cifarray.inference.evaluate import evaluate
 from cifarray.inference.export import TOLERANCE, export
@@ -22,7 +22,7 @@ from cifarray.spec.job import Job
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
 from cifarray.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import open_rows, small_job
 from tests.image_archives import encoded, folder_files, picture, write_folder
 
@@ -58,20 +58,20 @@ def pets_job(**sections: Any) -> Job:
     return small_job(**{**own, **sections})
 
 
-def run(store: Store, manifest: Manifest, job: Job) -> Session:
-    session = Session(job, open_rows(store, manifest, job))
+def run(store: Store, manifest: Manifest, job: Job) -> Trainer:
+    session = Trainer(job, open_rows(store, manifest, job))
     for _ in session.records():
         pass
     return session
 
 
 @pytest.fixture(scope="module")
-def session(store: Store, manifest: Manifest) -> Session:
+def session(store: Store, manifest: Manifest) -> Trainer:
     return run(store, manifest, pets_job())
 
 
 @pytest.fixture(scope="module")
-def checkpoint(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(session: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder, session.state(), session.history[-1])
     return load_checkpoint(folder)
@@ -112,13 +112,13 @@ def test_squares_that_are_streamed_are_those_that_stay_on_the_device(
         assert torch.equal(ours.row_ids_N, theirs.row_ids_N)
 
 
-def test_a_checkpoint_takes_squares_of_its_size(session: Session, checkpoint: Checkpoint):
+def test_a_checkpoint_takes_squares_of_its_size(session: Trainer, checkpoint: Checkpoint):
     assert checkpoint.input_shape == (SIDE, SIDE, 3)
     assert session.history[-1]["validation.top1"] > 0.8  # shades are easily told apart
 
 
 def test_evaluate_says_what_the_training_said(
-    store: Store, session: Session, checkpoint: Checkpoint
+    store: Store, session: Trainer, checkpoint: Checkpoint
 ):
     predictions = session.evaluate(session.state()["model"])
     assert predictions is not None

@@ -36,7 +36,7 @@ def test_a_split_that_is_streamed_gets_the_same_figures(
 ):
     held = evaluate(checkpoint, trained.store, split=split)
     monkeypatch.setattr("cifarray.inference.evaluate.CACHE_BYTES", 0)
-    monkeypatch.delattr("cifarray.data.cache.ResidentShard.in_order")
+    monkeypatch.delattr("cifarray.data.shard.ResidentShard.in_order")
     streamed = evaluate(checkpoint, trained.store, split=split)
     assert streamed.predictions.row_ids.tolist() == held.predictions.row_ids.tolist()
     assert streamed.to_json() == held.to_json()

@@ -85,7 +85,7 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(
 ):
     path = tmp_path / "net.safetensors"
     path.write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         export(checkpoint, "safetensors", path)
     assert path.read_text() == "mine"
     export(checkpoint, "safetensors", path, replace=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.inference.export import export
 from cifarray.training.checkpoint import load_checkpoint, write_checkpoint
 from tests.digit_sessions import Digits
@@ -15,7 +15,7 @@ from tests.frozen_sessions import Pretrained
 def test_an_exported_network_says_of_images_what_the_session_said_of_features(tmp_path: Path):
     pretrained = Pretrained.on(Digits.prepared_in(tmp_path / "store"), tmp_path / "pretrained")
     cached = {"frozen": True, "features": "cached"}
-    session = pretrained.session(pretrained.job(model=cached, preprocess={"resize": 16}))
+    session = pretrained.trainer(pretrained.job(model=cached, preprocess={"resize": 16}))
     *_, record = session.records()
     write_checkpoint(tmp_path / "trained", session.state(), record)
     said = session.evaluate(session.state()["model"])

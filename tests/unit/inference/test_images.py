@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cifarray.errors import InputError
-from cifarray.inference.images import read_image
+from cifarray.inference.predict import read_image
 
 RGB, GRAY = (8, 8, 3), (8, 8, 1)
 

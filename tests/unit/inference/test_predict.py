@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.errors import InputError
 from cifarray.inference.predict import predict
 from cifarray.training.checkpoint import Checkpoint

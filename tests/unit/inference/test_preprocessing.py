@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarray.data.rows import read_images
+from cifarray.data.parquet import read_images
 from cifarray.inference.evaluate import evaluate
 from cifarray.inference.export import FORMATS, TOLERANCE, WHITENING, export
 from cifarray.inference.predict import predict
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.spec.job import Job
 from cifarray.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from tests.unit.inference.conftest import JOB, Trained, open_session

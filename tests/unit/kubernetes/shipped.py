@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from cifarray.backends.kubernetes.rayjob import rayjob, run_policy
 from cifarray.spec.load import load_job, load_profile, profile_names
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunRequest
-from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
 
 Manifest = dict[str, Any]
 

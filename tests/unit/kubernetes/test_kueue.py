@@ -2,11 +2,11 @@
 
 import pytest
 
-from cifarray.submit.kubernetes.gang import KUEUE_QUEUE
-from cifarray.submit.kubernetes.rayjob import rayjob
+from cifarray.backends.kubernetes.pods import KUEUE_QUEUE
+from cifarray.backends.kubernetes.rayjob import rayjob
+from tests.unit.backends.kubernetes.kube_requests import profile
 from tests.unit.kubernetes.ray_pods import Manifest
 from tests.unit.kubernetes.shipped import OVERLAYS, component, overlay, request
-from tests.unit.submit.kubernetes.kube_requests import profile
 
 
 def queue(kind: str) -> Manifest:

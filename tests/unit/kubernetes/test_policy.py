@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
+from cifarray.backends.kubernetes.rayjob import rayjob, run_policy
 from tests.unit.kubernetes import manifest_policy, policy
 from tests.unit.kubernetes.manifest_policy import MANIFEST_RULES
 from tests.unit.kubernetes.policy import POD_RULES

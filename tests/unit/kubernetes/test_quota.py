@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from cifarray.backends.kubernetes.pods import of_kubernetes
+from cifarray.backends.kubernetes.rayjob import rayjob
 from cifarray.spec import quantity as quantities
 from cifarray.spec.load import load_profile
-from cifarray.submit.kubernetes.pods import of_kubernetes
-from cifarray.submit.kubernetes.rayjob import rayjob
 from tests.unit.kubernetes.ray_pods import Manifest, Pod, pods_of
 from tests.unit.kubernetes.shipped import (
     OVERLAYS,
@@ -32,7 +32,7 @@ OF_THE_SYSTEM = {"requests.cpu": 0.1, "requests.memory": 70.0 * 2**20}
 
 def amount(quantity: Any) -> float:
     """A quantity as Kubernetes reads it: 200m -> 0.2, 1Gi -> 1073741824."""
-    return quantities.amount(str(quantity))
+    return float(quantities.amount(quantity))
 
 
 def of_pod(pod: Pod) -> Amounts:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import cifarray
-from cifarray.submit.kubernetes.rendered import overlay_names
+from cifarray.backends.kubernetes.manifests import overlay_names
 from scripts import manifests
 from scripts.manifests import FLAT, RENDERED, as_text, kubectl_problem, render, sources_digest
 from scripts.registry import Image

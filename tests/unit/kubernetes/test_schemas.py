@@ -7,7 +7,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from cifarray.submit.kubernetes.rayjob import rayjob, run_policy
+from cifarray.backends.kubernetes.rayjob import rayjob, run_policy
+from tests.unit.backends.kubernetes.kube_requests import profile
 from tests.unit.kubernetes.ray_schemas import FILES, problems
 from tests.unit.kubernetes.shipped import (
     COMPONENTS,
@@ -17,7 +18,6 @@ from tests.unit.kubernetes.shipped import (
     overlay,
     request,
 )
-from tests.unit.submit.kubernetes.kube_requests import profile
 
 VERSIONS = ("1.30", "1.34")
 """The oldest Kubernetes that is supported, and one that the cluster's tests run on."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifarray.submit.kubernetes.rayjob import rayjob
+from cifarray.backends.kubernetes.rayjob import rayjob
 from tests.unit.kubernetes.ray_pods import Manifest, pods_of
 from tests.unit.kubernetes.shipped import OVERLAYS, kubernetes_profiles, overlay, request
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from cifarray.errors import JobError
-from cifarray.models.code import import_factory
 from cifarray.models.registry import (
     MODELS,
     build_model,
     check_model,
 )
-from cifarray.models.sizes import describe_model
+from cifarray.models.summary import describe_model
+from cifarray.models.user_network import import_factory
 from cifarray.spec.job import ModelSpec
 
 

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from cifarray.models.registry import MODELS, build_model
-from cifarray.models.sizes import count_parameters, describe_model
-from cifarray.models.summary import summarize
-from cifarray.reporting.layers import Layer, totals
+from cifarray.models.summary import count_parameters, describe_model, summarize
+from cifarray.report.network import Layer, totals
 from cifarray.spec.job import ModelSpec
 
 

@@ -75,13 +75,15 @@ class Allocation:
 def test_a_file_that_asks_for_memory_gets_none(tmp_path: Path):
     torch.save({"weight": Allocation()}, tmp_path / "a.pt")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"it names __builtin__\.bytearray, which is no tensor"):
+    with pytest.raises(ValueError, match=r"it names __builtin__\.bytearray, which is not a tensor"):
         read_torch_file(tmp_path / "a.pt")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_GROWTH_MB << 10
 
 
 def test_a_packed_member_is_refused(file: Path):
-    with pytest.raises(ValueError, match=r"a member of it is packed, which torch\.save never does"):
+    with pytest.raises(
+        ValueError, match=r"a member of it is compressed, which torch\.save never does"
+    ):
         read_torch_file(rewritten(file, (b"weight", b"weight"), packed=True))
 
 

@@ -56,11 +56,11 @@ def test_only_the_first_worker_exports():
     assert values(live)["cifarray_epoch"] == 3
 
 
-def test_a_session_alone_never_touches_rays_metrics():
+def test_a_trainer_alone_never_touches_rays_metrics():
     adapter = "cifarray.monitoring.ray_metrics"
     importers = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if any(f"{name}.".startswith(f"{adapter}.") for name in imported_names(path))
     }
-    assert importers == {"training/worker.py", "tuning/sweep.py"}
+    assert importers == {"training/worker.py"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cifarray.metrics import STORE
-from cifarray.monitoring.runs_seen import Seen, job_samples, run_samples
+from cifarray.monitoring.exporter import Seen, job_samples, run_samples
 from cifarray.runs import Status
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

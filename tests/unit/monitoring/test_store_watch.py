@@ -8,7 +8,7 @@ import pytest
 
 from cifarray.errors import StoreError
 from cifarray.metrics import STORE
-from cifarray.monitoring.store_watch import StoreWatch
+from cifarray.monitoring.exporter import StoreWatch
 from cifarray.runs import Run
 from cifarray.store import Store
 from tests.s3 import S3Server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cifarray.runs import Attempt, Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import DatasetSpec, Job, ModelSpec, TrainSpec
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec

@@ -8,7 +8,7 @@ import time
 
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cifarray.errors import LeaseLostError
 from cifarray.runs import Attempt, Run, check_index
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cifarray.runs import new_run_id
-from cifarray.runs.ids import is_run_id, submitted_order
+from cifarray.runs.run import is_run_id, submitted_order
 
 
 @pytest.mark.parametrize(

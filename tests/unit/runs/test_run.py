@@ -7,7 +7,7 @@ import pytest
 
 from cifarray.errors import InputError, LeaseLostError, RunNotFoundError, StoreError
 from cifarray.runs import Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from cifarray.store import Store
 from tests.unit.runs.conftest import run_spec
 
@@ -53,7 +53,7 @@ def test_the_unique_beginning_of_an_id_is_enough(new_run: Callable[..., Run]) ->
     first, second = new_run("train-digits-261123-100000-aaaa"), new_run("tune-261123-100000-aaab")
     assert Run.open(first.store, "train").id == first.id
     assert Run.open(first.store, "tu").id == second.id
-    with pytest.raises(RunNotFoundError, match=r"is the beginning of 2 runs: train.*, tune"):
+    with pytest.raises(RunNotFoundError, match=r"matches 2 runs: train.*, tune"):
         Run.open(first.store, "t")
     longer = new_run(f"{first.id}-2")
     assert Run.open(first.store, first.id).id == first.id

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from cifarray.runs import Run
-from cifarray.runs.folders import write_metrics
+from cifarray.runs.metrics_log import write_metrics
 from tests.conftest import REPOSITORY
 from tests.holding_proxy import Held, HoldingProxy, holding_proxy
 from tests.s3 import S3Server

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import cifarray
-from cifarray.spec.bounded_yaml import parse_yaml
-from cifarray.spec.bounds import MOST_JSON_BYTES, parse_json, refuse_unbounded
+from cifarray.spec.bounds import MOST_JSON_BYTES, parse_json, parse_yaml, refuse_unbounded
 
 YAML_BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
@@ -78,12 +77,12 @@ HOMES = {
     "json.loads": {
         "spec/bounds.py",
         "cli/output.py",  # of what it has just written
-        "submit/jobs_api.py",  # a cluster's answers
-        "submit/kubernetes/api.py",
-        "submit/kubernetes/bootstrap.py",
+        "backends/ray_jobs/client.py",  # a cluster's answers
+        "backends/kubernetes/client.py",
+        "backends/kubernetes/bootstrap.py",
     },
-    "yaml.load": {"spec/bounded_yaml.py"},
-    "yaml.load_all": {"submit/kubernetes/rendered.py"},  # what comes with cifarray
+    "yaml.load": {"spec/bounds.py"},
+    "yaml.load_all": {"backends/kubernetes/manifests.py"},  # what comes with cifarray
     "torch.load": {"models/torch_files.py"},
     "pickle.loads": set[str](),
     "pickle.load": set[str](),

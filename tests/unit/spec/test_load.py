@@ -1,12 +1,15 @@
 """Jobs and profiles by name or by path, other fields for them, and what is refused."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
@@ -23,10 +26,36 @@ from cifarray.spec.load import (
     unknown_name,
     with_fields,
 )
+from cifarray.spec.profile import Profile
+from cifarray.spec.record import Record
 from tests.golden_files import Golden
 
 JOBS = job_names()
 JOBS_FOLDER = Path(__file__).parents[3] / "jobs"
+
+
+def without_defaults(record: Record) -> str:
+    """A record as YAML without the fields that have their default, so that a new one adds none."""
+    values = record.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def records_in(annotation: Any) -> Iterator[type[Record]]:
+    """The kinds of records in a field's annotation, and those in their fields."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from records_in(field.annotation)
+    for part in get_args(annotation):
+        yield from records_in(part)
+
+
+def default(field: FieldInfo) -> Any:
+    """A field's default as plain values; of a record what is not its own default."""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return json.loads(
+        json.dumps(value, default=lambda record: record.model_dump(exclude_defaults=True))
+    )
 
 
 def refused(match: str, job: str) -> None:
@@ -46,7 +75,20 @@ def test_the_shipped_jobs_and_profiles_are_listed():
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_shipped_job_resolves_to_what_is_recorded(golden: Golden, name: str):
-    golden.check_text(f"jobs/{name}.yaml", to_yaml(load_job(name)))
+    golden.check_text(f"jobs/{name}.yaml", without_defaults(load_job(name)))
+
+
+def test_the_defaults_of_jobs_and_profiles_are_the_recorded_ones(golden: Golden):
+    found = {
+        kind.__name__: {
+            name: default(field)
+            for name, field in kind.model_fields.items()
+            if not field.is_required()
+        }
+        for root in (Job, Profile)
+        for kind in records_in(root)
+    }
+    golden.check_text("defaults.yaml", yaml.safe_dump(found, sort_keys=False))
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -78,7 +120,7 @@ def test_a_published_recipe_names_its_source_and_figure(name: str):
 
 @pytest.mark.parametrize("name", profile_names())
 def test_a_shipped_profile_resolves_to_what_is_recorded(golden: Golden, name: str):
-    golden.check_text(f"profiles/{name}.yaml", to_yaml(load_profile(name)))
+    golden.check_text(f"profiles/{name}.yaml", without_defaults(load_profile(name)))
 
 
 def test_a_job_file_takes_its_name_from_the_file(tmp_path: Path):

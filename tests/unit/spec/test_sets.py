@@ -171,8 +171,11 @@ def test_what_is_no_assignment_is_refused(item: str):
         ("sweep.trials=0", r"sweep\.trials: .*greater than or equal to 1 \(given 0\)"),
         ("sweep.search=luck", r"'random', 'grid', 'optuna' or 'cases' \(given 'luck'\)"),
         ("sweep.scheduler.name=hyper", r"'asha', 'median' or 'none' \(given 'hyper'\)"),
-        ("sweep.space={}", r"sweep: search random wants a space of at least 1 item, and no cases"),
-        ("sweep.space.optimizer.lr.uniform=[2, 1]", r"wants \[low, high\] with low < high"),
+        (
+            "sweep.space={}",
+            r"sweep: search random requires a space of at least 1 item, and no cases",
+        ),
+        ("sweep.space.optimizer.lr.uniform=[2, 1]", r"requires \[low, high\] with low < high"),
         ("sweep.space.optimizer.lr.normal=[2, 1]", r"unknown field '.*normal'"),
         ("sweep=null", "a job of kind tune has a sweep, and one of kind train has none"),
         ("kind=train", "a job of kind tune has a sweep, and one of kind train has none"),

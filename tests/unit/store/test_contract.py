@@ -14,8 +14,9 @@ from cifarray.errors import StoreAwayError, StoreFullError, StoreRefusedError
 from cifarray.store import Store
 from cifarray.store.contract import TRAITS
 from cifarray.store.layout import CONTRACT_FILE
-from cifarray.store.probe import TEXT, probe
+from cifarray.store.probe import TEXT
 from cifarray.store.s3_connection import Connection
+from cifarray.store.s3_contract import probe
 from tests.loopback import black_hole
 from tests.quirky_s3 import QUIRKS, Exchange, QuirkyServer, quirky_s3
 from tests.s3 import S3Server
@@ -347,6 +348,7 @@ def test_nothing_is_kept_of_a_server_that_goes_away(moto: S3Server) -> None:
     with quirky_store(moto) as (store, server):
         server.lose = lambda one: one.method == "PUT" and one.path.endswith(CONTRACT_FILE)
         store.write("a", b"")
+        assert [one.lost for one in server.seen].count(True) == 1
     with pytest.raises(StoreAwayError):
         again(store).list()
 

@@ -1,13 +1,14 @@
 """Credentials come from the standard chain, for our own requests and Arrow's alike."""
 
 import json
+import os
 import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cifarray.store import Store
+from cifarray.store import Access, Store
 from cifarray.store.s3_connection import Connection
 from tests.loopback import answering
 from tests.s3 import S3Server
@@ -93,3 +94,40 @@ def test_the_region_is_the_one_that_every_aws_client_is_told(
             connection = Connection("s3://bucket", address)
             connection.check()
             assert connection.region == region
+
+
+def test_a_region_that_is_given_serves_where_no_variable_names_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = b"<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"
+    with answering(lambda request: (200, {"Content-Type": "application/xml"}, empty)) as address:
+        monkeypatch.delenv("AWS_REGION", raising=False)
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        for named in (None, "AWS_DEFAULT_REGION", "AWS_REGION"):
+            if named is not None:
+                monkeypatch.setenv(named, "us-west-2")
+            connection = Connection("s3://bucket", address, Access("eu-north-1"))
+            connection.check()
+            assert connection.region == ("us-west-2" if named else "eu-north-1")
+
+
+def test_keys_that_are_given_win_over_the_environments_and_go_nowhere_else(
+    guarded: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-somebody-else")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-somebody-else")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-somebody-else")
+    monkeypatch.setenv("AWS_PROFILE", "that-is-in-no-file")
+    before = dict(os.environ)
+    access = Access("us-east-1", guarded.access_key, guarded.secret_key)
+    store = Store.open(guarded.new_store().uri, guarded.endpoint, access)
+    _use(store)
+    assert dict(os.environ) == before
+    shown = f"{access!r} {store!r} {store.spec!r}".encode()
+    for secret in (guarded.secret_key.encode(), b"secret_key='"):
+        assert secret not in shown
+    pickled = pickle.dumps((store, store.filesystem()))
+    assert guarded.access_key.encode() not in pickled
+    assert guarded.secret_key.encode() not in pickled
+    again, _ = pickle.loads(pickled)
+    assert again == store and again.access == Access("us-east-1")

@@ -39,6 +39,15 @@ while not store.exists("enough"):
     done += store.replace("counter", json.dumps(value).encode(), tag) is not None
 print(done)
 """
+LINKS_FAIL = """
+import os
+try:
+    os.link("/etc/hostname", "link")
+except PermissionError:
+    pass
+else:
+    raise SystemExit("this file system has hard links")
+"""
 CONDITIONAL = """
 import sys
 from cifarray.store import Store
@@ -192,5 +201,5 @@ def test_a_writer_that_was_killed_leaves_its_claim_to_the_next(tmp_path: Path) -
 
 def test_a_file_system_without_flock_and_hard_links_holds_a_store(tmp_path: Path) -> None:
     shim = preloaded(WITHOUT_LOCKS, tmp_path)
-    with python(CONDITIONAL, str(tmp_path / "store"), **shim) as writer:
+    with python(LINKS_FAIL + CONDITIONAL, str(tmp_path / "store"), **shim) as writer:
         assert answer_of(writer) == ""

@@ -1,4 +1,4 @@
-"""Fixtures of the training tests: digits in a local store, one thread, small sessions."""
+"""Fixtures of the training tests: digits in a local store, one thread, small trainers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cifarray.spec.job import Job
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 
@@ -28,13 +28,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
 
 
 @pytest.fixture
-def trained(digits: Digits) -> Callable[..., Session]:
+def trained(digits: Digits) -> Callable[..., Trainer]:
     """Trains a job to its end, by default the small one with some sections changed."""
 
-    def train(job: Job | None = None, rows: RowSource | None = None, **sections: Any) -> Session:
-        session = digits.session(job or small_job(**sections), rows)
-        for _ in session.records():
+    def train(job: Job | None = None, rows: RowSource | None = None, **sections: Any) -> Trainer:
+        trainer = digits.trainer(job or small_job(**sections), rows)
+        for _ in trainer.records():
             pass
-        return session
+        return trainer
 
     return train

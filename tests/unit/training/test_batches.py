@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
-from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
-from cifarray.data.selection import shard_range
-from cifarray.spec.images import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import ResidentShard, Rows
+from cifarray.data.split import shard_range
+from cifarray.spec.augment import AugmentSpec, FlipSpec, PaddedCropSpec, PreprocessSpec
 from cifarray.training.batches import Batch, StepPlan, TrainBatches
 from tests.digit_sessions import CPU
 

@@ -16,6 +16,7 @@ import torch
 from cifarray.data.catalog import DATASETS
 from cifarray.errors import CheckpointError
 from cifarray.training.checkpoint import (
+    STATE_KEYS,
     check_folder,
     load_checkpoint,
     read_state,
@@ -24,29 +25,28 @@ from cifarray.training.checkpoint import (
     seed_rng,
     write_checkpoint,
 )
-from cifarray.training.checkpoint_state import STATE_KEYS
 from cifarray.training.evaluation import predict_shard
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 
 @pytest.fixture(scope="module")
-def written(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Session]:
-    """A checkpoint with an average of the weights, and the session that wrote it."""
-    session = digits.session(small_job(train={"ema_decay": 0.5}))
-    *_, record = session.records()
+def written(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer]:
+    """A checkpoint with an average of the weights, and the trainer that wrote it."""
+    trainer = digits.trainer(small_job(train={"ema_decay": 0.5}))
+    *_, record = trainer.records()
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_checkpoint(folder, session.state(), record)
-    return folder, session
+    write_checkpoint(folder, trainer.state(), record)
+    return folder, trainer
 
 
 @pytest.fixture
-def session(written: tuple[Path, Session]) -> Session:
+def trainer(written: tuple[Path, Trainer]) -> Trainer:
     return written[1]
 
 
 @pytest.fixture
-def folder(written: tuple[Path, Session], tmp_path: Path) -> Path:
+def folder(written: tuple[Path, Trainer], tmp_path: Path) -> Path:
     """A whole checkpoint to spoil."""
     return shutil.copytree(written[0], tmp_path / "checkpoint")
 
@@ -72,7 +72,7 @@ def refused(folder: Path, match: str) -> None:
 
 
 def test_checkpoint_json_says_epoch_step_metrics_and_what_the_file_is(
-    folder: Path, session: Session
+    folder: Path, trainer: Trainer
 ):
     proof = json.loads((folder / "checkpoint.json").read_text())
     content = (folder / "state.pt").read_bytes()
@@ -80,7 +80,7 @@ def test_checkpoint_json_says_epoch_step_metrics_and_what_the_file_is(
         "schema_version": 1,
         "epoch": 2,
         "step": 4,
-        "metrics": session.history[-1],
+        "metrics": trainer.history[-1],
         "files": {
             "state.pt": {
                 "size_bytes": len(content),
@@ -103,9 +103,9 @@ def test_a_state_is_read_by_torchs_safe_loader(folder: Path):
 
 
 def test_a_checkpoint_predicts_with_nothing_else_at_hand(
-    folder: Path, session: Session, digits: Digits, tmp_path: Path
+    folder: Path, trainer: Trainer, digits: Digits, tmp_path: Path
 ):
-    predictions = session.evaluate(read_state(folder)["model"])
+    predictions = trainer.evaluate(read_state(folder)["model"])
     assert predictions is not None
     alone = shutil.copytree(folder, tmp_path / "elsewhere")
     shutil.rmtree(folder)
@@ -117,7 +117,7 @@ def test_a_checkpoint_predicts_with_nothing_else_at_hand(
 
 
 def test_a_checkpoint_says_what_it_predicts_and_from_what(
-    folder: Path, session: Session, digits: Digits
+    folder: Path, trainer: Trainer, digits: Digits
 ):
     checkpoint = load_checkpoint(folder)
     manifest = digits.manifest
@@ -128,7 +128,7 @@ def test_a_checkpoint_says_what_it_predicts_and_from_what(
     assert checkpoint.input_shape == (8, 8, 1)
     assert (checkpoint.mean, checkpoint.std) == (manifest.mean, manifest.std)
     assert (checkpoint.epoch, checkpoint.step) == (2, 4)
-    assert checkpoint.metrics == session.history[-1]
+    assert checkpoint.metrics == trainer.history[-1]
     assert checkpoint.dataset == {
         "name": "digits",
         "labels": "fine",
@@ -137,7 +137,7 @@ def test_a_checkpoint_says_what_it_predicts_and_from_what(
         "rows": 80,
         "digest": manifest.digest,
     }
-    assert checkpoint.job == session.job
+    assert checkpoint.job == trainer.job
 
 
 def test_the_weights_of_a_checkpoint_are_the_averaged_ones(folder: Path):
@@ -207,7 +207,8 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_none(folder: Path, tmp_path
     exploded = tmp_path / "exploded"
     put_state(folder, {"schema_version": 1, "model": Bomb(exploded)})
     refused(
-        folder, r"state\.pt is not a state of cifarray: it names posix\.mkdir, which is no tensor"
+        folder,
+        r"state\.pt is not a state of cifarray: it names posix\.mkdir, which is not a tensor",
     )
     assert not exploded.exists()
     torch.load(folder / "state.pt", weights_only=False)

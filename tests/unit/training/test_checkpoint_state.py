@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from cifarray.errors import CheckpointError
-from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
-from cifarray.training.checkpoint_state import STATE_KEYS
-from cifarray.training.session import Session
+from cifarray.training.checkpoint import STATE_KEYS, load_checkpoint, read_state, write_checkpoint
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job
 
 ODD: list[Any] = [
@@ -28,17 +27,17 @@ Mutate = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def session(digits: Digits) -> Session:
-    session = digits.session(small_job())
-    list(session.records())
-    return session
+def trainer(digits: Digits) -> Trainer:
+    trainer = digits.trainer(small_job())
+    list(trainer.records())
+    return trainer
 
 
 @pytest.fixture(scope="module")
-def state(session: Session, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def state(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As it was read from a folder."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_checkpoint(folder, session.state(), session.history[-1])
+    write_checkpoint(folder, trainer.state(), trainer.history[-1])
     found = copy.deepcopy(read_state(folder))
     shutil.rmtree(folder)
     return found
@@ -124,6 +123,7 @@ SPOILED: list[Mutate] = [
     lambda s: s["optimizer"]["param_groups"][0].update(lr="x"),
     lambda s: s["optimizer"]["param_groups"][0].pop("lr"),
     lambda s: s["optimizer"]["param_groups"][0].update(params=[0]),
+    lambda s: s["optimizer"]["param_groups"][0].update(nesterov=True),
     lambda s: s["optimizer"].update(param_groups=[]),
     lambda s: s["optimizer"]["state"].update({99: {"momentum_buffer": torch.zeros(1)}}),
     lambda s: s["optimizer"]["state"].update({0: {"momentum_buffer": torch.zeros(7, 7)}}),
@@ -140,13 +140,26 @@ def test_what_training_cannot_go_on_from_is_refused(
     changed = copy.deepcopy(state)
     mutate(changed)
     with pytest.raises(CheckpointError) as caught:
-        digits.session(small_job()).restore(read_state(signed(tmp_path, changed)))
+        digits.trainer(small_job()).restore(read_state(signed(tmp_path, changed)))
     assert "\n" not in str(caught.value)
 
 
 def test_the_untouched_state_is_gone_on_from(state: dict[str, Any], digits: Digits, tmp_path: Path):
-    resumed = digits.session(small_job())
+    resumed = digits.trainer(small_job())
     resumed.restore(read_state(signed(tmp_path, state)))
+    assert resumed.history == state["history"]
+
+
+def test_a_state_from_before_parameter_groups_is_gone_on_from(
+    state: dict[str, Any], digits: Digits, tmp_path: Path
+):
+    """Its job lacks the fields, and what its optimizer saved is what ours saves without them."""
+    changed = copy.deepcopy(state)
+    for field in ("decay_norms", "groups"):
+        del changed["job"]["optimizer"][field]
+    assert "lr_scale" not in changed["optimizer"]["param_groups"][0]
+    resumed = digits.trainer(small_job(train={"epochs": 2}))
+    resumed.restore(read_state(signed(tmp_path, changed)))
     assert resumed.history == state["history"]
 
 

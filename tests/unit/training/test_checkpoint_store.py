@@ -17,7 +17,7 @@ from cifarray.training.checkpoint_store import (
     newest_good,
     stored_checkpoints,
 )
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.holding_proxy import Fault, HoldingProxy, Request, holding_proxy
 from tests.s3 import S3Server
 
@@ -155,16 +155,16 @@ def test_fetching_says_which_checkpoint_is_damaged_or_gone(store: Store, put: Pu
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_fetched_checkpoint_has_the_same_bytes(
-    store: Store, trained: Callable[..., Session], tmp_path: Path
+    store: Store, trained: Callable[..., Trainer], tmp_path: Path
 ):
-    session = trained()
-    write_checkpoint(tmp_path / "one", session.state(), session.history[-1])
+    trainer = trained()
+    write_checkpoint(tmp_path / "one", trainer.state(), trainer.history[-1])
     for path in (tmp_path / "one").iterdir():
         store.upload(path, f"{FOLDER}/c/{path.name}")
     folder = fetch(store, f"{FOLDER}/c", tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
-    assert read_state(folder)["step"] == session.history[-1]["step"]
+    assert read_state(folder)["step"] == trainer.history[-1]["step"]
 
 
 def test_of_kept_checkpoints_the_best_and_the_last_remain(
@@ -246,7 +246,7 @@ def test_a_checkpoint_whose_upload_stays_without_bytes_costs_none_of_the_others(
             inner.delete([key])
 
     proxy.fault = lose
-    with pytest.raises(StoreDamagedError, match=r"epoch 2 did not stay in .*state.pt is missing"):
+    with pytest.raises(StoreDamagedError, match=r"epoch 2 is not whole in .*state.pt is missing"):
         _keep(store, state, history[:2])
     assert [found.epoch for found in stored_checkpoints(store, FOLDER)][-1] == 1
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cifarray.data.selection import Positions
-from cifarray.training.data_wait import DataWait
+from cifarray.data.split import Positions
+from cifarray.training.batches import DataWait
 from tests.digit_sessions import CPU, Digits, shard_reader, small_job
 
 
@@ -54,7 +54,7 @@ def test_an_error_while_a_batch_is_made_comes_through():
 
 
 def test_records_say_the_share_of_the_steps_time(digits: Digits):
-    for record in digits.session().records():
+    for record in digits.trainer().records():
         assert 0.0 < record["data_wait"] < 1.0
 
 
@@ -69,7 +69,7 @@ def test_a_rank_that_reads_slowly_waits_for_most_of_its_time(digits: Digits):
         time.sleep(0.5)
         yield from read(split, positions, column, seed)
 
-    (record,) = digits.session(job, replace(rows, read=slowly)).records()
+    (record,) = digits.trainer(job, replace(rows, read=slowly)).records()
     assert record["data_wait"] > 0.5
 
 

@@ -9,11 +9,11 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
-from cifarray.data.augment import Normalize
-from cifarray.data.cache import ResidentShard, Rows
-from cifarray.spec.images import PreprocessSpec
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import ResidentShard, Rows
+from cifarray.spec.augment import PreprocessSpec
 from cifarray.training.evaluation import EVALUATION_BATCH, predict_shard, validation_figures
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import CPU
 
 COUNTS = [1, EVALUATION_BATCH - 1, EVALUATION_BATCH, 2 * EVALUATION_BATCH + 3]
@@ -124,9 +124,9 @@ def test_validation_figures_are_the_means_over_the_rows(normalize: Normalize):
     assert all(math.isfinite(value) for value in figures.values())
 
 
-def test_a_session_in_bf16_is_validated_in_float32(trained: Callable[..., Session]):
-    session = trained(train={"precision": "bf16"})
-    predictions = session.evaluate(session.state()["model"])
+def test_a_trainer_in_bf16_is_validated_in_float32(trained: Callable[..., Trainer]):
+    trainer = trained(train={"precision": "bf16"})
+    predictions = trainer.evaluate(trainer.state()["model"])
     assert predictions is not None
     loss = predictions["validation"].loss
-    assert session.history[-1]["validation.loss"] == pytest.approx(loss, rel=1e-9)
+    assert trainer.history[-1]["validation.loss"] == pytest.approx(loss, rel=1e-9)

@@ -17,7 +17,7 @@ from cifarray.inference.evaluate import evaluate
 from cifarray.store import Store
 from cifarray.training.checkpoint import load_checkpoint, read_state, write_checkpoint
 from cifarray.training.features import FeatureCache
-from cifarray.training.session import Session
+from cifarray.training.trainer import Trainer
 from tests.archives import write_cifar100
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of, without_times
 from tests.frozen_sessions import Pretrained
@@ -46,8 +46,8 @@ def photos(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pretraine
     yield Pretrained.on(photos, tmp_path / "checkpoint", dataset=chosen)
 
 
-def finished(session: Session) -> list[dict[str, Any]]:
-    return [without_times(record) for record in session.records()]
+def finished(trainer: Trainer) -> list[dict[str, Any]]:
+    return [without_times(record) for record in trainer.records()]
 
 
 def parts(store: Store) -> list[str]:
@@ -62,10 +62,10 @@ def close(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> bool:
 def test_cached_features_give_what_images_give_without_augmentation(photos: Pretrained):
     sections: dict[str, Any] = {"dataset": {"name": "cifar100", "rows": 150}}
     sections["preprocess"] = {"normalize": "imagenet", "resize": 40}
-    of_images = photos.session(photos.job(model=FROZEN, **sections))
+    of_images = photos.trainer(photos.job(model=FROZEN, **sections))
     figures = finished(of_images)
     assert len(figures) == 2
-    of_features = photos.session(photos.job(model=CACHED, **sections))
+    of_features = photos.trainer(photos.job(model=CACHED, **sections))
     assert close(finished(of_features), figures)
     theirs, ours = (s.evaluate(s.state()["model"]) for s in (of_images, of_features))
     assert theirs is not None
@@ -82,17 +82,17 @@ def test_gray_images_of_any_scaling_are_the_same_through_the_cache(
 ):
     epsilon = 0.1 if normalize == "whitening" else None
     sections = {"preprocess": {"normalize": normalize, "epsilon": epsilon}}
-    figures = finished(pretrained.session(pretrained.job(model=FROZEN, **sections)))
-    assert close(finished(pretrained.session(pretrained.job(model=CACHED, **sections))), figures)
+    figures = finished(pretrained.trainer(pretrained.job(model=FROZEN, **sections)))
+    assert close(finished(pretrained.trainer(pretrained.job(model=CACHED, **sections))), figures)
 
 
 def test_the_checkpoint_predicts_from_images_what_the_head_learnt_from_features(
     pretrained: Pretrained, tmp_path: Path
 ):
-    session = pretrained.session(pretrained.job(model=CACHED))
-    *_, record = session.records()
-    write_checkpoint(tmp_path / "trained", session.state(), record)
-    said = session.evaluate(session.state()["model"])
+    trainer = pretrained.trainer(pretrained.job(model=CACHED))
+    *_, record = trainer.records()
+    write_checkpoint(tmp_path / "trained", trainer.state(), record)
+    said = trainer.evaluate(trainer.state()["model"])
     assert said is not None
     checkpoint = load_checkpoint(tmp_path / "trained")
     for split, rows in said.items():
@@ -106,12 +106,12 @@ def test_a_resumed_training_on_features_ends_with_the_weights_of_an_uninterrupte
     pretrained: Pretrained, tmp_path: Path
 ):
     job = pretrained.job(model=CACHED, train={"epochs": 3, "ema_decay": 0.9})
-    whole = pretrained.session(job)
+    whole = pretrained.trainer(job)
     expected = finished(whole)
-    killed = pretrained.session(job)
+    killed = pretrained.trainer(job)
     record = next(killed.records())
     write_checkpoint(tmp_path / "cut", killed.state(), record)
-    resumed = pretrained.session(job)
+    resumed = pretrained.trainer(job)
     resumed.restore(read_state(tmp_path / "cut"))
     assert finished(resumed) == expected[1:]
     assert same_weights(weights_of(resumed), weights_of(whole))
@@ -121,44 +121,44 @@ def test_features_are_computed_once_and_again_when_they_vanish_or_are_damaged(
     pretrained: Pretrained, capfd: pytest.CaptureFixture[str]
 ):
     store, job = pretrained.digits.store, pretrained.job(model=CACHED)
-    expected = finished(pretrained.session(job))
+    expected = finished(pretrained.trainer(job))
     assert "computed features of 64 train rows, 0 to go" in capfd.readouterr().out
     first = parts(store)
     assert len(first) == 2  # of train, and of the rows of train that validate
-    assert finished(pretrained.session(job)) == expected
+    assert finished(pretrained.trainer(job)) == expected
     assert "computed" not in capfd.readouterr().out
     store.delete([first[0]])
     damaged = bytearray(store.read(first[1]))
     damaged[len(damaged) // 2] ^= 255
     store.write(first[1], bytes(damaged))
-    assert finished(pretrained.session(job)) == expected
+    assert finished(pretrained.trainer(job)) == expected
     assert capfd.readouterr().out.count("computed features") == 2
     assert parts(store) == first
     store.delete_folder("features")
-    assert finished(pretrained.session(job)) == expected
+    assert finished(pretrained.trainer(job)) == expected
 
 
 def test_another_selection_computes_only_the_rows_that_are_new(
     pretrained: Pretrained, capfd: pytest.CaptureFixture[str]
 ):
-    finished(pretrained.session(pretrained.job(model=CACHED)))
+    finished(pretrained.trainer(pretrained.job(model=CACHED)))
     capfd.readouterr()
     more = pretrained.job(model=CACHED, dataset={"rows": 100}, validation={"fraction": 0.1})
     of_images = pretrained.job(model=FROZEN, dataset={"rows": 100}, validation={"fraction": 0.1})
-    figures = finished(pretrained.session(more))
+    figures = finished(pretrained.trainer(more))
     assert capfd.readouterr().out.startswith("computed features of 1")  # of 90 rows
-    assert close(figures, finished(pretrained.session(of_images)))
+    assert close(figures, finished(pretrained.trainer(of_images)))
 
 
 def test_what_changes_the_features_gives_them_another_folder(pretrained: Pretrained):
     store = pretrained.digits.store
     for model in ({}, {"head": None}, {"dropout": 0.5}):  # these do not
-        finished(pretrained.session(pretrained.job(model={**CACHED, **model})))
+        finished(pretrained.trainer(pretrained.job(model={**CACHED, **model})))
     (prefix,) = {key.split("/")[3] for key in parts(store)}
-    finished(pretrained.session(pretrained.job(model=CACHED, preprocess={"resize": 12})))
+    finished(pretrained.trainer(pretrained.job(model=CACHED, preprocess={"resize": 12})))
     assert len({key.split("/")[3] for key in parts(store)}) == 2
     other = Pretrained.on(pretrained.digits, pretrained.checkpoint.parent / "other", seed=9)
-    finished(other.session(other.job(model=CACHED)))
+    finished(other.trainer(other.job(model=CACHED)))
     folders = {key.split("/")[3] for key in parts(store)}
     assert len(folders) == 3
     about = store.read_json(
@@ -171,8 +171,8 @@ def test_what_changes_the_features_gives_them_another_folder(pretrained: Pretrai
 
 
 def test_a_part_is_parquet_that_others_read(pretrained: Pretrained):
-    session = pretrained.session(pretrained.job(model=CACHED))
-    rows = session.shard("train")
+    trainer = pretrained.trainer(pretrained.job(model=CACHED))
+    rows = trainer.shard("train")
     (key,) = parts(pretrained.digits.store)
     table = pq.read_table(Path(pretrained.digits.store.path(key)))
     held = next(rows.in_order(1000))
@@ -198,18 +198,18 @@ def test_ranks_share_what_each_of_them_computed(tmp_path: Path):
 def test_features_that_a_worker_cannot_hold_are_refused_with_what_they_take(
     pretrained: Pretrained,
 ):
-    session = pretrained.session(pretrained.job(model=CACHED))
-    rows = session._rows
+    trainer = pretrained.trainer(pretrained.job(model=CACHED))
+    rows = trainer._rows
     size = (64 + 16) * 96 * 4
     for limit, fits in ((size, True), (size - 1, False)):
-        session = pretrained.session(pretrained.job(model=CACHED))
-        assert session._features is not None
-        session._features._rows = replace(rows, cache_bytes=limit)
+        trainer = pretrained.trainer(pretrained.job(model=CACHED))
+        assert trainer._features is not None
+        trainer._features._rows = replace(rows, cache_bytes=limit)
         if fits:
-            assert session.shard("train").rows == 64
+            assert trainer.shard("train").rows == 64
         else:
             with pytest.raises(JobError, match=r"features of 80 rows take .*cache_bytes_per_wor"):
-                session.shard("train")
+                trainer.shard("train")
 
 
 def test_augmentation_of_cached_features_is_refused():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cifarray.training.histograms import BINS, Probe, histogram, look_inside
+from cifarray.training.tensorboard import BINS, Probe, histogram, look_inside
 from tests.digit_sessions import Digits, same_weights, small_job, weights_of
 
 DRAWN = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
@@ -104,15 +104,15 @@ def test_sparsity_is_the_share_of_zeros(probe: Probe):
 
 
 def test_a_probe_is_a_copy_of_the_judged_network_and_validations_first_rows(digits: Digits):
-    session = digits.session(small_job(train={"ema_decay": 0.5}))
-    for _ in session.records():
+    trainer = digits.trainer(small_job(train={"ema_decay": 0.5}))
+    for _ in trainer.records():
         pass
-    probe = session.probe()
-    judged = weights_of(session)
+    probe = Probe.of(trainer)
+    judged = weights_of(trainer)
     assert same_weights(judged, dict(probe.network.state_dict()))
-    rows = next(session.shard("validation").in_order(16))
+    rows = next(trainer.shard("validation").in_order(16))
     assert torch.equal(probe.labels_N, rows.labels_N)
     assert not probe.network.training
     for weight in probe.network.parameters():
         weight.data.zero_()
-    assert same_weights(judged, weights_of(session))
+    assert same_weights(judged, weights_of(trainer))

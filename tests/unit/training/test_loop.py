@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import cifarray.training.loop
-from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import ResidentShard, Rows
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import TrainSpec
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.loop import fit, total_steps, unwrap
@@ -282,7 +283,7 @@ def test_ten_training_steps_are_those_recorded(
         "sgd": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
         "adamw": {"name": "adamw", "lr": 2e-3, "momentum": None, "weight_decay": 0.01},
     }[name]
-    session = trained(
+    trainer = trained(
         model={"name": "cnn3", "dropouts": [0.0, 0.0, 0.0]},
         augment={"padded_crop": {"padding": 1}, "horizontal_flip": {"p": 0.5}},
         optimizer=optimizer,
@@ -290,5 +291,5 @@ def test_ten_training_steps_are_those_recorded(
         train={"epochs": 10, "global_batch_size": 64, "label_smoothing": 0.1},
     )
     names = ("step", "lr", "train.running_loss", "validation.loss")
-    found = [{name: record[name] for name in names} for record in session.history]
+    found = [{name: record[name] for name in names} for record in trainer.history]
     golden.check_json(f"ten_steps/{name}.json", found, rel=1e-4)

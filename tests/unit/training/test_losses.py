@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
+from cifarray.data.shard import ResidentShard, Rows
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec
 from cifarray.training.batches import Batch, Second, StepPlan, TrainBatches
 from cifarray.training.losses import summed_loss
 from tests.digit_sessions import CPU

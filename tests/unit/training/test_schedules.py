@@ -147,9 +147,9 @@ def test_a_warm_up_that_is_longer_than_the_training_is_refused():
         ({"name": "cosin"}, "unknown schedule 'cosin'; .*did you mean cosine"),
         ({"name": "cosine", "gamma": 0.5}, "cosine does not use schedule.gamma; it uses"),
         ({"name": "constant", "final_fraction": 0.5}, "does not use schedule.final_fraction"),
-        ({"name": "step"}, r"step wants schedule\.every_epochs or schedule\.every_steps"),
-        ({"name": "exponential"}, "exponential wants schedule.gamma"),
-        ({"name": "inverse_time"}, "inverse_time wants schedule.decay"),
+        ({"name": "step"}, r"step requires schedule\.every_epochs or schedule\.every_steps"),
+        ({"name": "exponential"}, "exponential requires schedule.gamma"),
+        ({"name": "inverse_time"}, "inverse_time requires schedule.decay"),
         ({"name": "exponential", "gamma": 0.5, "every_steps": 2}, "does not use"),
     ],
 )

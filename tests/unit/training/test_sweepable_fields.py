@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from cifarray.backends import checks as preflight
+from cifarray.backends.checks import NOT_SWEEPABLE
 from cifarray.errors import JobError
 from cifarray.models.registry import build_model
 from cifarray.spec.job import Job, ModelSpec
 from cifarray.spec.load import fields_of, load_profile, with_fields
-from cifarray.submit import preflight
-from cifarray.submit.preflight_of_sweeps import NOT_SWEEPABLE
-from cifarray.training.row_source import RowSource
-from cifarray.training.session import Session
+from cifarray.training.rows import RowSource
+from cifarray.training.trainer import Trainer
 from tests.digit_sessions import Digits, small_job, without_times
 
 NETWORK = """
@@ -63,6 +63,8 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optimizer.beta2": (0.5, {"optimizer": ADAM}),
     "optimizer.alpha": (0.5, {"optimizer": RMSPROP}),
     "optimizer.eps": (0.1, {"optimizer": ADAM}),
+    "optimizer.decay_norms": (False, {"optimizer": {"weight_decay": 0.1}}),
+    "optimizer.groups": ([{"pattern": "bias", "lr_scale": 0.5}], {}),
     "schedule.name": ("cosine", {}),
     "schedule.warmup_epochs": (1.0, {}),
     "schedule.warmup_steps": (3, {}),
@@ -133,9 +135,9 @@ Outcome = tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
 
 def outcome(job: Job, rows: RowSource, code: Path, weights: Path) -> Outcome:
     """Figures and weights of a training."""
-    session = Session(job, rows, code, weights)
-    records = [without_times(record) for record in session.records()]
-    return records, session.state()["model"]
+    trainer = Trainer(job, rows, code, weights)
+    records = [without_times(record) for record in trainer.records()]
+    return records, trainer.state()["model"]
 
 
 def differ(one: Outcome, two: Outcome) -> bool:
@@ -179,6 +181,6 @@ def test_a_sweep_over_a_sweepable_field_passes_the_checks(path: str, code: Path)
 def test_a_field_that_needs_gpus_is_refused_rather_than_ignored(path: str, rows: RowSource):
     job = with_fields(small_job(), {path: True})
     with pytest.raises(JobError, match="needs GPU workers"):
-        next(Session(job, rows).records())
+        next(Trainer(job, rows).records())
     with pytest.raises(JobError, match="needs GPU workers"):
         preflight.check(job, load_profile("local"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cifarray.reporting.scores import Predictions
+from cifarray.report.scores import Predictions
 from cifarray.training.checkpoint import load_checkpoint
 from cifarray.training.evaluation import predict_shard
 from tests.digit_sessions import Digits, small_job

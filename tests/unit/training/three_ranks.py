@@ -18,20 +18,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cifarray.data.augment import Augment, Normalize
-from cifarray.data.cache import ResidentShard, Rows
+from cifarray.data.augment import Augment
+from cifarray.data.augment.normalize import Normalize
 from cifarray.data.manifest import load_manifest
+from cifarray.data.shard import ResidentShard, Rows
 from cifarray.errors import NoGpuError
 from cifarray.models.registry import build_model
-from cifarray.spec.images import AugmentSpec, PreprocessSpec
+from cifarray.spec.augment import AugmentSpec, PreprocessSpec
 from cifarray.spec.job import ModelSpec, TrainSpec
 from cifarray.spec.profile import Profile
 from cifarray.store import Store
 from cifarray.training.batches import StepPlan, TrainBatches
 from cifarray.training.checkpoint import read_state, write_checkpoint
+from cifarray.training.distributed import from_rank_0, gather, share_buffers, sum_over_ranks, world
 from cifarray.training.loop import fit
-from cifarray.training.ranks import from_rank_0, gather, share_buffers, sum_over_ranks, world
-from cifarray.training.work import refuse_without_gpus
+from cifarray.training.worker import refuse_without_gpus
 from tests.digit_sessions import CPU, Digits, same_weights, small_job, weights_of, without_times
 
 WORLDS = (2, 1, 3)
@@ -107,35 +108,35 @@ def gradients(shard_rows: Sequence[int], global_batch_size: int, epochs: int) ->
 
 def evaluation(digits: Digits, folder: Path, name: str) -> dict[str, Any]:
     """Evaluate a job's checkpoint on all ranks; two ranks train it first."""
-    session = digits.session(small_job(**EVALUATED[name]))
+    trainer = digits.trainer(small_job(**EVALUATED[name]))
     rank, world_size = world()
     if world_size == 2:
-        *_, record = session.records()
-        state = session.state()
+        *_, record = trainer.records()
+        state = trainer.state()
         if rank == 0:
             write_checkpoint(folder / name, state, record)
-    predictions = session.evaluate(read_state(from_rank_0(folder / name))["model"])
+    predictions = trainer.evaluate(read_state(from_rank_0(folder / name))["model"])
     tables = predictions and {split: rows.to_table() for split, rows in predictions.items()}
-    return {"history": session.history, "predictions": tables}
+    return {"history": trainer.history, "predictions": tables}
 
 
 def resumption(digits: Digits, folder: Path) -> dict[str, Any]:
-    """Two epochs at once, and one epoch, a checkpoint and another epoch in a new session."""
+    """Two epochs at once, and one epoch, a checkpoint and another epoch in a new trainer."""
     job = small_job(
         dataset={"rows": 101},
         augment={"padded_crop": {"padding": 1}, "horizontal_flip": {}},
         train={"ema_decay": 0.9},
     )
-    whole = digits.session(job)
+    whole = digits.trainer(job)
     records = [without_times(record) for record in whole.records()]
     expected = weights_of(whole)
 
-    killed = digits.session(job)
+    killed = digits.trainer(job)
     record = next(killed.records())
     state = killed.state()
     if world()[0] == 0:
         write_checkpoint(folder / "cut", state, record)
-    resumed = digits.session(job)
+    resumed = digits.trainer(job)
     resumed.restore(read_state(from_rank_0(folder / "cut")))
     rest = [without_times(record) for record in resumed.records()]
     return {"same": same_weights(weights_of(resumed), expected), "records": records, "rest": rest}
@@ -144,9 +145,9 @@ def resumption(digits: Digits, folder: Path) -> dict[str, Any]:
 def whitening(digits: Digits) -> dict[str, Any]:
     """What every rank whitens by, fitted on rows of which each rank holds some."""
     job = small_job(preprocess={"normalize": "whitening", "epsilon": 0.01}, train={"steps": 1})
-    session = digits.session(job)
-    list(session.records())
-    found: dict[str, Any] = session.state()["preprocess"]["whitening"]
+    trainer = digits.trainer(job)
+    list(trainer.records())
+    found: dict[str, Any] = trainer.state()["preprocess"]["whitening"]
     return found
 
 
@@ -162,8 +163,8 @@ def features(digits: Digits, folder: Path) -> dict[str, Any]:
     for name, cached in (("images", None), ("features", "cached"), ("cache", "cached")):
         model = {"name": spec.name, "weights": "given", "frozen": True, "features": cached}
         job = small_job(dataset={"rows": 101}, model=model, train={"ema_decay": 0.9})
-        session = digits.session(job, weights=path)
-        records[name] = [without_times(record) for record in session.records()]
+        trainer = digits.trainer(job, weights=path)
+        records[name] = [without_times(record) for record in trainer.records()]
     return records
 
 

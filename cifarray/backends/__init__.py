@@ -1,0 +1,1 @@
+"""Ways to reach a cluster, a folder for each, behind one protocol."""

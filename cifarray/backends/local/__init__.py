@@ -1,0 +1,1 @@
+"""The backend of this machine: a Ray node that cifarray starts."""

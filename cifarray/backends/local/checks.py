@@ -1,0 +1,165 @@
+"""Checks of this machine: its CPUs, GPUs, ports and disks, and the Ray node that runs use."""
+
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from cifarray import __version__
+from cifarray.backends.base import Check, Result, failed, passed, skipped
+from cifarray.backends.local.backend import LocalBackend
+from cifarray.backends.local.node import (
+    SHARED_MEMORY,
+    free_ports,
+    free_shared_memory,
+    too_little_shared_memory,
+)
+from cifarray.backends.ray_jobs.backend import RayJobsBackend
+from cifarray.errors import ClusterError
+from cifarray.spec.profile import Profile
+from cifarray.spec.quantity import written_bytes
+from cifarray.store import Store
+from cifarray.user_folders import cache_folder, state_folder
+
+SHOWN = ("ray", "torch", "pyarrow")
+NODE_PATIENCE_S = 5.0
+PORTS = 11
+LEAST_FREE_BYTES = 2 << 30
+MOST_FULL = 0.95
+"""Ray stops giving out work where the disk of its temporary folder is fuller."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine: the node that runs use on it, and the store that commands use."""
+
+    backend: RayJobsBackend
+    store: Store
+
+    @property
+    def profile(self) -> Profile:
+        """What workers get."""
+        return self.backend.profile
+
+
+def versions(here: Here) -> Result:
+    """What runs here is installed."""
+    try:
+        found = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
+    except metadata.PackageNotFoundError as error:
+        return failed(f"the package {error.name} is not installed", "reinstall cifarray")
+    return passed(f"cifarray {__version__}, Python {platform.python_version()}, {found}")
+
+
+def processors(here: Here) -> Result:
+    """The workers' CPUs are there, with one to read on."""
+    profile, cpus = here.profile, len(os.sched_getaffinity(0))
+    wanted = profile.workers * profile.cpus_per_worker
+    if cpus - wanted < 1:
+        return failed(
+            f"{cpus}, and {profile.workers} workers of {profile.cpus_per_worker:g} each leave none "
+            "to Ray Data, whose reads would wait for ever",
+            f"lower workers or cpus_per_worker in profile {profile.name}",
+        )
+    return passed(f"{cpus}, of which workers hold {wanted:g}")
+
+
+def gpus(here: Here) -> Result:
+    """The workers' GPUs are there and usable."""
+    profile = here.profile
+    wanted = profile.workers * profile.gpus_per_worker
+    if not wanted:
+        return skipped(f"workers of profile {profile.name} ask for no GPU")
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < wanted:
+        return failed(
+            f"{found} that torch {torch.__version__} can use, and workers ask for {wanted:g}",
+            "look at `nvidia-smi`, or lower gpus_per_worker in the profile",
+        )
+    return passed(f"{found}, of which workers hold {wanted:g}")
+
+
+def ray_node(here: Here) -> Result:
+    """The node that the profile names, or our own, answers and has this Python's version of Ray."""
+    own = here.backend.own
+    found = LocalBackend.find(here.profile) if own else here.backend
+    if found is None:
+        return passed("none of ours runs; `submit` starts one by itself")
+    ours = metadata.version("ray")
+    there = found.jobs(NODE_PATIENCE_S).version().get("ray_version")
+    if there != ours:
+        return failed(
+            f"the node at {found.dashboard} runs Ray {there}, this Python has {ours}",
+            "`cifarray cluster down` ends it" if own else f"install ray=={there} here",
+        )
+    return passed(f"{found.dashboard}, Ray {there}")
+
+
+def ports(here: Here) -> Result:
+    """A node of our own finds ports to listen on."""
+    if not here.backend.own:
+        return skipped(f"profile {here.profile.name} names a node that its user starts")
+    try:
+        found = free_ports(PORTS)
+    except ClusterError as error:
+        return failed(str(error), "end programs that listen on ports between 20000 and 32000")
+    return passed(f"{len(found)} free ones for a node of our own")
+
+
+def shared_memory(here: Here) -> Result:
+    """A node's object store has room."""
+    if not here.backend.own:
+        return skipped(f"profile {here.profile.name} names a node that its user starts")
+    free = free_shared_memory()
+    return passed(
+        too_little_shared_memory(free) or f"{written_bytes(free)} free in {SHARED_MEMORY}"
+    )
+
+
+def disk(here: Here) -> Result:
+    """Ray's temporary folder, the cache and a local store have room."""
+    folders = [Path(tempfile.gettempdir()), cache_folder()]
+    if "://" not in here.store.uri:
+        folders.append(Path(here.store.uri))
+    troubles, shown = [], []
+    for folder in folders:
+        usage = shutil.disk_usage(existing(folder))
+        shown.append(f"{written_bytes(usage.free)} free for {folder}")
+        if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * (1 - MOST_FULL):
+            troubles.append(f"only {written_bytes(usage.free)} free for {folder}")
+    if troubles:
+        return failed("; ".join(troubles), "free some; Ray gives out no work on a full disk")
+    return passed(", ".join(shown))
+
+
+def state(here: Here) -> Result:
+    """What cifarray remembers of its node can be written down."""
+    return passed(str(state_folder()))
+
+
+def machine_checks(backend: RayJobsBackend, store: Store) -> list[Check]:
+    """All of them, in their order."""
+    here = Here(backend, store)
+    return [
+        Check("versions", partial(versions, here)),
+        Check("CPUs", partial(processors, here)),
+        Check("GPUs", partial(gpus, here)),
+        Check("state folder", partial(state, here)),
+        Check("Ray node", partial(ray_node, here), needs="state folder"),
+        Check("ports", partial(ports, here)),
+        Check("shared memory", partial(shared_memory, here)),
+        Check("disk space", partial(disk, here)),
+    ]
+
+
+def existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,1 +1,0 @@
-"""Sweeps: search spaces, trials and what came of them."""
