@@ -150,7 +150,8 @@ def measure_coverage() -> CoverageData:
         settings = BUILD / "coveragerc"
         settings.write_text(
             "[run]\ndynamic_context = test_function\nsource = cifarray\n"
-            f"data_file = {kept}\nconcurrency = thread\n"
+            f"data_file = {kept}\nconcurrency = thread\n",
+            encoding="utf-8",
         )
         tests = ("-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "tests/unit")
         command = (sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", *tests)

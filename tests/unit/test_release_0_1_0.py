@@ -73,7 +73,7 @@ def code(old: Store, tmp_path: Path) -> Path:
 
 def written(unpacked: Path, name: str) -> dict[str, Any]:
     """What was kept beside the store."""
-    kept: dict[str, Any] = json.loads((unpacked / name).read_text())
+    kept: dict[str, Any] = json.loads((unpacked / name).read_text(encoding="utf-8"))
     return kept
 
 
@@ -211,7 +211,7 @@ def test_job_files_of_that_time_mean_what_they_meant(unpacked: Path, tmp_path: P
     assert len(jobs) > 25
     for name, old_job in jobs.items():
         path = tmp_path / f"{name.partition(' ')[0]}.yaml"
-        path.write_text(yaml.safe_dump(old_job["file"]))
+        path.write_text(yaml.safe_dump(old_job["file"]), encoding="utf-8")
         now = dict(flat(load_job(str(path), old_job["sets"]).model_dump(mode="json")))
         differs = {
             field: (value, now.get(field, "absent"))
