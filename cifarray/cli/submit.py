@@ -221,7 +221,7 @@ def resolve(
     try:
         opened = open_store(store, endpoint, cluster)
     except (ClusterError, StoreError) as error:
-        if not dry_run or not backend.store_is_inside or best_of:
+        if not dry_run or not backend.profile.store_is_inside or best_of:
             raise
         output.say(f"not checked against its rows: {error}")
     if code is not None:

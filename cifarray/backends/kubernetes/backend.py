@@ -73,7 +73,6 @@ class KubernetesBackend(Backend):
 
     answers_as: ClassVar[str] = "Kubernetes"
     outlives_its_run: ClassVar[bool] = True
-    store_is_inside: ClassVar[bool] = True
     shared: ClassVar[bool] = False
     """Whether runs go to the long-lived RayCluster."""
 

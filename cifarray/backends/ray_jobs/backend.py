@@ -23,7 +23,7 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.proxies import is_loopback
 from cifarray.runs import ENDED, Run, Status
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
 from cifarray.user_folders import home_folder
 
@@ -115,6 +115,11 @@ class RayJobsBackend(Backend):
             {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
         )
         reopen(run, self.record(None))
+
+    def drivers_store(self, run: Run) -> StoreSpec:
+        """The run's store; on another machine its profile's region goes before this shell's."""
+        store, region = run.store.spec, self.profile.store.region
+        return store if self.is_here or not region else store.model_copy(update={"region": region})
 
     def jobs(self, patience_s: float = PATIENCE_S) -> RayJobs:
         return RayJobs(self.dashboard, self.token, patience_s)
