@@ -147,8 +147,8 @@ def torch_trainer(
         torch_config=Torch(timeout_s=COLLECTIVE_TIMEOUT_S + math.ceil(profile.store_patience_s)),
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
-            # A pod is made for one worker; packed, two would share one pod.
-            placement_strategy="SPREAD" if profile.kind == "kubernetes" else "PACK",
+            # Packed, two workers would share one pod.
+            placement_strategy="SPREAD" if profile.has_pod_per_worker else "PACK",
             use_gpu=profile.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
