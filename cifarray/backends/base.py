@@ -227,8 +227,8 @@ class Backend(Protocol):
         """Raise InputError where no driver can run in this process."""
         return
 
-    def enter(self, run: Run) -> None:
-        """Make this very process the driver of the run: `ray.init()` will join the cluster."""
+    def enter(self, run: Run) -> dict[str, str]:
+        """Open the run for a driver in this process; the variables that the driver needs."""
 
     def objects(self, request: RunRequest) -> list[dict[str, Any]]:
         """What `kubectl apply` takes of a run that is asked for, where a run is such objects."""

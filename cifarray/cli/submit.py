@@ -426,7 +426,7 @@ def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> Non
         backend = backend_of(submission.profile)
         backend.start(output)
         for run in runs:
-            backend.enter(run)
+            os.environ |= backend.enter(run)  # this process is the driver, and Ray reads it there
             from cifarray.driver.attempt import execute
 
             say_where(run, backend)

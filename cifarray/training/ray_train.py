@@ -6,7 +6,6 @@ through our store, and a new group of workers resumes from there.
 
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -134,10 +133,6 @@ def torch_trainer(
 ) -> TorchTrainer:
     """A TorchTrainer of the profile's workers; `scratch` is what it takes for its storage."""
     profile = work.profile
-    os.environ.setdefault(
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
-    )
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     resources = {"CPU": profile.cpus_per_worker}
     if profile.gpus_per_worker:
         resources["GPU"] = profile.gpus_per_worker

@@ -107,14 +107,12 @@ class RayJobsBackend(Backend):
     def submit(self, run: Run) -> str:
         return submit_job(self, self.jobs(), run, self.is_here, self._resources())
 
-    def enter(self, run: Run) -> None:
-        environment = job_environment(self.profile, run.store, self.is_here)
-        os.environ |= environment | {"RAY_ADDRESS": self.address}
-        # Workers run in the node's processes, not in this one: they get their part of it so.
-        os.environ[JOB_CONFIG] = json.dumps(
-            {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
-        )
+    def enter(self, run: Run) -> dict[str, str]:
         reopen(run, self.record(None))
+        environment = job_environment(self.profile, run.store, self.is_here)
+        # Workers run in the node's processes, not in this one: they get their part of it so.
+        config = {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
+        return {**environment, "RAY_ADDRESS": self.address, JOB_CONFIG: json.dumps(config)}
 
     def drivers_store(self, run: Run) -> StoreSpec:
         """The run's store; on another machine its profile's region goes before this shell's."""

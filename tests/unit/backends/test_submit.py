@@ -1,12 +1,14 @@
 """The job that carries a run out: its command line, its id, and what it is told."""
 
+import json
+import os
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
-from cifarray.backends.environment import driver_command
+from cifarray.backends.environment import JOB_CONFIG, driver_command
 from cifarray.backends.submit import give_up, launch
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
@@ -70,6 +72,18 @@ def test_a_node_that_is_busy_takes_no_driver_beside_its_job(run: Run) -> None:
         cluster = own_node(address)
         with pytest.raises(ClusterError, match="busy with job other-1"):
             cluster.enter(run)
+
+
+def test_a_driver_in_this_process_is_told_its_node_and_the_process_is_left_as_it_is(
+    run: Run,
+) -> None:
+    before = dict(os.environ)
+    told = given_node("http://127.0.0.1:1").enter(run)
+    assert dict(os.environ) == before
+    assert told["RAY_ADDRESS"] == "127.0.0.1:1"
+    workers = json.loads(told[JOB_CONFIG])["runtime_env"]["env_vars"]
+    assert workers.items() <= told.items()
+    assert run.status().state == "pending"
 
 
 def test_runs_that_no_job_will_carry_out_are_closed(tmp_path: Path) -> None:
