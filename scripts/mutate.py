@@ -154,7 +154,7 @@ def measure_coverage() -> CoverageData:
         settings.write_text(
             "[run]\ndynamic_context = test_function\nsource = cifarray\n"
             f"data_file = {kept}\nconcurrency = thread\n",
-            "utf-8",
+            encoding="utf-8",
         )
         tests = ("-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "tests/unit")
         command = (sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", *tests)

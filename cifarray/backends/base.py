@@ -15,7 +15,7 @@ from cifarray.errors import InputError
 from cifarray.runs import Run, Status
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import RunRequest
-from cifarray.store import Access, Store
+from cifarray.store import Store
 
 PATIENCE_S = 30.0
 """How long a request is tried again while a server does not answer."""
@@ -169,8 +169,6 @@ class Backend(Protocol):
     """Whether a run is objects that `kubectl apply` takes too."""
     outlives_its_run: ClassVar[bool] = False
     """Whether a job may go on after its run has ended."""
-    store_is_inside: ClassVar[bool] = False
-    """Whether runs see their store otherwise than this machine does."""
     profile: Profile
 
     @property
@@ -229,8 +227,8 @@ class Backend(Protocol):
         """Raise InputError where no driver can run in this process."""
         return
 
-    def enter(self, run: Run) -> None:
-        """Make this very process the driver of the run: `ray.init()` will join the cluster."""
+    def enter(self, run: Run) -> dict[str, str]:
+        """Open the run for a driver in this process; the variables that the driver needs."""
 
     def objects(self, request: RunRequest) -> list[dict[str, Any]]:
         """What `kubectl apply` takes of a run that is asked for, where a run is such objects."""
@@ -276,8 +274,7 @@ class Backend(Protocol):
 
     def reached_store(self) -> AbstractContextManager[Store]:
         """The profile's store as this machine reaches it, while the context lasts."""
-        store = self.profile.store
-        return nullcontext(Store.open(store.uri, store.endpoint, Access(store.region)))
+        return nullcontext(Store.of(self.profile.store))
 
     def drivers_store(self, run: Run) -> StoreSpec:
         """The run's store as its driver reaches it: not through a port-forward of this machine."""

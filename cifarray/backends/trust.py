@@ -149,7 +149,7 @@ def code_of(spec: RunSpec) -> list[str]:
         brought.append(f"the code that it brings (sha256 {spec.code.sha256[:12]})")
     if is_user_network(spec.job.model.name):
         brought.append(f"the network {spec.job.model.name}")
-    if spec.job.kind == "tune":
+    if spec.job.sweep is not None:
         brought.append("the state of its search, which Ray Tune pickled")
     return brought
 

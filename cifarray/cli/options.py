@@ -94,14 +94,14 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     """
     from cifarray.spec.load import load_profile
     from cifarray.store import Access, Store
-    from cifarray.store.address import endpoint_of_environment
+    from cifarray.store.address import endpoint_of_environment, region_of_environment
 
     profile = load_profile(cluster)
-    if profile.kind == "kubernetes":
+    if profile.store_is_inside:
         return _kubernetes_store(profile, cluster, store, endpoint)
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
     endpoint = endpoint or endpoint_of_environment() or profile.store.endpoint
-    return Store.open(uri, endpoint, Access(profile.store.region))
+    return Store.open(uri, endpoint, Access(region_of_environment() or profile.store.region))
 
 
 def named_cluster(cluster: str) -> "Profile":

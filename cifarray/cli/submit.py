@@ -221,7 +221,7 @@ def resolve(
     try:
         opened = open_store(store, endpoint, cluster)
     except (ClusterError, StoreError) as error:
-        if not dry_run or not backend.store_is_inside or best_of:
+        if not dry_run or not backend.profile.store_is_inside or best_of:
             raise
         output.say(f"not checked against its rows: {error}")
     if code is not None:
@@ -426,7 +426,7 @@ def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> Non
         backend = backend_of(submission.profile)
         backend.start(output)
         for run in runs:
-            backend.enter(run)
+            os.environ |= backend.enter(run)  # this process is the driver, and Ray reads it there
             from cifarray.driver.attempt import execute
 
             say_where(run, backend)

@@ -31,7 +31,7 @@ def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Find
     for found in carry_out(checks):
         answers = answers or (found.check == checks[0].name and found.result.outcome == PASSED)
         yield found
-    if not backend.store_is_inside:
+    if not profile.store_is_inside:
         yield from carry_out(store_checks(open_store()))
         return
     if not answers:

@@ -23,7 +23,7 @@ from cifarray.proxies import spare_loopback
 from cifarray.runs import ENDED, Run
 from cifarray.spec.bounds import parse_json, parse_yaml
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
-from cifarray.store import Store
+from cifarray.store import Access, Store
 from cifarray.store.patience import RUN_S
 from cifarray.user_folders import provide_home
 
@@ -39,12 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", help="the run's id")
     parser.add_argument("--store", required=True, help="the store's URI")
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
+    parser.add_argument("--region", help="region of the store's bucket")
     options = parser.parse_args(arguments)
     provide_home()
     spare_loopback()
     try:
         # Nothing is known yet of the run's own patience.
-        store = Store.open(options.store, options.endpoint).patient(RUN_S)
+        store = Store.open(options.store, options.endpoint, Access(options.region)).patient(RUN_S)
         code = _carry_out(store, options.run)
         if code not in (0, STOPPED):
             stop_own_job(Run(store, options.run))

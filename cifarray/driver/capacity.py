@@ -20,7 +20,7 @@ def ensure_capacity(spec: RunSpec, tell: Callable[[str], None]) -> None:
 
     Raises: ClusterError if they never can be, or not in time.
     """
-    if spec.profile.kind == "kubernetes":
+    if spec.profile.has_pod_per_worker:
         _reserve(spec, tell)
     else:
         _require_capacity(spec)

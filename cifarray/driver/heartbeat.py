@@ -144,7 +144,7 @@ def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
 def limit_s(profile: Profile) -> float | None:
     """How long the driver lets an attempt take; None where a RayJob's deadline ends it."""
     spec = profile.kubernetes
-    return float(spec.max_run_s) if spec is not None and spec.mode == "ray-jobs" else None
+    return float(spec.max_run_s) if spec is not None and not spec.has_cluster_per_run else None
 
 
 @contextmanager

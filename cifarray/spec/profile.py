@@ -101,10 +101,14 @@ class KubernetesSpec(Record):
         return self
 
     @property
+    def has_cluster_per_run(self) -> bool:
+        """Whether each run gets a Ray cluster of its own, which its RayJob retries and ends."""
+        return self.mode == "rayjob"
+
+    @property
     def cluster_wait_s(self) -> int:
         """How long one Ray cluster may hold some of a run's pods and wait for the others."""
-        lives = self.retries + 1 if self.mode == "rayjob" else 1
-        share = max(1, self.max_wait_s // lives)
+        share = max(1, self.max_wait_s // (self.retries + 1 if self.has_cluster_per_run else 1))
         return share if self.partial_wait_s is None else min(share, self.partial_wait_s)
 
     @property
@@ -145,6 +149,16 @@ class Profile(Record):
     kubernetes: KubernetesSpec | None = None
 
     @property
+    def has_pod_per_worker(self) -> bool:
+        """Whether each worker runs in a pod that was made for it, and may have to wait for it."""
+        return self.kubernetes is not None
+
+    @property
+    def store_is_inside(self) -> bool:
+        """Whether the store is reached through the cluster, with the cluster's keys."""
+        return self.kubernetes is not None
+
+    @property
     def unread_fields(self) -> list[str]:
         """Dotted paths of fields that are given, and that the profile's mode does not read."""
         section = self.kubernetes
@@ -174,7 +188,7 @@ class Profile(Record):
             )
         # The pods of the long-lived RayCluster are made by its own manifest.
         cpus = self.kubernetes.cpus_of_a_worker
-        if self.kubernetes.mode == "rayjob" and self.cpus_per_worker >= cpus:
+        if self.kubernetes.has_cluster_per_run and self.cpus_per_worker >= cpus:
             raise ValueError(
                 f"cpus_per_worker {self.cpus_per_worker:g} leaves Ray Data nothing to read on of "
                 f"the {cpus} CPUs that Ray sees in a worker's pod; lower it, or raise "

@@ -24,7 +24,6 @@ class Access:
     """What opens a bucket beside its address; the standard AWS chain gives what is None here."""
 
     region: str | None = None
-    """One that AWS_REGION or AWS_DEFAULT_REGION names is preferred."""
     key_id: str | None = None
     secret_key: str | None = field(default=None, repr=False)
 
@@ -91,6 +90,11 @@ def bucket_and_prefix(uri: str) -> tuple[str, str]:
             "name has 3 to 63 letters, digits, '.' and '-', and credentials stand elsewhere"
         )
     return bucket, checked_prefix(prefix)
+
+
+def region_of_environment() -> str | None:
+    """The region that the standard AWS variables name."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
 def endpoint_of_environment() -> str | None:

@@ -74,6 +74,11 @@ class Store(ABC):
 
         return PatientStore(LocalStore(directory))
 
+    @staticmethod
+    def of(spec: StoreSpec) -> "Store":
+        """The store that `spec` names: its address and region."""
+        return Store.open(spec.uri, spec.endpoint, Access(spec.region))
+
     def patient(self, limit_s: float, tell: "Tell | None" = None) -> "PatientStore":
         """The same store, whose operations wait up to `limit_s` while it is away or full.
 

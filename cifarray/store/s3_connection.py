@@ -4,7 +4,6 @@ import base64
 import functools
 import hashlib
 import ipaddress
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from cifarray.store.address import (
     bucket_and_prefix,
     checked_endpoint,
     endpoint_of_environment,
+    region_of_environment,
 )
 from cifarray.store.keys import is_index, joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
@@ -159,8 +159,7 @@ class Connection:
             proxies={} if is_loopback(self.endpoint) else None,
         )
         # Every other AWS client reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION alone.
-        told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        asked = told or self.access.region or self._session.region_name
+        asked = self.access.region or region_of_environment() or self._session.region_name
         region = self.region or asked or "us-east-1"
         client = self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config

@@ -210,11 +210,8 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
 
 
 def trial_threads(work: Work) -> int:
-    """Threads of torch in a trial: the profile's number, else this node's cores shared out.
-
-    On Kubernetes a pod is made for one worker, and so for one trial.
-    """
-    here = 1 if work.profile.kind == "kubernetes" else concurrency(work.job, work.profile)
+    """Threads of torch in a trial: the profile's number, else this node's cores shared out."""
+    here = 1 if work.profile.has_pod_per_worker else concurrency(work.job, work.profile)
     share = max(1, cores() // here)
     return work.profile.threads_per_worker or share
 

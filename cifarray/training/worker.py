@@ -93,16 +93,13 @@ class Work:
 
     def open_store(self) -> Store:
         """The store of the run; an operation waits for it as long as the profile says."""
-        limit_s = self.profile.store_patience_s
-        return _store_of_a_run(
-            self.store.uri, self.store.endpoint, limit_s, self.place.without_trial
-        )
+        return _store_of_a_run(self.store, self.profile.store_patience_s, self.place.without_trial)
 
 
 @cache
-def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Place) -> Store:
+def _store_of_a_run(spec: StoreSpec, limit_s: float, attempt: Place) -> Store:
     """One for all that this process does for a run: it connects once, and its waits add up."""
-    opened = Store.open(uri, endpoint)
+    opened = Store.of(spec)
     key = attempt.key(WAITING_FILE)
 
     def tell(wait: Wait | None) -> None:

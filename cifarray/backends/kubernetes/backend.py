@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from pydantic import ValidationError
 
@@ -73,7 +73,6 @@ class KubernetesBackend(Backend):
 
     answers_as: ClassVar[str] = "Kubernetes"
     outlives_its_run: ClassVar[bool] = True
-    store_is_inside: ClassVar[bool] = True
     shared: ClassVar[bool] = False
     """Whether runs go to the long-lived RayCluster."""
 
@@ -182,14 +181,14 @@ class KubernetesBackend(Backend):
         """Find the way to it; `cifarray cluster up` sets it up."""
         _ = self.kube
 
-    def refuse_entry(self) -> None:
+    def refuse_entry(self) -> NoReturn:
         """A driver runs in a pod."""
         raise InputError(
             f"`run` trains in this process, and {self.profile.name} is a Kubernetes cluster; "
             "use `cifarray submit`"
         )
 
-    def enter(self, run: Run) -> None:
+    def enter(self, run: Run) -> dict[str, str]:
         self.refuse_entry()
 
     def rayjobs(self) -> RayJobRuns:

@@ -1,6 +1,5 @@
 """This machine as a cluster: a Ray node that cifarray starts, with a Jobs API of its own."""
 
-import os
 import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -87,15 +86,14 @@ class LocalBackend(RayJobsBackend):
     def start(self, talk: Talk) -> None:
         self._node = nodes.ensure_node(talk.say)
 
-    def enter(self, run: Run) -> None:
-        """Make this very process the driver. Raises: ClusterError if the node is busy."""
+    def enter(self, run: Run) -> dict[str, str]:
+        """Open the run for a driver in this process. Raises: ClusterError if the node is busy."""
         if live := self.jobs().live_jobs():
             raise ClusterError(
                 f"this machine's node is busy with job {live[0].id}; wait for it, "
                 "or use `cifarray submit`, which queues behind it"
             )
-        super().enter(run)
-        os.environ |= nodes.common_environment()
+        return super().enter(run) | nodes.common_environment()
 
     def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
         refuse_options(self.profile, {"--overlay": overlay, "--force-conflicts": force})

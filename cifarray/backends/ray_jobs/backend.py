@@ -23,7 +23,7 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.proxies import is_loopback
 from cifarray.runs import ENDED, Run, Status
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
 from cifarray.user_folders import home_folder
 
@@ -107,14 +107,17 @@ class RayJobsBackend(Backend):
     def submit(self, run: Run) -> str:
         return submit_job(self, self.jobs(), run, self.is_here, self._resources())
 
-    def enter(self, run: Run) -> None:
-        environment = job_environment(self.profile, run.store, self.is_here)
-        os.environ |= environment | {"RAY_ADDRESS": self.address}
-        # Workers run in the node's processes, not in this one: they get their part of it so.
-        os.environ[JOB_CONFIG] = json.dumps(
-            {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
-        )
+    def enter(self, run: Run) -> dict[str, str]:
         reopen(run, self.record(None))
+        environment = job_environment(self.profile, run.store, self.is_here)
+        # Workers run in the node's processes, not in this one: they get their part of it so.
+        config = {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
+        return {**environment, "RAY_ADDRESS": self.address, JOB_CONFIG: json.dumps(config)}
+
+    def drivers_store(self, run: Run) -> StoreSpec:
+        """The run's store; on another machine its profile's region goes before this shell's."""
+        store, region = run.store.spec, self.profile.store.region
+        return store if self.is_here or not region else store.model_copy(update={"region": region})
 
     def jobs(self, patience_s: float = PATIENCE_S) -> RayJobs:
         return RayJobs(self.dashboard, self.token, patience_s)

@@ -12,23 +12,12 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from cifarray.data.augment.geometric import (
-    Resampling,
-    horizontal_flip,
-    padded_crop,
-    vertical_flip,
-)
+from cifarray.data.augment.geometric import MOVES, Resampling
 from cifarray.data.augment.mix import MIXINGS, Mix
-from cifarray.data.augment.pixel import brightness, cutout
+from cifarray.data.augment.pixel import PIXEL_CHANGES
 from cifarray.spec.augment import AugmentSpec
 
-AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
-    "horizontal_flip": horizontal_flip,
-    "vertical_flip": vertical_flip,
-    "padded_crop": padded_crop,
-    "brightness": brightness,
-    "cutout": cutout,
-}
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {**MOVES, **PIXEL_CHANGES}
 """Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""
 FLIPS = frozenset({"horizontal_flip", "vertical_flip"})
 

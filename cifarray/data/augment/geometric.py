@@ -145,3 +145,11 @@ def resample(images_NCHW: Tensor, transforms_N33: Tensor, fill: str) -> Tensor:
         floats_NCHW, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False
     )
     return like_stored(moved_NCHW, images_NCHW)
+
+
+MOVES = {
+    "horizontal_flip": horizontal_flip,
+    "vertical_flip": vertical_flip,
+    "padded_crop": padded_crop,
+}
+"""Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""

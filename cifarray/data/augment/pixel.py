@@ -46,3 +46,7 @@ def like_stored(changed_NCHW: Tensor, images_NCHW: Tensor) -> Tensor:
     if images_NCHW.is_floating_point():
         return changed_NCHW
     return changed_NCHW.round_().clamp_(0, 255).to(images_NCHW.dtype)
+
+
+PIXEL_CHANGES = {"brightness": brightness, "cutout": cutout}
+"""Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""

@@ -10,6 +10,7 @@ import pytest
 
 from cifarray.cli import output
 from cifarray.cli.main import main
+from cifarray.data.catalog import DATASETS
 from cifarray.data.manifest import load_manifest
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
@@ -187,13 +188,7 @@ def test_verify_ends_with_0_for_a_sound_dataset_and_1_for_a_damaged_one(
 def test_datasets_lists_the_catalog_and_what_is_prepared(home: Store, cifarray: Command) -> None:
     code, out, _ = cifarray("datasets")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == [
-        "cifar100",
-        "cifar10",
-        "fashion-mnist",
-        "cub200",
-        "digits",
-    ]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(DATASETS)
     cifarray("data", "prepare", "digits", "--quiet")
     digest = load_manifest(home, "digits").digest
     code, out, _ = cifarray("datasets", "--json")

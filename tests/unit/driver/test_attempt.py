@@ -55,7 +55,7 @@ def test_a_driver_needs_a_run_and_a_store(capsys: pytest.CaptureFixture[str]):
 
 def test_a_failed_attempt_keeps_why(run: Run):
     command = [sys.executable, "-m", "cifarray.driver", run.id, "--store", run.store.uri]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert ended.returncode == 1, ended.stderr
     assert "lacks a part" not in ended.stdout + ended.stderr
     kept = read_post_mortem(run, 1)
