@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cifarray.errors import StoreError
 from cifarray.store import Store
+from cifarray.timers import every
 
 UPLOAD_EVERY_S = 20.0
 
@@ -22,21 +23,13 @@ def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterato
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"
-        over = threading.Event()
+        path.touch()  # an upload may come before the first line
 
         def upload() -> None:
-            while not over.wait(every_s):
-                _upload(store, path, key)
-
-        uploader = threading.Thread(target=upload, daemon=True, name="upload of the driver's log")
-        try:
-            with _copied_to(path):
-                uploader.start()
-                yield path
-        finally:
-            over.set()
-            uploader.join()
             _upload(store, path, key)
+
+        with every(every_s, upload, "upload of the driver's log", at_end=True), _copied_to(path):
+            yield path
 
 
 @contextmanager
