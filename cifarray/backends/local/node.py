@@ -25,6 +25,7 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.proxies import loopback_exceptions
 from cifarray.runs.failures.causes import find_cause
+from cifarray.spec.quantity import written_bytes
 from cifarray.timers import Deadline
 from cifarray.user_folders import state_folder
 
@@ -288,8 +289,8 @@ def too_little_shared_memory(free: int) -> str | None:
     if free >= OBJECT_STORE_LEAST:
         return None
     return (
-        f"only {free / 1e6:.0f} MB are free in {SHARED_MEMORY}: Ray keeps its objects in files of "
-        "its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
+        f"only {written_bytes(free)} are free in {SHARED_MEMORY}: Ray keeps its objects in "
+        "files of its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
     )
 
 
