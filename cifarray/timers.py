@@ -31,6 +31,13 @@ class Deadline:
         """Whether a pause that starts now ends before it."""
         return pause_s < self.left_s
 
+    def looks(self, pause_s: float) -> Iterator[None]:
+        """Once now, and after every such pause until it is over, as `for _ in` takes them."""
+        yield
+        while not self.is_over:
+            time.sleep(pause_s)
+            yield
+
 
 def pauses(steps_s: Sequence[float], jitter: float = 0.25) -> Iterator[float]:
     """These pauses, the last one for ever, each by up to this share longer or shorter."""

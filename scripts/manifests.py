@@ -5,23 +5,24 @@ Writes k8s/rendered/OVERLAY.yaml, which travel in the wheel, and k8s/cifarray.ya
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cifarray.backends.kubernetes.manifests import job_name
-from cifarray.proxies import spare_loopback
-from scripts.registry import Image, RegistryError, digest_of
+from cifarray.digests import content_sha256, file_sha256
+from cifarray.proxies import is_loopback, spare_loopback
 
 Document = dict[str, Any]
 
@@ -33,6 +34,66 @@ OVERLAYS = ("local", "gpu", "external-s3")
 DEFAULT = "gpu"
 SOURCES = ("base", "overlays", "components/images")
 OWN_IMAGE = "cifarray"
+EXACT = re.compile(
+    r"(?P<name>[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9._-]+)*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TOOLS = {
+    "skopeo": ("inspect --no-tags --format {{.Digest}}", "--tls-verify=false", "docker://"),
+    "crane": ("digest", "--insecure", ""),
+    "docker": ("buildx imagetools inspect --format {{.Manifest.Digest}}", "", ""),
+}
+"""What asks a registry for a digest: its command, its option for one without TLS, and what it
+writes before an image's name. Each knows the logins of `docker login`."""
+
+
+class RegistryError(Exception):
+    """A registry did not name a digest; one sentence says why."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image's name with its exact tag, digest, or both."""
+
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @staticmethod
+    def parse(text: str) -> "Image":
+        """Read NAME:TAG or NAME@DIGEST. Raises: RegistryError for any tag that moves, or none."""
+        found = EXACT.fullmatch(text)
+        if found is None or found["tag"] == "latest" or not (found["tag"] or found["digest"]):
+            raise RegistryError(
+                f"image '{text}' names no exact version; write it as in "
+                "registry.example.org/cifarray:0.1.0"
+            )
+        return Image(found["name"], found["tag"], found["digest"])
+
+    @property
+    def host(self) -> str | None:
+        """The registry; None for a name that any machine may hold an image of."""
+        first, slash, _ = self.name.partition("/")
+        return first if slash and ("." in first or ":" in first or first == "localhost") else None
+
+
+def digest_of(image: Image) -> str:
+    """The digest that the registry has the image's tag at. Raises: RegistryError."""
+    name = next(filter(shutil.which, TOOLS), None)
+    if name is None:
+        raise RegistryError(
+            f"asking a registry for a digest requires one of {', '.join(TOOLS)}; install skopeo"
+        )
+    command, insecure, prefix = TOOLS[name]
+    options = [insecure] if insecure and is_loopback(f"//{image.host}") else []
+    asked = [name, *command.split(), *options, f"{prefix}{image.name}:{image.tag}"]
+    ended = subprocess.run(asked, capture_output=True, encoding="utf-8")
+    digest = ended.stdout.strip()
+    if ended.returncode or not DIGEST.fullmatch(digest):
+        told = (ended.stderr.strip() or digest).splitlines()
+        raise RegistryError(f"`{shlex.join(asked)}` names no digest: {' '.join(told[-1:])}")
+    return digest
 
 
 def kubectl_problem() -> str | None:
@@ -91,11 +152,9 @@ def as_text(overlay: str, documents: Iterable[Document]) -> str:
 def sources_digest(folder: Path = K8S) -> str:
     """A digest of all that the rendered files are made of, so that stale ones show anywhere."""
     files = (path for name in SOURCES for path in sorted((folder / name).rglob("*.yaml")))
-    total = hashlib.sha256()
-    for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return total.hexdigest()
+    return content_sha256(
+        "".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files)
+    )
 
 
 def fill_digests(table: Path = TABLE) -> None:

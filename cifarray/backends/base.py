@@ -5,7 +5,6 @@ one a profile means is chosen in choice.py alone.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -298,11 +297,6 @@ class Backend(Protocol):
 
     def status(self) -> Shown:
         """Whether it answers, where, and what runs on it. Raises: ClusterError."""
-
-
-def pauses() -> Iterator[float]:
-    """How long to wait after each try of a request."""
-    return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
 
 
 def reopen(run: Run, cluster: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from cifarray.backends.progress_text import rough_time
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
 from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death, post_mortem
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch
+from cifarray.timers import Deadline
 
 POLL_S = 1.0
 ASK_EVERY_S = 4.0
@@ -96,9 +97,9 @@ class Follower:
 
     def _wait_for_job(self) -> None:
         """Let the driver leave: it stores its log after the last status, and holds the node."""
-        deadline = self._clock() + LEAVING_S
+        deadline = Deadline(LEAVING_S, self._clock)
         try:
-            while self._jobs and self.job_id and self._clock() < deadline:
+            while self._jobs and self.job_id and not deadline.is_over:
                 job = self._jobs.find(self.job_id)
                 if job is None or job.status != "RUNNING":
                     return

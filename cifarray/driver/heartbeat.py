@@ -26,6 +26,7 @@ from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
 from cifarray.store.patience import Wait, in_the_log
+from cifarray.timers import every
 from cifarray.training.trials import TrialRecord, best_trial, read_trials, trial_count
 
 POLL_S = 3.0
@@ -58,34 +59,32 @@ def watched(attempt: Attempt, spec: RunSpec, waits_for: WaitsFor) -> Iterator[No
 
     Ends this process as SIGTERM does once another attempt is in charge.
     """
-    over = threading.Event()
+    reported: Progress | None = None
+    over = False
 
-    def watch() -> None:
-        reported: Progress | None = None
-        ended = False
-        while not ended:
-            ended = over.wait(POLL_S)  # and once more at the end, for the last changes
-            try:
-                progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
-                waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
-                current = progress | ({"waits_for": waits} if waits else {}), best
-                if current != reported or attempt.lost.is_set():
-                    attempt.heartbeat(*current)
-                    reported = current
-            except LeaseLostError:
-                if not ended:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except StoreError:  # a store that is away is asked again
-                continue
+    def report() -> bool:
+        """False once the attempt writes nothing any more."""
+        nonlocal reported
+        try:
+            progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
+            waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
+            current = progress | ({"waits_for": waits} if waits else {}), best
+            if current != reported or attempt.lost.is_set():
+                attempt.heartbeat(*current)
+                reported = current
+        except LeaseLostError:
+            if not over:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return False
+        except StoreError:  # a store that is away is asked again
+            pass
+        return True
 
-    thread = threading.Thread(target=watch, daemon=True, name=f"progress of {spec.run_id}")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    with every(POLL_S, report, f"progress of {spec.run_id}", at_end=True):
+        try:
+            yield
+        finally:
+            over = True
 
 
 def read_progress(store: Store, prefix: str, job: Job) -> Progress:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cifarray.errors import StoreError
 from cifarray.store import Store
+from cifarray.timers import every
 
 UPLOAD_EVERY_S = 20.0
 MOST_READS = 64
@@ -22,21 +23,13 @@ def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterato
     """Copy everything that this process and its children print to `key`, while it runs too."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"
-        over = threading.Event()
+        path.touch()  # an upload may come before the first line
 
         def upload() -> None:
-            while not over.wait(every_s):
-                _upload(store, path, key)
-
-        uploader = threading.Thread(target=upload, daemon=True, name="upload of the driver's log")
-        try:
-            with _copied_to(path) as log:
-                uploader.start()
-                yield log
-        finally:
-            over.set()
-            uploader.join()
             _upload(store, path, key)
+
+        with every(every_s, upload, "upload of the driver's log", at_end=True), _copied_to(path) as log:
+            yield log
 
 
 class Log:

@@ -33,6 +33,7 @@ from cifarray.errors import JobError, KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.spec.augment import PreprocessSpec
 from cifarray.spec.job import Job
+from cifarray.spec.quantity import written_bytes
 from cifarray.store import Store
 from cifarray.store.layout import ABOUT_FILE, features_prefix
 from cifarray.training.distributed import world
@@ -212,9 +213,10 @@ class FeatureRows:
         size, limit = 4 * self._network.outputs * rows, self._rows.cache_bytes
         if size > limit:
             raise JobError(
-                f"features of {rows} rows take {size >> 20} MiB of a worker's memory, and its "
-                f"cache holds {limit >> 20}; raise cache_bytes_per_worker of the profile, use more "
-                "workers, or leave model.features out"
+                f"features of {rows} rows take {written_bytes(size, binary=True)} of a worker's "
+                f"memory, and its cache holds {written_bytes(limit, binary=True)}; raise "
+                "cache_bytes_per_worker of the profile, use more workers, or leave model.features "
+                "out"
             )
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +17,7 @@ from urllib.parse import urlencode
 from cifarray.backends.kubernetes.access import decoded
 from cifarray.backends.kubernetes.client import Kube, TakenError
 from cifarray.errors import CifarrayError, StoreAwayError, StoreRefusedError
+from cifarray.timers import Deadline
 
 ROOT, RUNS = "cifarray-store-root", "cifarray-store"
 ROOT_NAME, RUNS_NAME = "cifarray-root", "cifarray"
@@ -69,8 +69,8 @@ def make_bucket(uri: str, endpoint: str, owner: str) -> None:
     bucket = uri.removeprefix("s3://").partition("/")[0]
     settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
     client = boto3.client("s3", endpoint_url=endpoint, config=settings)
-    deadline = time.monotonic() + GATEWAY_PATIENCE_S
-    while True:
+    away: BotoCoreError | None = None
+    for _ in Deadline(GATEWAY_PATIENCE_S).looks(2.0):
         try:
             client.create_bucket(Bucket=bucket)
             print(f"made bucket {bucket}", flush=True)
@@ -86,9 +86,9 @@ def make_bucket(uri: str, endpoint: str, owner: str) -> None:
                 f"bucket {bucket} cannot be made at {endpoint}: {error}"
             ) from error
         except BotoCoreError as error:  # the gateway may still be starting
-            if time.monotonic() >= deadline:
-                raise StoreAwayError(f"the store at {endpoint} does not answer: {error}") from error
-            time.sleep(2.0)
+            away = error
+    else:
+        raise StoreAwayError(f"the store at {endpoint} does not answer: {away}") from away
     _give(endpoint, bucket, owner)
 
 

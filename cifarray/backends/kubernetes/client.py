@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
-from cifarray.backends.base import PATIENCE_S, pauses
+from cifarray.backends.base import PATIENCE_S, PAUSES_S
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
+from cifarray.timers import Deadline, pauses
 
 CONNECT_S, READ_S = 5.0, 30.0
 FIELD_MANAGER = "cifarray"
@@ -390,15 +391,14 @@ class Kube:
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
         url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
-        deadline = time.monotonic() + self._patience_s
-        for pause in pauses():
-            wait_s = pause
+        deadline = Deadline(self._patience_s)
+        for wait_s in pauses(PAUSES_S):
             cause: Exception
             try:
                 return self._exchange(method, url, body, content)
             except ApiException as error:
                 cause, failure = error, self._refusal(error)
-                wait_s = max(pause, _asked_wait_s(error))
+                wait_s = max(wait_s, _asked_wait_s(error))
                 if error.status not in (UNDONE, *UNCLEAR):
                     raise failure from error
                 unclear = error.status in UNCLEAR
@@ -407,7 +407,7 @@ class Kube:
                 unclear = not isinstance(error, NewConnectionError | ConnectTimeoutError)
             if unclear and (settled := after_unclear()) is not None:
                 return settled
-            if time.monotonic() + wait_s >= deadline:
+            if not deadline.allows(wait_s):
                 raise failure from cause
             time.sleep(wait_s)
         raise AssertionError("pauses never end")

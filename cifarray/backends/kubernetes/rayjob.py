@@ -1,7 +1,6 @@
 """A run as a RayJob: built, made with what it needs, read, ended, and cleared away."""
 
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from cifarray.runs.status import parse_time
 from cifarray.spec.load import dump_yaml, to_yaml
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
+from cifarray.timers import Deadline
 
 RAY_VERSION = "2.60.0"
 NAME_LENGTH = 47
@@ -265,11 +265,9 @@ def end_earlier(run: Run, kube: Kube, patience_s: float = GOING_S) -> None:
     labels = {RUN_LABEL: run_label(run.id)}
     for job in _live(kube, labels):
         kube.delete("RayJob", str(job["metadata"]["name"]))
-    deadline = time.monotonic() + patience_s
-    while left := _live(kube, labels):
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(POLL_S)
+    for _ in Deadline(patience_s).looks(POLL_S):
+        if not (left := _live(kube, labels)):
+            return
     # What the operator has been told to end begins nothing more, though its pods may take long.
     if staying := [str(job["metadata"]["name"]) for job in left if not is_going(job)]:
         raise ClusterError(

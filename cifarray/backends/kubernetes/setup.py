@@ -1,7 +1,6 @@
 """`cluster up` on Kubernetes: every object by server-side apply, and whether it has come up."""
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, h
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.waiting import explain
 from cifarray.errors import ClusterError
+from cifarray.timers import Deadline
 
 ORDER = (
     "Namespace",
@@ -125,9 +125,8 @@ def await_ended_namespace(
     kube: Kube, say: Callable[[str], None], patience_s: float = ENDING_S
 ) -> None:
     """Wait while a namespace of this name is still being deleted. Raises: ClusterError."""
-    deadline = time.monotonic() + patience_s
     told = False
-    while True:
+    for _ in Deadline(patience_s).looks(1.0):
         try:
             found = kube.get("Namespace", kube.namespace)
         except RefusedError as error:
@@ -139,11 +138,8 @@ def await_ended_namespace(
         if not told:
             say(f"namespace {kube.namespace} is still being deleted ...")
             told = True
-        if time.monotonic() >= deadline:
-            raise ClusterError(
-                f"namespace {kube.namespace} is still being deleted: {what_holds(found)}"
-            )
-        time.sleep(1.0)
+        held = what_holds(found)
+    raise ClusterError(f"namespace {kube.namespace} is still being deleted: {held}")
 
 
 def what_holds(namespace: Manifest) -> str:
@@ -313,9 +309,8 @@ def await_ready(
 ) -> None:
     """Wait until everything that comes up has, telling of each change. Raises: ClusterError."""
     awaited = [each for each in documents if each["kind"] in LOOKS]
-    deadline = time.monotonic() + patience_s
     told: dict[str, str] = {}
-    while True:
+    for _ in Deadline(patience_s).looks(PAUSE_S):
         parts = [look(kube, each) for each in awaited]
         for part in parts:
             gist = part.state.partition(": ")[0]  # what follows differs from one look to the next
@@ -328,13 +323,11 @@ def await_ready(
         waiting = [part for part in parts if not part.ready]
         if not waiting:
             return
-        if time.monotonic() >= deadline:
-            states = "; ".join(f"{part.name}: {part.state}" for part in waiting)
-            raise ClusterError(
-                f"not ready after {patience_s:.0f} s: {states}; what was applied stays, and the "
-                "same command goes on waiting"
-            )
-        time.sleep(PAUSE_S)
+    states = "; ".join(f"{part.name}: {part.state}" for part in waiting)
+    raise ClusterError(
+        f"not ready after {patience_s:.0f} s: {states}; what was applied stays, and the same "
+        "command goes on waiting"
+    )
 
 
 def look(kube: Kube, document: Manifest) -> Part:

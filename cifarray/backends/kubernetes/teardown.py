@@ -1,6 +1,5 @@
 """`cluster down` on Kubernetes: runs end first, then goes what `cluster up` made."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from cifarray.backends.kubernetes.waiting import find_operators
 from cifarray.backends.ray_jobs.backend import stop_jobs
 from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
+from cifarray.timers import Deadline
 
 SWEPT = (
     "RayCluster",
@@ -208,17 +208,16 @@ def _wait_until_gone(
     kube: Kube, kind: str, names: list[str], patience_s: float
 ) -> dict[str, list[str]]:
     """The finalizers of those that are still there at the end."""
-    deadline = time.monotonic() + patience_s
-    while True:
+    for _ in Deadline(patience_s).looks(PAUSE_S):
         found = {name: kube.get(kind, name) for name in names}
         left = {
             name: [str(each) for each in live["metadata"].get("finalizers") or ()]
             for name, live in found.items()
             if live is not None
         }
-        if not left or time.monotonic() >= deadline:
-            return left
-        time.sleep(PAUSE_S)
+        if not left:
+            break
+    return left
 
 
 def _operator_is_absent(kube: Kube) -> bool:
@@ -234,14 +233,11 @@ def _delete_namespace(
 ) -> None:
     say(f"deleting namespace {kube.namespace} and what is in it ...")
     kube.delete("Namespace", kube.namespace)
-    deadline = time.monotonic() + patience_s
-    while (live := kube.get("Namespace", kube.namespace)) is not None:
-        if time.monotonic() >= deadline:
-            raise ClusterError(
-                f"namespace {kube.namespace} is not gone after {patience_s:.0f} s: "
-                f"{what_holds(live)}"
-            )
-        time.sleep(PAUSE_S)
+    for _ in Deadline(patience_s).looks(PAUSE_S):
+        if (live := kube.get("Namespace", kube.namespace)) is None:
+            return
+        held = what_holds(live)
+    raise ClusterError(f"namespace {kube.namespace} is not gone after {patience_s:.0f} s: {held}")
 
 
 def _sweep(kube: Kube, kind: str) -> list[str]:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +25,8 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.proxies import loopback_exceptions
 from cifarray.runs.failures.causes import find_cause
+from cifarray.spec.quantity import written_bytes
+from cifarray.timers import Deadline
 from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
@@ -154,7 +155,7 @@ def _adopt() -> Node | None:
         return None
     if node_is_alive(node):
         try:
-            _wait_until_it_answers(node, time.monotonic() + START_TIMEOUT_S)
+            _wait_until_it_answers(node, Deadline(START_TIMEOUT_S))
             return node
         except ClusterError as error:
             if node_is_alive(node):  # it is busy or stopped, and may be at work
@@ -167,15 +168,11 @@ def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
     if problem := too_little_shared_memory(free_shared_memory()):
         say(problem)
-    deadline = time.monotonic() + START_TIMEOUT_S
-
-    def has_time() -> bool:
-        return deadline - time.monotonic() > AGAIN_LEAST_S
-
-    return start_twice(lambda: _start_once(deadline), has_time, say)
+    deadline = Deadline(START_TIMEOUT_S)
+    return start_twice(lambda: _start_once(deadline), lambda: deadline.allows(AGAIN_LEAST_S), say)
 
 
-def _start_once(deadline: float) -> Node:
+def _start_once(deadline: Deadline) -> Node:
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
@@ -216,14 +213,13 @@ def _start_once(deadline: float) -> Node:
     return node
 
 
-def _wait_until_it_answers(node: Node, deadline: float) -> None:
+def _wait_until_it_answers(node: Node, deadline: Deadline) -> None:
     logs = Path(node.temp_dir) / RAYS_FOLDER / "session_latest" / "logs"
-    while time.monotonic() < deadline:
+    for _ in deadline.looks(0.2):
         if _is_ready(node):
             return
         if not processes.is_alive(node.leader):
             raise not_started("the Ray node ended while it started", logs)
-        time.sleep(0.2)
     raise not_started(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s", logs)
 
 
@@ -293,8 +289,8 @@ def too_little_shared_memory(free: int) -> str | None:
     if free >= OBJECT_STORE_LEAST:
         return None
     return (
-        f"only {free / 1e6:.0f} MB are free in {SHARED_MEMORY}: Ray keeps its objects in files of "
-        "its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
+        f"only {written_bytes(free)} are free in {SHARED_MEMORY}: Ray keeps its objects in "
+        "files of its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
     )
 
 

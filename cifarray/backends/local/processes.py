@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cifarray.timers import Deadline
 
 PROC = Path("/proc")
 ORPHANS_GRACE_S = 2.0
@@ -158,10 +159,10 @@ def _signal(processes: Collection[Process], number: signal.Signals) -> None:
 
 
 def _wait(processes: Collection[Process], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+    for _ in Deadline(seconds).looks(0.1):
+        if not any(map(is_alive, processes)):
+            break
         _reap(processes)
-        time.sleep(0.1)
 
 
 def _reap(processes: Collection[Process]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from cifarray.proxies import is_loopback
 from cifarray.runs import ENDED, Run, Status
 from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
+from cifarray.timers import Deadline
 from cifarray.user_folders import home_folder
 
 STOP_TIMEOUT_S = 120.0
@@ -163,9 +163,8 @@ class RayJobsBackend(Backend):
         return {}
 
     def _wait_for_end(self, run: Run, job_id: str) -> Status:
-        deadline = time.monotonic() + STOP_TIMEOUT_S
         jobs = self.jobs(ASK_PATIENCE_S)
-        while time.monotonic() < deadline:
+        for _ in Deadline(STOP_TIMEOUT_S).looks(POLL_S):
             over = self.is_gone()
             with suppress(ClusterError):  # a node that does not answer for a moment says nothing
                 job = None if over else jobs.find(job_id)
@@ -175,7 +174,6 @@ class RayJobsBackend(Backend):
                 if run.status().state not in ENDED:
                     run.mark_stopped("stopped by `cifarray stop`")
                 return run.status()
-            time.sleep(POLL_S)
         raise ClusterError(
             f"run {run.id} was asked to stop and has not within {STOP_TIMEOUT_S:.0f} s; "
             f"see `cifarray logs {run.id}`"
@@ -233,10 +231,10 @@ def stop_jobs(jobs: RayJobs, live: Iterable[str], talk: Talk) -> None:
     for job_id in left:
         talk.say(f"stopping {job_id} ...")
         jobs.stop(job_id)
-    deadline = time.monotonic() + JOBS_STOP_TIMEOUT_S
     try:
-        while left and jobs.live_jobs() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        for _ in Deadline(JOBS_STOP_TIMEOUT_S).looks(POLL_S):
+            if not (left and jobs.live_jobs()):
+                break
     except ClusterError as error:
         talk.warn(str(error))
 

@@ -200,6 +200,18 @@ def test_more_than_the_archive_may_have_is_refused(
     assert not wanted().part.exists()
 
 
+def test_a_tag_that_no_request_can_carry_is_not_used(server: ArchiveServer, wanted: Wanted) -> None:
+    server.etags["a.tar.gz"] = '"\xe9"'
+    server.cuts = [300_000]
+    assert download(wanted(), Silent()).read_bytes() == CONTENT
+    assert "If-Range" not in server.asked[1]
+
+
+def test_an_address_with_a_port_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"http://host:port/a cannot be asked \(.*[Pp]ort"):
+        download(Download("http://host:port/a", tmp_path / "a", 10), Silent())
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a", "http://", "http://["])
 def test_only_http_addresses_are_fetched(url: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="is not an http or https address"):
