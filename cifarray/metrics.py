@@ -56,7 +56,7 @@ class EpochField:
     """A figure that every epoch's record holds."""
 
     better: Direction | None = None
-    """Which way is better; None for what no job can optimise."""
+    """Which way is better; None for what no job can optimize."""
     exported: str | None = None
     """The metric of `TRAINING` that shows it."""
     split: str | None = None
@@ -72,7 +72,7 @@ class EpochField:
 
 TRAIN_LOSS = "train.running_loss"
 DEFAULT_OBJECTIVE = "validation.top1"
-"""What a job optimises if it names nothing else."""
+"""What a job optimizes if it names nothing else."""
 
 EPOCH: dict[str, EpochField] = {
     "epoch": EpochField(exported="cifarray_epoch"),
@@ -93,7 +93,7 @@ EPOCH: dict[str, EpochField] = {
 OBJECTIVES: dict[str, Direction] = {
     name: field.better for name, field in EPOCH.items() if field.better is not None
 }
-"""What a job may optimise, stop by or rank trials by, and which way is better."""
+"""What a job may optimize, stop by or rank trials by, and which way is better."""
 
 OF_TRAINING = ("run", "trial", "job_name")
 """`trial` is empty, and so absent, outside a sweep."""

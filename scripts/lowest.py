@@ -17,7 +17,7 @@ BOUND = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,|$)")
 
 
 def lower_bounds(requirements: Iterable[str]) -> dict[str, str]:
-    """The lowest version that each requirement admits, by normalised name."""
+    """The lowest version that each requirement admits, by normalized name."""
     found = {}
     for requirement in requirements:
         bound = BOUND.match(requirement)

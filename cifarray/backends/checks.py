@@ -18,7 +18,7 @@ from cifarray.data.split import (
     Selection,
     check_part,
     known_dataset,
-    learnt_labels,
+    learned_labels,
     select_rows,
 )
 from cifarray.errors import JobError
@@ -96,7 +96,7 @@ def _check_dataset(job: Job, known: KnownDataset) -> None:
         raise JobError(
             f"dataset {known.name} has no coarse labels; those that have: {', '.join(having)}"
         )
-    learnt_labels(job.dataset, known)
+    learned_labels(job.dataset, known)
     for part in (job.dataset.archive_part, job.validation.archive_part):
         if part is not None:
             check_part(part, known)
@@ -104,7 +104,7 @@ def _check_dataset(job: Job, known: KnownDataset) -> None:
 
 def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
     """Refuse what the prepared dataset shows to be impossible. Raises: JobError."""
-    learnt_labels(job.dataset, manifest)
+    learned_labels(job.dataset, manifest)
     rows = len(selection.positions["train"])
     for candidate in candidates(job):
         shape = held_shape(manifest.name, manifest.shape, candidate.preprocess)

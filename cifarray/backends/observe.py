@@ -104,7 +104,7 @@ class Witness:
     _asked: dict[str, "Answer"] = field(default_factory=dict)
 
     def evidence(self, run: Run, status: Status) -> Evidence:
-        """All that can be learnt of a run: here, and else from its cluster."""
+        """All that can be learned of a run: here, and else from its cluster."""
         here = evidence_here(run, status)
         if here.dead or here.alive:
             return here

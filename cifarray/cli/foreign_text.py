@@ -17,7 +17,7 @@ _COLOUR = re.compile(
     r"\x1b\[(?:(?:0?[0-4]|0?7|2[2-479]|39|49|[349][0-7]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2(?:;\d{1,3}){3})"
     r"(?:;|(?=m)))*m"
 )
-"""Colours, bold and underlined text; nothing that hides text or blinks."""
+"""Colors, bold and underlined text; nothing that hides text or blinks."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control and format characters, among them all bidirectional marks; lone surrogates; separators
 of lines and paragraphs."""
@@ -63,7 +63,7 @@ def lines(text: str) -> str:
 
 
 def log(text: str) -> str:
-    """A log with its lines, tabs and colours, and no other escape sequence."""
+    """A log with its lines, tabs and colors, and no other escape sequence."""
     kept: list[str] = []
     end, last = 0, RESET
     for found in _SEQUENCE.finditer(text):

@@ -86,7 +86,7 @@ def print_text(text: str) -> None:
 
 
 def print_log(text: str) -> None:
-    """What a run's processes wrote, with its colours."""
+    """What a run's processes wrote, with its colors."""
     print(log(text), end="", flush=True)
 
 

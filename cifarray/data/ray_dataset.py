@@ -85,7 +85,7 @@ def read_group(store: Store, read: GroupRead, columns: tuple[str, ...]) -> pa.Ta
 
 
 class RowGroups(Datasource):
-    """Ray Data's view of a list of row-group reads; neighbours share a task up to TASK_BYTES."""
+    """Ray Data's view of a list of row-group reads; neighbors share a task up to TASK_BYTES."""
 
     def __init__(self, store: Store, reads: list[GroupRead], columns: tuple[str, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

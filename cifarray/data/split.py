@@ -56,9 +56,9 @@ class Labels:
     classes: tuple[str, ...]
     """Their names."""
     stored: tuple[int, ...] | None
-    """The stored label of each; None where all are learnt as they are stored."""
+    """The stored label of each; None where all are learned as they are stored."""
     coarse_classes: tuple[str, ...] = ()
-    """Superclasses that these classes are of; empty where there are none or they are learnt."""
+    """Superclasses that these classes are of; empty where there are none or they are learned."""
     fine_to_coarse: tuple[int, ...] = ()
 
     def among(self, table: pa.Table) -> NDArray[np.bool_]:
@@ -69,7 +69,7 @@ class Labels:
         return found
 
     def renumbered(self, table: pa.Table) -> pa.Table:
-        """A table of these classes' rows with the labels that are learnt.
+        """A table of these classes' rows with the labels that are learned.
 
         Raises: DatasetError for a label that no class has, as in a file that was damaged or forged.
         """
@@ -88,7 +88,7 @@ class Labels:
         return table.set_column(table.schema.get_field_index(self.column), self.column, numbers)
 
 
-def learnt_labels(dataset: DatasetSpec, known: Classes) -> Labels:
+def learned_labels(dataset: DatasetSpec, known: Classes) -> Labels:
     """The labels that a job's dataset section asks for.
 
     Raises: JobError where the dataset has no coarse labels, or not these classes.
@@ -117,7 +117,7 @@ def learnt_labels(dataset: DatasetSpec, known: Classes) -> Labels:
 
 
 def _chosen(dataset: DatasetSpec, name: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """The stored labels of the chosen classes, in the order in which they are learnt."""
+    """The stored labels of the chosen classes, in the order in which they are learned."""
     if isinstance(dataset.classes, int):
         if dataset.classes > len(names):
             raise JobError(
@@ -197,7 +197,7 @@ def select_rows(store: Store, manifest: Manifest, job: Job) -> Selection:
 
     Raises: JobError when any of them would be empty, or there is no such class or archive part.
     """
-    labels = learnt_labels(job.dataset, manifest)
+    labels = learned_labels(job.dataset, manifest)
     columns = dict.fromkeys(("row_id", "label", labels.column))
     table = read_columns(store, manifest, "train", list(columns))
     row_ids = table["row_id"].to_numpy().astype(np.int64)

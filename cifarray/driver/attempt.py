@@ -26,7 +26,7 @@ from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import read_images
 from cifarray.data.ray_dataset import keep_shared_actors_here
-from cifarray.data.split import learnt_labels
+from cifarray.data.split import learned_labels
 from cifarray.driver.capacity import ensure_capacity
 from cifarray.driver.heartbeat import WaitsFor, in_time, watched
 from cifarray.driver.log import kept_log
@@ -287,8 +287,8 @@ def publish(run: Run, attempt: Attempt) -> None:
 
 
 def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
-    """The report's part on the dataset, with the names of the classes that were learnt."""
-    labels = learnt_labels(job.dataset, manifest)
+    """The report's part on the dataset, with the names of the classes that were learned."""
+    labels = learned_labels(job.dataset, manifest)
     return ReportDataset(
         name=manifest.name,
         title=manifest.title,

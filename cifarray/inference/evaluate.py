@@ -9,7 +9,7 @@ import torch
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import decoded_shape, read_rows
 from cifarray.data.shard import Shard, hold
-from cifarray.data.split import STORED_SPLIT, Labels, learnt_labels, rows_of_test, select_rows
+from cifarray.data.split import STORED_SPLIT, Labels, learned_labels, rows_of_test, select_rows
 from cifarray.errors import DatasetError
 from cifarray.report.scores import Predictions
 from cifarray.store import Store
@@ -57,7 +57,7 @@ def evaluate(
 
     Without `dataset` the rows are those that the job's report speaks of, on the very digest that
     the network was trained on: train and validation as the job divided them. Another dataset, or
-    another digest of the same, gives its test split alone; of a network that learnt some of a
+    another digest of the same, gives its test split alone; of a network that learned some of a
     dataset's classes, the rows of the classes with these names.
 
     Raises: DatasetError if it is missing, or has other classes or another image shape.
@@ -92,7 +92,7 @@ def _shard(
     labels: Labels,
     device: torch.device,
 ) -> Shard:
-    """The split's rows that the network has learnt to tell apart, held where they fit."""
+    """The split's rows that the network has learned to tell apart, held where they fit."""
     stored = STORED_SPLIT[split]
     if split == "test":
         positions = rows_of_test(store, manifest, labels)
@@ -111,7 +111,7 @@ def _shard(
 
 
 def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
-    """The dataset's labels as the network has learnt them.
+    """The dataset's labels as the network has learned them.
 
     Raises: DatasetError for images or classes that are not the network's; JobError for lack of one.
     """
@@ -124,7 +124,7 @@ def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
     dataset = checkpoint.job.dataset
     if dataset.classes is not None:
         dataset = dataset.model_copy(update={"classes": checkpoint.classes})
-    labels = learnt_labels(dataset, manifest)
+    labels = learned_labels(dataset, manifest)
     classes = labels.classes
     if classes != checkpoint.classes:
         differs = np.flatnonzero(

@@ -45,7 +45,7 @@ class Predictor(nn.Module):
         self.model = checkpoint.model
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        """Normalise, run the network, softmax."""
+        """Normalize, run the network, softmax."""
         logits_NK: Tensor = self.model(self.preprocess(images_NHWC.permute(0, 3, 1, 2)))
         return logits_NK.softmax(1)
 

@@ -90,7 +90,7 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
 
 
 def _objective(pulled: Store) -> str:
-    """What the run of a pulled folder optimises; the usual figure if its job.yaml is unreadable."""
+    """What the run of a pulled folder optimizes; the usual figure if its job.yaml is unreadable."""
     with suppress(KeyMissingError, StoreDamagedError):
         metric = read_spec("pulled", pulled.read(SPEC_FILE)).job.metric
         return metric if metric in OBJECTIVES else DEFAULT_OBJECTIVE

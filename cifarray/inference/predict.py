@@ -58,14 +58,14 @@ def _fit(
     path: str, image: Image.Image, shape: tuple[int, int, int], changes: list[str]
 ) -> ReadImage:
     height, width, channels = shape
-    coloured = with_channels(image, channels, changes)
-    if coloured.size != (width, height):
-        old = f"{coloured.width}x{coloured.height}"
-        same_shape = coloured.width * height == coloured.height * width
+    colored = with_channels(image, channels, changes)
+    if colored.size != (width, height):
+        old = f"{colored.width}x{colored.height}"
+        same_shape = colored.width * height == colored.height * width
         note = "" if same_shape else ", which changes its proportions"
         changes.append(f"resized from {old} to {width}x{height}{note}")
-        coloured = resized(coloured, height, width)
-    pixels = np.asarray(coloured, dtype=np.uint8).reshape(height, width, channels)
+        colored = resized(colored, height, width)
+    pixels = np.asarray(colored, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(path, pixels, tuple(changes))
 
 

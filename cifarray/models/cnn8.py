@@ -5,7 +5,7 @@ https://arxiv.org/abs/1409.1556 (3x3 convolutions in pairs, 2x2 pooling, widths 
 published Keras classifier of CIFAR-100 has it: LeakyReLU throughout, and one dropout, behind the
 first pair. Neither the slope nor that rate is stated: the slope is Keras' default of 0.3 and the
 rate 0.25, as Keras' own CIFAR example has it in that place. What differs: weights start after
-He et al., https://arxiv.org/abs/1502.01852, since eight layers without normalisation otherwise
+He et al., https://arxiv.org/abs/1502.01852, since eight layers without normalization otherwise
 fade out.
 
 Shapes: N images, C channels, H height, W width, K classes.

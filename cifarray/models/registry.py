@@ -228,7 +228,7 @@ def check_model(
 def build_model(
     spec: ModelSpec, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
 ) -> nn.Module:
-    """The network for images of `shape` (H, W, C), initialised from torch's current seed.
+    """The network for images of `shape` (H, W, C), initialized from torch's current seed.
 
     `code` is the folder that holds a user-defined network, if it is not installed.
 

@@ -177,7 +177,7 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
         notes.append("the runs were tested on different numbers of rows")
     classes = {_key(field_at(report, "dataset.selection.classes")) for report in reports}
     if len(classes) > 1 and len(datasets) == 1:
-        notes.append("the runs learnt different classes: their accuracies cannot be compared")
+        notes.append("the runs learned different classes: their accuracies cannot be compared")
     versions: dict[str, set[str]] = {}
     for report in reports:
         for name, version in report["versions"].items():

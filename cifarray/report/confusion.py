@@ -128,7 +128,7 @@ def matrix(
         round(layout.left + layout.side + 10),
         round(layout.top + layout.side + 10),
         round(layout.left + layout.side + 10),
-        "Confusion matrix, normalised" if normalized else "Confusion matrix",
+        "Confusion matrix, normalized" if normalized else "Confusion matrix",
         json.dumps(data, separators=(",", ":")),
         Markup("").join(parts),
     )

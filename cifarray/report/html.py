@@ -147,8 +147,8 @@ def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:
         "curves": Markup(trial_curves(trials, inputs.best_trial_id, sweep.metric, rungs)),
         "rungs": rungs,
         "trials": _ranked(trials, sweep.metric),
-        "colour_field": view.colour_field,
-        "choices": view.fields[view.colour_field].choices if view.colour_field else (),
+        "color_field": view.color_field,
+        "choices": view.fields[view.color_field].choices if view.color_field else (),
     }
 
 

@@ -34,10 +34,10 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     if not 0 <= successes <= n or n == 0:
         raise WorkError(f"an interval needs 0 to n successes of n > 0 rows, not {successes} of {n}")
     share, z2 = successes / n, z * z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == n else center + half
     return low, high
 
 

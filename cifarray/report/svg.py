@@ -1,4 +1,4 @@
-"""Matplotlib figures become inline SVG that takes its colours and fonts from the page around it."""
+"""Matplotlib figures become inline SVG that takes its colors and fonts from the page around it."""
 
 import io
 import re
@@ -30,7 +30,7 @@ ON_PAPER = {
     **{"accent": "#2453d6", "quiet": "#9aa3b2", "good": "#14804f", "bad": "#c2371f"},
     **{"cat-0": "#0072b2", "cat-7": "#6b7280"},
 }
-"""Colours of a figure in a file of its own, which no page gives any."""
+"""Colors of a figure in a file of its own, which no page gives any."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -169,7 +169,7 @@ def _make_ids_unique(root: ElementTree.Element, name: str) -> None:
 
 
 def _follow_the_page(root: ElementTree.Element) -> None:
-    """Put the page's colours and fonts in place of matplotlib's; cut numbers to 0.01 pixel."""
+    """Put the page's colors and fonts in place of matplotlib's; cut numbers to 0.01 pixel."""
     by_number = {stand_in[1:]: name for name, stand_in in COLOURS.items()}
     for element in root.iter():
         for key, value in element.attrib.items():

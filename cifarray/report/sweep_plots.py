@@ -120,8 +120,8 @@ class SweepView:
     metric: str
     mode: str
     best_id: str | None
-    colour_field: str | None
-    """The first field of few separate values: its values get a colour each."""
+    color_field: str | None
+    """The first field of few separate values: its values get a color each."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial], sweep: SweepSpec, best_id: str | None) -> "SweepView":
@@ -142,15 +142,15 @@ class SweepView:
             metric=sweep.metric,
             mode=mode,
             best_id=best_id,
-            colour_field=few[0] if few else None,
+            color_field=few[0] if few else None,
         )
 
-    def choice_colour(self, trial: Trial) -> str:
-        """Name the colour of the trial's value of `colour_field`."""
-        if self.colour_field is None:
+    def choice_color(self, trial: Trial) -> str:
+        """Name the color of the trial's value of `color_field`."""
+        if self.color_field is None:
             return "accent"
-        scale = self.fields[self.colour_field]
-        place = scale.place(trial.parameters.get(self.colour_field))
+        scale = self.fields[self.color_field]
+        place = scale.place(trial.parameters.get(self.color_field))
         return "muted" if place is None else f"cat-{int(place * len(scale.choices))}"
 
 
@@ -221,7 +221,7 @@ def _dots(axes: Axes, view: SweepView, name: str, position: int) -> dict[str, li
         if number not in view.values or x is None:
             continue
         y = view.result.place(view.values[number]) or 0.0
-        colour = COLOURS[view.choice_colour(trial)]
+        color = COLOURS[view.choice_color(trial)]
         is_best = trial.id == view.best_id
         axes.plot(
             [x],
@@ -229,8 +229,8 @@ def _dots(axes: Axes, view: SweepView, name: str, position: int) -> dict[str, li
             linestyle="none",
             marker="o",
             markersize=11 if is_best else 8,
-            markerfacecolor=colour if trial.state == "finished" else COLOURS["paper"],
-            markeredgecolor=COLOURS["ink"] if is_best else colour,
+            markerfacecolor=color if trial.state == "finished" else COLOURS["paper"],
+            markeredgecolor=COLOURS["ink"] if is_best else color,
             markeredgewidth=2,
             zorder=5 if is_best else 4,
             clip_on=False,
@@ -284,13 +284,13 @@ def _ribbon(
         corners += [(middle, y), (middle, next_y), (next_x, next_y)]
         codes += [Outline.CURVE4] * 3
     outline = Outline(corners, [int(code) for code in codes])
-    colour = COLOURS["bad"] if step is None else COLOURS[f"seq-{step}"]
+    color = COLOURS["bad"] if step is None else COLOURS[f"seq-{step}"]
     looks = [(3.5 if is_best else 1.8, 1.0, "line"), (12.0, 0.0, "hit")]
     for width, alpha, part in looks:
         patch = PathPatch(
             outline,
             facecolor="none",
-            edgecolor=colour,
+            edgecolor=color,
             linewidth=width,
             alpha=alpha,
             linestyle="--" if step is None and alpha else "-",

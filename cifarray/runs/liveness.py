@@ -32,7 +32,7 @@ class Evidence:
     alive: str = ""
     """What shows that it lives, or is still to begin."""
     doubt: str = ""
-    """Why nothing could be learnt."""
+    """Why nothing could be learned."""
 
 
 NO_EVIDENCE = Evidence()

@@ -39,7 +39,7 @@ class PaddedCropSpec(Record):
 
 
 class RotationSpec(Record):
-    """Turn an image about its centre, by up to `degrees` either way."""
+    """Turn an image about its center, by up to `degrees` either way."""
 
     degrees: float = Field(ge=0.0, le=180.0)
 

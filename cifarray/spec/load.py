@@ -125,7 +125,7 @@ def dump_yaml(*documents: Any) -> str:
 
 
 def check_field(root: type[BaseModel], path: str) -> None:
-    """Refuse a dotted path that no field of the record answers to, naming its neighbours."""
+    """Refuse a dotted path that no field of the record answers to, naming its neighbors."""
     try:
         _annotation_at(root, path)
     except KeyError as error:

@@ -70,7 +70,7 @@ def _meant(scheme: str, rest: str) -> str:
         return f"give s3://{shown}"
     if scheme in GOOGLE_SCHEMES:
         return (
-            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it has learnt "
+            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it has learned "
             "conditional writes by now (docs/stores.md)"
         )
     if scheme == "file":

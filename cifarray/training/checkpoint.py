@@ -248,7 +248,7 @@ class Checkpoint:
     """Names of the labels that it predicts."""
     coarse_classes: tuple[str, ...]
     fine_to_coarse: tuple[int, ...]
-    """Empty where the dataset has no superclasses, or coarse labels were learnt."""
+    """Empty where the dataset has no superclasses, or coarse labels were learned."""
     input_shape: tuple[int, int, int]
     """Height, width, channels."""
     preprocess: Normalize

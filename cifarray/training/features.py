@@ -160,7 +160,7 @@ class FeatureRows:
     """A rank's rows with features in place of images, as `model.features: cached` trains on them.
 
     To the rest of a training they are images of D channels and one pixel, which the network
-    recognises as features; checkpoints hold the whole network.
+    recognizes as features; checkpoints hold the whole network.
     """
 
     def __init__(self, job: Job, rows: RowSource, network: nn.Module, weights: Path) -> None:

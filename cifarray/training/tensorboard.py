@@ -211,10 +211,10 @@ def look_inside(probe: Probe) -> Histograms:
     _watch_layers(probe.network, seen)
     logits_NK = probe.network(probe.images_NCHW)
     named = dict(probe.network.named_parameters())
-    learnt = {name: weight for name, weight in named.items() if weight.requires_grad}
+    learned = {name: weight for name, weight in named.items() if weight.requires_grad}
     loss = cross_entropy(logits_NK, probe.labels_N)
-    gradients = torch.autograd.grad(loss, list(learnt.values()), allow_unused=True)
-    for name, gradient in zip(learnt, gradients, strict=True):
+    gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+    for name, gradient in zip(learned, gradients, strict=True):
         if gradient is not None:
             seen.add(f"gradients/{name}", gradient)
     for name, weight in named.items():

@@ -81,7 +81,7 @@ class Trainer:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the labels that are learnt."""
+        """Names of the labels that are learned."""
         return list(self._rows.selection.labels.classes)
 
     @property
@@ -114,7 +114,7 @@ class Trainer:
 
     @cached_property
     def _model(self) -> nn.Module:
-        """The network as it is trained: synchronised, compiled and wrapped as asked."""
+        """The network as it is trained: synchronized, compiled and wrapped as asked."""
         options, model = self.job.train, self.network
         if options.sync_batchnorm:
             if self._rows.device.type != "cuda":

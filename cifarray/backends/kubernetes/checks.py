@@ -302,7 +302,7 @@ def gpu_capacity(site: Site) -> Result:
     selector = worker_template(site.profile, {})["spec"].get("nodeSelector") or {}
     sizes = [_gpus(node) for node in site.kube.list("Node", selector) if not _is_closed(node)]
     fitting = sum(size // each * each for size in sizes)
-    among = f" among those labelled {_words(selector)}" if selector else ""
+    among = f" among those labeled {_words(selector)}" if selector else ""
     if fitting < wanted:
         return failed(
             f"{sum(sizes)} GPUs on {sum(map(bool, sizes))} nodes{among}, and a run of "

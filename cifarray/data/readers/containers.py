@@ -105,7 +105,7 @@ def why_no_sample(name: str) -> str | None:
     if path.name in SYSTEM_FILES or path.name.endswith(SYSTEM_ENDINGS):
         return HIDDEN
     note = path.name.startswith(NOTES) and path.suffix in NOTE_SUFFIXES
-    return "readme, licence or the like" if note else None
+    return "readme, license or the like" if note else None
 
 
 def is_hidden_folder(name: str) -> bool:

@@ -74,7 +74,7 @@ def list_hugging_face(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     }
     for column in sorted(set().union(*(of_split.others for of_split in rows.values()))):
         left_out.add("column", f"column left out: {column}")
-    _refuse_unlabelled(archive, shards, sources, rows)
+    _refuse_unlabeled(archive, shards, sources, rows)
     kept = _classes_kept(columns.classes, sources, rows, left_out)
     classes = tuple(columns.classes[label] for label in kept)
     for of_split in rows.values():
@@ -243,7 +243,7 @@ def _missing(names: Sequence[str]) -> int:
     return max(0, parts - len({number for number, of in found if of == parts}))
 
 
-def _refuse_unlabelled(
+def _refuse_unlabeled(
     archive: str,
     shards: Mapping[str, Shards],
     sources: Mapping[str, str],
@@ -254,7 +254,7 @@ def _refuse_unlabelled(
         if len(of_split.labels):
             continue
         others = [name for name in shards if name not in sources.values()]
-        hint = "give shards whose rows are labelled"
+        hint = "give shards whose rows are labeled"
         if split == "test" and others:
             hint = f"to test on its split {others[0]}, add --test-split {others[0]}"
         if not of_split.rows:

@@ -44,11 +44,11 @@ class LabelColumn:
 
     def reasons(self, wrong: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
         """The rows whose labels are those of no class, by the reason to tell."""
-        unlabelled = ~self.null & (self.values == -1)
+        unlabeled = ~self.null & (self.values == -1)
         found = {
             "no label": self.null,
-            "label -1": unlabelled,
-            "label that names no class": ~self.null & ~unlabelled,
+            "label -1": unlabeled,
+            "label that names no class": ~self.null & ~unlabeled,
         }
         rows = {reason: np.flatnonzero(wrong & of) for reason, of in found.items()}
         return {reason: of for reason, of in rows.items() if len(of)}

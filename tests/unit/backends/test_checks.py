@@ -10,7 +10,7 @@ import pytest
 
 from cifarray.backends.checks import check, check_rows, check_workers, select, versions
 from cifarray.data.catalog import DATASETS
-from cifarray.data.split import Selection, learnt_labels
+from cifarray.data.split import Selection, learned_labels
 from cifarray.errors import JobError
 from cifarray.spec.job import Job
 from cifarray.spec.load import job_names, load_job, load_profile
@@ -231,7 +231,7 @@ def test_sync_batchnorm_is_refused_without_gpus():
 def selection_of(rows: int) -> Selection:
     positions = {"train": np.arange(rows), "validation": np.arange(3), "test": np.arange(3)}
     return Selection(
-        positions, np.arange(3), learnt_labels(small_job().dataset, DATASETS["digits"])
+        positions, np.arange(3), learned_labels(small_job().dataset, DATASETS["digits"])
     )
 
 

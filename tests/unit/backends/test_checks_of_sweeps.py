@@ -20,7 +20,7 @@ def test_what_makes_trials_incomparable_cannot_be_swept(path: str):
     refused(sweep(space), rf"{below.get(path, path)} cannot be swept: {NOT_SWEEPABLE[path]}")
 
 
-def test_an_unknown_field_of_a_space_names_its_neighbours():
+def test_an_unknown_field_of_a_space_names_its_neighbors():
     space = {"optimizer.learning_rate": {"choice": [1]}}
     refused(sweep(space), r"unknown field 'optimizer\.learning_rate'; did you mean optimizer\.")
 

@@ -1,4 +1,4 @@
-"""What is learnt of a run's driver here and from its cluster, and what `resume` makes of it."""
+"""What is learned of a run's driver here and from its cluster, and what `resume` makes of it."""
 
 import json
 from collections.abc import Iterator

@@ -140,8 +140,8 @@ def test_workers_begin_with_the_runs_own_copy(
     work = Work(run.store.spec, spec, run.place.of_attempt(1))
     session = open_trainer(work, CPU, 1, pretrained.digits.rows(spec.job))
     next(session.records())
-    learnt = session.state()["model"]
-    assert all(torch.equal(learnt[k], weights[k]) for k in weights if k.startswith("backbone."))
+    learned = session.state()["model"]
+    assert all(torch.equal(learned[k], weights[k]) for k in weights if k.startswith("backbone."))
 
 
 def test_weights_that_were_changed_since_are_refused(submit: Submit, tmp_path: Path):

@@ -144,7 +144,7 @@ MIXED: list[Counted] = [
     ("class", "empty class folder", "train", "cow", 1),
     ("file", "not an image: .csv", None, None, 1),
     ("file", "not an image: .txt", "train", "cat", 1),
-    ("litter", "readme, licence or the like", None, None, 1),
+    ("litter", "readme, license or the like", None, None, 1),
 ]
 
 
@@ -169,7 +169,7 @@ def test_every_file_is_counted_and_said_in_manifest_json_inspect_and_output(
     code, out, _ = typed(*words, "--accept-loss")
     assert code == 0
     assert "left out: 1 image of train: not a format that is read: .heic (train/cat/9.heic)" in out
-    assert "left out: 1 file: readme, licence or the like (README.md)" in out
+    assert "left out: 1 file: readme, license or the like (README.md)" in out
     store = Store.open(str(cifarray_home / "store"))
     manifest = load_manifest(store, "mine")
     assert counted(manifest.left_out) == MIXED
@@ -241,7 +241,7 @@ def test_columns_and_files_of_a_cifar_archive_are_counted(tmp_path: Path):
         ("column", "column left out: filenames", "train", None, 1),
         ("file", "no file of the layout", None, None, 1),
         ("litter", "hidden or system file", None, None, 1),
-        ("litter", "readme, licence or the like", None, None, 1),
+        ("litter", "readme, license or the like", None, None, 1),
     ]
 
 

@@ -31,7 +31,7 @@ def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A coloured picture that no digits network has seen."""
+    """A colored picture that no digits network has seen."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"

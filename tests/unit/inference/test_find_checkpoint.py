@@ -110,7 +110,7 @@ def test_a_best_json_that_leads_elsewhere_is_refused(pulled: Path, named: object
         open_checkpoint(str(pulled), no_store)
 
 
-def test_an_unknown_run_names_its_neighbours(trained: Trained):
+def test_an_unknown_run_names_its_neighbors(trained: Trained):
     with pytest.raises(RunNotFoundError):
         open_checkpoint("digits-tset", lambda: trained.store)
 

@@ -43,7 +43,7 @@ def test_a_gray_image_gets_three_equal_channels(tmp_path: Path):
     assert found.changes == ("gray to RGB",)
 
 
-def test_a_coloured_image_becomes_gray_as_pil_does_it(tmp_path: Path):
+def test_a_colored_image_becomes_gray_as_pil_does_it(tmp_path: Path):
     image = Image.fromarray(pixels())
     found = read_image(saved(tmp_path / "a.png", image), GRAY)
     assert np.array_equal(found.pixels_HWC[:, :, 0], np.asarray(image.convert("L")))

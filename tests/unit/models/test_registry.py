@@ -52,7 +52,7 @@ PUBLISHED = {
 }
 """For 32x32 RGB images, those of fashion_cnn for 28x28 gray ones."""
 RIGHT_BEFORE_BATCHNORM = {"lenet25_bn_before": {"features.0.bias", "features.4.bias"}}
-"""Biases that BatchNorm takes out again while it normalises by the batch's own mean."""
+"""Biases that BatchNorm takes out again while it normalizes by the batch's own mean."""
 LAYERS_PER_RATE = {"wide_resnet28_10": 12}
 """Networks that use one rate in several layers."""
 LR = {"alexnet32": 5e-4}

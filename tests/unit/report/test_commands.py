@@ -156,9 +156,7 @@ def test_report_of_a_run_that_has_not_ended_says_so(typed: Typed, local: Store):
     assert "cifarray status" in err
 
 
-def test_report_of_an_unknown_run_names_its_neighbours(
-    typed: Typed, local: Store, trained: Written
-):
+def test_report_of_an_unknown_run_names_its_neighbors(typed: Typed, local: Store, trained: Written):
     run = record(local, trained)
     code, _, err = typed("report", "train-digit", "--store", local.uri)
     assert code == 0

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: well-formed, in the page's colours, with the points that were given."""
+"""Figures as inline SVG: well-formed, in the page's colors, with the points that were given."""
 
 from typing import Any
 from xml.etree import ElementTree
@@ -33,7 +33,7 @@ def texts(svg: str) -> list[str]:
     return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter("text")]
 
 
-def test_colours_come_from_the_page_and_nothing_from_outside():
+def test_colors_come_from_the_page_and_nothing_from_outside():
     svg = curves(report_samples.history(5), 5)
     assert "var(--accent)" in svg
     assert not any(stand_in in svg for stand_in in COLOURS.values())

@@ -137,11 +137,11 @@ def test_every_epoch_stands_on_the_page_with_its_seconds(trained: Written):
     assert table.count('<td class="n">1.9</td></tr>') == len(trained.inputs.history)
 
 
-def test_few_classes_have_a_normalised_matrix_and_many_have_it_as_shades(
+def test_few_classes_have_a_normalized_matrix_and_many_have_it_as_shades(
     trained: Written, swept: Written
 ):
-    assert trained.page.count('aria-label="Confusion matrix, normalised"') == 1
-    assert 'aria-label="Confusion matrix, normalised"' not in swept.page
+    assert trained.page.count('aria-label="Confusion matrix, normalized"') == 1
+    assert 'aria-label="Confusion matrix, normalized"' not in swept.page
     assert "shade is the share of the label's rows" in swept.page
 
 

@@ -60,7 +60,7 @@ def test_the_unique_beginning_of_an_id_is_enough(new_run: Callable[..., Run]) ->
     assert Run.open(first.store, longer.id).id == longer.id
 
 
-def test_an_unknown_id_names_its_neighbours(run: Run) -> None:
+def test_an_unknown_id_names_its_neighbors(run: Run) -> None:
     with pytest.raises(RunNotFoundError, match=f"did you mean {run.id}"):
         Run.open(run.store, run.id.replace("abcd", "abce"))
     for name in ("", "../..", f"{run.id}/..", "x\x1b[2J"):

@@ -140,7 +140,7 @@ def test_a_profile_can_be_a_file(tmp_path: Path):
     assert (profile.name, profile.workers, profile.store.uri) == ("big", 16, "s3://bucket/prefix")
 
 
-def test_an_unknown_job_names_its_neighbour_and_says_how_to_give_a_file():
+def test_an_unknown_job_names_its_neighbor_and_says_how_to_give_a_file():
     refused(
         r"unknown job 'tune-digit'; choose from: .*train-cifar10, .*; did you mean tune-digits\?; "
         "or give a path to a YAML file",
@@ -200,7 +200,7 @@ def test_a_value_may_be_written_once_and_used_twice(tmp_path: Path):
     assert (job.schedule.warmup_steps, job.description) == (3, "digits")
 
 
-def test_an_unknown_field_in_a_file_names_its_neighbours(tmp_path: Path):
+def test_an_unknown_field_in_a_file_names_its_neighbors(tmp_path: Path):
     values = yaml.safe_load(to_yaml(load_job("train-digits")))
     values["train"]["batch_size"] = 3
     path = tmp_path / "job.yaml"

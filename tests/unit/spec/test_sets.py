@@ -63,7 +63,7 @@ def test_the_last_set_of_a_field_wins():
     assert field("train.epochs=3", "train.epochs=4", path="train.epochs") == 4
 
 
-def test_a_set_leaves_the_neighbouring_fields_alone():
+def test_a_set_leaves_the_neighboring_fields_alone():
     assert field("train.epochs=3", path="train.global_batch_size") == 64
 
 
@@ -127,7 +127,7 @@ def test_a_set_can_replace_the_whole_space():
 
 
 @pytest.mark.parametrize(
-    ("item", "neighbours"),
+    ("item", "neighbors"),
     [
         ("train.epoch=3", r"did you mean train\.epochs"),
         ("optimiser.lr=3", r"did you mean .*optimizer\.lr"),
@@ -137,8 +137,8 @@ def test_a_set_can_replace_the_whole_space():
         ("zzz=1", r"choose from: augment\.brightness\.fraction, .*validation\.seed"),
     ],
 )
-def test_an_unknown_field_names_its_nearest_neighbours(item: str, neighbours: str):
-    refused(f"unknown field '{item.partition('=')[0]}'; {neighbours}", item)
+def test_an_unknown_field_names_its_nearest_neighbors(item: str, neighbors: str):
+    refused(f"unknown field '{item.partition('=')[0]}'; {neighbors}", item)
 
 
 @pytest.mark.parametrize("item", ["train.epochs", "=3", ""])

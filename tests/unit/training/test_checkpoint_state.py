@@ -72,7 +72,7 @@ CONTRADICTIONS: list[tuple[str, Mutate, str]] = [
     ("history", lambda s: s["history"][-1].update(epoch=9), "history ends with epoch 9, not 2"),
     ("metrics", lambda s: s["history"][-1].update(x=torch.zeros(1)), "history.*not a valid JSON"),
     ("gray", lambda s: s["preprocess"].update(mean=[0.1] * 2), "mean and std are not of the same"),
-    ("colours", lambda s: s["preprocess"].update(mean=[0.1] * 3, std=[1.0] * 3), "other channels"),
+    ("colors", lambda s: s["preprocess"].update(mean=[0.1] * 3, std=[1.0] * 3), "other channels"),
     ("shape", lambda s: s.update(input_shape=[8, 8, 3]), "does not fit network|other channels"),
     ("label", lambda s: s.update(fine_to_coarse=[0] * 10), "names a superclass that is none"),
     ("name", lambda s: s["dataset"].update(name=3), "dataset.name: input should be a valid string"),

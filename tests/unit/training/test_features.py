@@ -86,7 +86,7 @@ def test_gray_images_of_any_scaling_are_the_same_through_the_cache(
     assert close(finished(pretrained.trainer(pretrained.job(model=CACHED, **sections))), figures)
 
 
-def test_the_checkpoint_predicts_from_images_what_the_head_learnt_from_features(
+def test_the_checkpoint_predicts_from_images_what_the_head_learned_from_features(
     pretrained: Pretrained, tmp_path: Path
 ):
     trainer = pretrained.trainer(pretrained.job(model=CACHED))

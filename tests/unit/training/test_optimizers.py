@@ -288,6 +288,6 @@ def test_nesterov_without_momentum_is_refused(momentum: float | None):
         check_optimizer(OptimizerSpec(name="sgd", nesterov=True, momentum=momentum))
 
 
-def test_an_unknown_optimizer_names_its_neighbour():
+def test_an_unknown_optimizer_names_its_neighbor():
     with pytest.raises(JobError, match=r"unknown optimizer 'adamv'; .*did you mean adam"):
         check_optimizer(OptimizerSpec(name="adamv"))

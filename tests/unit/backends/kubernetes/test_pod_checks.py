@@ -115,10 +115,10 @@ def test_the_nodes_gpus_have_to_hold_a_run(
     assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=each)))).outcome == outcome
 
 
-def test_nodes_that_are_closed_or_labelled_otherwise_do_not_count(api: ApiServer) -> None:
+def test_nodes_that_are_closed_or_labeled_otherwise_do_not_count(api: ApiServer) -> None:
     put_nodes(api, 8)
     other = Site(open_cluster(profile(gpus_per_worker=1, node_selector={"zone": "b"})))
-    assert "among those labelled zone=b" in pods.gpu_capacity(other).finding
+    assert "among those labeled zone=b" in pods.gpu_capacity(other).finding
     put_nodes(api, 8, unschedulable=True)
     assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=1)))).outcome == FAILED
 

@@ -293,7 +293,7 @@ def test_a_link_in_a_tar_that_no_image_needs_is_counted(local_store: Store, tmp_
         local_store, "mine", str(tmp_path / "given.tar"), how=Ingest("imagefolder")
     )
     assert {(e.kind, e.reason) for e in manifest.left_out or ()} == {
-        ("litter", "readme, licence or the like"),
+        ("litter", "readme, license or the like"),
         ("litter", "link that is no image"),
     }
 
