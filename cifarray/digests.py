@@ -1,6 +1,6 @@
 """SHA-256 as hexadecimal digits: of bytes, of a file, of what arrives in pieces.
 
-By these files, records and names are told apart, wherever they lie.
+Files, records and names are identified by these digests.
 """
 
 import hashlib

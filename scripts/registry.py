@@ -86,7 +86,7 @@ def digest_of(image: Image) -> str:
         raise RegistryError(f"{url} does not answer: {reason}") from error
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
     if told.get("Docker-Content-Digest", digest) != digest:
-        raise RegistryError(f"{url} sends something else than what its digest says")
+        raise RegistryError(f"{url} sends content that does not match its digest")
     return digest
 
 

@@ -1,4 +1,4 @@
-"""Follow a run from the store to its end; nothing is written, whatever is seen."""
+"""Follow a run to its end by reading the store; writes nothing."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Outcome:
     run: Run
     status: Status
     cause: str = ""
-    """Why it is certainly dead, though its record says otherwise; empty where it has ended."""
+    """Why it is certainly dead, though its record says otherwise; empty if it has ended."""
 
     @property
     def state(self) -> str:
@@ -45,7 +45,7 @@ class Outcome:
 
 
 class Follower:
-    """Watches one run and the job that carries it out."""
+    """Watches one run and its job."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Follower:
                 if waited_s >= STORE_PATIENCE_S:
                     raise
                 last = last or Status("pending")
-                show(last, f"waiting for the store, {rough_time(waited_s)} so far ({error})")
+                show(last, f"waiting for the store for {rough_time(waited_s)} ({error})")
                 self._sleep(POLL_S)
 
     def _cause_of_death(self, status: Status, unmoved_s: float) -> str:
@@ -140,7 +140,7 @@ class Follower:
         return cause_of_death(status, self._evidence, unmoved_s if unmoved_s > GIVE_UP_S else None)
 
     def _how_its_job_ended(self) -> str:
-        """Its cluster may know more than that a process has gone."""
+        """The cluster may know why the process is gone."""
         try:
             job = self._jobs.find(self.job_id) if self._jobs and self.job_id else None
         except ClusterError:
@@ -156,7 +156,7 @@ class Follower:
             )
 
     def _ask(self, status: Status) -> Evidence:
-        """What is certain of the run at this moment, and what its job waits for."""
+        """What is known for certain about the run now, and what its job waits for."""
         self._waits_for = ""
         try:
             here = evidence_here(self.run, status)
@@ -173,11 +173,11 @@ class Follower:
         return job_evidence(status, self.job_id, job, self._cluster)
 
     def _remark(self, status: Status, unmoved_s: float) -> str:
-        """What is waited for, or what is not known."""
+        """What the run waits for, or what is unknown."""
         if self._waits_for:
             return self._waits_for
         is_old = status.state == "running" and unmoved_s > OLD_HEARTBEAT_S
-        said = f"it has had no heartbeat for {rough_time(unmoved_s)}" if is_old else ""
+        said = f"no heartbeat for {rough_time(unmoved_s)}" if is_old else ""
         return "; ".join(filter(None, (said, self._evidence.doubt)))
 
 

@@ -19,7 +19,7 @@ class Pace:
         self._last: tuple[float, float] | None = None
 
     def remaining_s(self, status: Status) -> float | None:
-        """Seconds to the end of the last epoch or trial; None where nothing tells."""
+        """Seconds to the end of the last epoch or trial; None if nothing tells."""
         progress = status.progress or {}
         done, total = _number(progress.get("done")), _number(progress.get("total"))
         if not total or done is None or not 0 < done < total:
@@ -107,7 +107,7 @@ def _trials_line(status: Status, progress: dict[str, Any]) -> str:
 
 
 def fraction_done(status: Status) -> float | None:
-    """How much of the run is over, 0 to 1; None where its length is not known."""
+    """How much of the run is over, 0 to 1; None if its length is not known."""
     progress = status.progress or {}
     done, total = _number(progress.get("done")), _number(progress.get("total"))
     return min(1.0, done / total) if done is not None and total else None

@@ -1,4 +1,4 @@
-"""What a person sees of a run that is followed: its progress, its end, and how to come back."""
+"""Shows a followed run to a person: its progress, its end, and how to follow it again."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -75,14 +75,14 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> "Outcome":
 
 
 def _clear_away(run: "Run", status: "Status", cluster: "Backend", job_id: str) -> None:
-    """Of a run that has ended, delete what would only cost: retries, a policy."""
+    """After a run has ended, delete what it no longer needs: retries, a policy."""
     from cifarray.errors import ClusterError
 
     try:
         if done := cluster.clear_away(run, status, job_id):
             output.say(done)
     except ClusterError as error:
-        output.warn(f"job {job_id} may go on: {error}; `cifarray stop {run.id}` ends it")
+        output.warn(f"job {job_id} may continue: {error}; `cifarray stop {run.id}` ends it")
 
 
 def ended(outcome: "Outcome") -> "Outcome":
@@ -97,15 +97,12 @@ def ended(outcome: "Outcome") -> "Outcome":
         output.say(f"report     cifarray report {words}")
         output.say(f"pull       cifarray pull {words}")
     elif status.state == "stopped":
-        output.say(f"run {run.id} was stopped; `cifarray resume {words}` goes on with it")
+        output.say(f"run {run.id} was stopped; `cifarray resume {words}` continues it")
     return outcome
 
 
 def end_with(over: "Sequence[Outcome]", as_json: bool) -> None:
-    """Print the outcome as data if wanted; raise if a run did not finish.
-
-    Raises: RunFailedError.
-    """
+    """Print the outcome as data if asked to. Raises: RunFailedError if a run did not finish."""
     from cifarray.errors import RunFailedError
 
     if as_json:
@@ -124,7 +121,7 @@ def _reason(outcome: "Outcome") -> str | None:
     if not outcome.cause:
         return outcome.status.error
     words = outcome.run.id + store_words(outcome.run.store)
-    return f"{outcome.cause}; `cifarray resume {words}` goes on from its last checkpoint"
+    return f"{outcome.cause}; `cifarray resume {words}` continues from its last checkpoint"
 
 
 def _described(each: "Outcome") -> dict[str, Any]:
@@ -142,7 +139,7 @@ def _described(each: "Outcome") -> dict[str, Any]:
 def _say_detached(runs: "Sequence[Run]") -> None:
     for run in runs:
         words = run.id + store_words(run.store)
-        output.say(f"run {run.id} goes on by itself")
+        output.say(f"run {run.id} continues in the background")
         output.say(f"follow     cifarray logs -f {words}")
         output.say(f"see        cifarray status {words}")
         output.say(f"stop       cifarray stop {words}")
@@ -150,7 +147,7 @@ def _say_detached(runs: "Sequence[Run]") -> None:
 
 @contextmanager
 def _shown() -> Iterator[Show]:
-    """A live line on a terminal, else a plain line whenever something has changed."""
+    """A live line on a terminal, or a plain line whenever something changes."""
     if output.is_quiet():
         yield lambda status, remark: None
     elif output.on_terminal():
@@ -161,7 +158,7 @@ def _shown() -> Iterator[Show]:
 
 
 def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
-    """Say what the driver writes, as it writes it."""
+    """Print the driver's log as it is written."""
     from cifarray.errors import ClusterError
 
     if cluster is None or not job_id:

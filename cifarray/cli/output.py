@@ -21,7 +21,7 @@ _state = {"level": NORMAL}
 
 
 def set_level(level: int) -> None:
-    """How much commands say from now on: QUIET, NORMAL or VERBOSE."""
+    """How much commands print from now on: QUIET, NORMAL or VERBOSE."""
     _state["level"] = level
 
 
@@ -41,7 +41,7 @@ def on_terminal() -> bool:
 
 
 def can_ask() -> bool:
-    """Whether a person sits there who can answer a question."""
+    """Whether a person can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 SHOWN_LINES = 20
 SHOWN_LOGS = 4
 KILLED = (
-    "its driver ended without a word: it kept no post-mortem, and the log ends where it was stored "
-    "last"
+    "its driver ended without recording why: it left no post-mortem, and the log ends where it "
+    "was last stored"
 )
 
 
 def show_why(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None", as_json: bool
 ) -> None:
-    """Print what is known of a run's end; no cluster has to live for that."""
+    """Print what is known about a run's end; requires no running cluster."""
     told = tell_why(run, status, found, named)
     if as_json:
         output.print_json(told)
@@ -84,7 +84,7 @@ def tell_why(
 
 
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
-    """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
+    """What Kubernetes still says about the run's pods; None if no cluster can be asked."""
     from cifarray.backends.observe import PATIENCE_S
     from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError

@@ -1,4 +1,4 @@
-"""Which checks a profile gets, and how they are carried out one after the other."""
+"""Which checks a profile gets; runs them one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ class Finding:
 
 
 def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Finding]:
-    """Carry out every check that fits the profile, one after the other.
+    """Run every check that fits the profile, one after the other.
 
     `open_store` opens the store that commands use on this machine.
     """
@@ -48,7 +48,7 @@ def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Find
 
 
 def diagnose_store(store: Store) -> Iterator[Finding]:
-    """Carry out the checks of one store."""
+    """Run the checks of one store."""
     yield from carry_out(store_checks(store))
 
 
@@ -63,7 +63,7 @@ def carry_out(checks: Sequence[Check]) -> Iterator[Finding]:
     outcomes: dict[str, str] = {}
     for check in checks:
         if check.needs is not None and outcomes.get(check.needs) != PASSED:
-            result = skipped(f"`{check.needs}` has to pass first")
+            result = skipped(f"`{check.needs}` must pass first")
         else:
             result = _look(check)
         outcomes[check.name] = result.outcome
@@ -75,7 +75,7 @@ def _look(check: Check) -> Result:
         return check.look()
     except RefusedError as error:
         if error.code == 403:
-            return skipped(f"it needs a right that you lack: {error.message}")
+            return skipped(f"it requires a right that you do not have: {error.message}")
         return Result(FAILED, str(error))
     except CifarrayError as error:
         return Result(FAILED, str(error))
@@ -83,4 +83,4 @@ def _look(check: Check) -> Result:
 
 def _skipped(names: Sequence[str], needs: str) -> Iterator[Finding]:
     for name in names:
-        yield Finding(name, skipped(f"`{needs}` has to pass first"))
+        yield Finding(name, skipped(f"`{needs}` must pass first"))

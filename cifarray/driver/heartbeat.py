@@ -142,7 +142,7 @@ def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
 
 
 def limit_s(profile: Profile) -> float | None:
-    """How long the driver lets an attempt take; None where a RayJob's deadline ends it."""
+    """How long the driver lets an attempt take; None if a RayJob's deadline ends it."""
     spec = profile.kubernetes
     return float(spec.max_run_s) if spec is not None and spec.mode == "ray-jobs" else None
 
@@ -157,7 +157,7 @@ def in_time(profile: Profile) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    with within(seconds, f"it took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
+    with within(seconds, f"the run took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
         yield
 
 

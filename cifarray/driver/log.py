@@ -1,4 +1,4 @@
-"""The driver's own output, kept beside the run as well as shown."""
+"""Stores the driver's output with the run, and prints it too."""
 
 import os
 import sys

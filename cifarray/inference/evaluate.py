@@ -1,4 +1,4 @@
-"""A checkpoint's figures on every row of a split, in this process."""
+"""Evaluates a checkpoint on every row of a split, in this process."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network says about a split."""
+    """A network's predictions on a split."""
 
     dataset: str
     digest: str
@@ -118,8 +118,8 @@ def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
     shape = decoded_shape(manifest, checkpoint.input_shape[0])
     if shape != checkpoint.input_shape:
         raise DatasetError(
-            f"{manifest.name} has images of {list(shape)} (height, width, channels), the network "
-            f"takes {list(checkpoint.input_shape)}; choose another dataset"
+            f"{manifest.name} has images of {list(shape)} (height, width, channels), but the "
+            f"network takes {list(checkpoint.input_shape)}; choose another dataset"
         )
     dataset = checkpoint.job.dataset
     if dataset.classes is not None:
@@ -132,7 +132,8 @@ def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
         )
         where = f", the first that differs is number {differs[0]}" if len(differs) else ""
         raise DatasetError(
-            f"{manifest.name} has {len(classes)} classes, the network {len(checkpoint.classes)}"
-            f"{where}; only a dataset with the same class names can be evaluated"
+            f"{manifest.name} has {len(classes)} classes, but the network has "
+            f"{len(checkpoint.classes)}{where}; only a dataset with the same class names can be "
+            "evaluated"
         )
     return labels

@@ -51,7 +51,7 @@ class Predictor(nn.Module):
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
-    """What an exported file says about itself; every value is JSON."""
+    """The metadata of an exported file; every value is JSON."""
     values = {
         "cifarray_version": cifarray.__version__,
         "model": checkpoint.job.model.model_dump(mode="json"),
@@ -78,7 +78,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def check_format(form: str) -> None:
-    """Raise InputError for a format that is none of FORMATS."""
+    """Raise InputError for a format that is not in FORMATS."""
     if form not in FORMATS:
         raise InputError(unknown_name("format", form, FORMATS))
 
@@ -183,7 +183,7 @@ def _traceable(checkpoint: Checkpoint) -> tuple[Predictor, Tensor, tuple[dict[in
 
 @contextmanager
 def _exporting(form: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Silence the exporters' notices, and turn what a user-defined network meets into one."""
+    """Silence the exporters' notices, and turn errors of a network into one WorkError."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():

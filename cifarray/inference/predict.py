@@ -46,7 +46,7 @@ def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
     except FileNotFoundError as error:
         raise InputError(f"no image at {path}") from error
     except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder; name the image files in it") from error
+        raise InputError(f"{path} is a folder; give the image files in it") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -62,7 +62,7 @@ def _fit(
     if colored.size != (width, height):
         old = f"{colored.width}x{colored.height}"
         same_shape = colored.width * height == colored.height * width
-        note = "" if same_shape else ", which changes its proportions"
+        note = "" if same_shape else ", which changes its aspect ratio"
         changes.append(f"resized from {old} to {width}x{height}{note}")
         colored = resized(colored, height, width)
     pixels = np.asarray(colored, dtype=np.uint8).reshape(height, width, channels)

@@ -1,4 +1,4 @@
-"""bn_cnn_large and bn_cnn_small: convolutions with BatchNorm behind each ReLU, pooled four times.
+"""bn_cnn_large and bn_cnn_small: convolutions with BatchNorm after each ReLU, pooled four times.
 
 Two published PyTorch classifiers of CIFAR-10, normalized after "Batch Normalization: Accelerating
 Deep Network Training by Reducing Internal Covariate Shift", https://arxiv.org/abs/1502.03167.

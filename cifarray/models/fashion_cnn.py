@@ -4,7 +4,7 @@ A published Keras classifier of Fashion-MNIST (https://arxiv.org/abs/1708.07747)
 of 16 channels; four blocks of two convolutions, BatchNorm and pooling; one more convolution with
 pooling; three dense layers. Normalization follows "Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift", https://arxiv.org/abs/1502.03167, once per block,
-and stands behind the ReLU. Keras counts its running statistics (1,344) among the parameters,
+and stands after the ReLU. Keras counts its running statistics (1,344) among the parameters,
 1,813,050 in all. What differs: BatchNorm has PyTorch's momentum and epsilon, and layers start as
 PyTorch's do.
 

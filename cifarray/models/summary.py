@@ -1,4 +1,4 @@
-"""How large a network is and what it is made of, seen while one image passes through it.
+"""A network's size and layers, found by passing one image through it.
 
 Importing this module imports no torch.
 """

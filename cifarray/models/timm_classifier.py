@@ -32,7 +32,7 @@ class TimmClassifier(nn.Module):
             backbone.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what learns."""
+        """Set the mode of the trainable part."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -64,7 +64,7 @@ def timm_classifier(
 
     Any number of channels and any size that `check_size` lets through will do.
     """
-    import timm  # takes a second, which networks of other names need not spend
+    import timm  # the import takes a second, which other networks avoid
 
     del in_channels, image_size
     network: Any = timm.create_model(backbone, num_classes=0)

@@ -30,7 +30,7 @@ def wide_resnet28_10(
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions, each behind BatchNorm and ReLU, and a shortcut: x_NCHW -> x_NDhw."""
+    """Two 3x3 convolutions, each after BatchNorm and ReLU, and a shortcut: x_NCHW -> x_NDhw."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()

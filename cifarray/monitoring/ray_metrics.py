@@ -12,7 +12,7 @@ from cifarray.metrics import TRAINING, Sample, epoch_samples
 from cifarray.timers import every
 
 REFRESH_S = 5.0
-"""Below Ray's own interval of 10 s: it drops a gauge that was not set anew in two of them, and so
+"""Below Ray's own interval of 10 s: it drops a gauge that was not set again in two of them, and so
 those of a worker that is gone."""
 
 

@@ -111,7 +111,7 @@ def png_address(image_HWC: NDArray[np.uint8]) -> str:
 
 
 def _network(inputs: ReportInputs) -> dict[str, Any] | None:
-    """Return the network's picture and layers; None where nobody has looked at them."""
+    """Return the network's picture and layers; None if nobody has looked at them."""
     if not inputs.layers:
         return None
     height, width, channels = inputs.input_shape

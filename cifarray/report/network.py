@@ -1,4 +1,4 @@
-"""A network as a list of layers, and its picture as papers draw it: a row of solids."""
+"""A network as a list of layers, and its picture as in papers: a row of boxes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Predictions drawn: each image as the network sees it, beside bars of its likeliest classes."""
+"""Draws predictions: each image as the network sees it, next to bars of its likeliest classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -99,9 +99,11 @@ def draw(
 def check_file(path: Path) -> None:
     """Raise InputError unless this may become a picture: its ending, and a folder to hold it."""
     if path.suffix.lower() not in FILES:
-        raise InputError(f"{path} is no picture that can be drawn; end its name in .svg or .png")
+        raise InputError(f"cannot draw {path}; use a file name that ends in .svg or .png")
     if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: no folder {path.parent}; give another path")
+        raise InputError(
+            f"{path} cannot be written: there is no folder {path.parent}; give another path"
+        )
 
 
 def draw_file(path: Path, size: tuple[int, int], paint: Callable[[Figure], object]) -> None:

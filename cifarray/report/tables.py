@@ -20,7 +20,7 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class of the test split fared."""
+    """The figures of one class on the test split."""
 
     label: int
     name: str

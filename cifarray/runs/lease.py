@@ -46,7 +46,7 @@ class Lease:
     tag: str
 
     def renew(self) -> bool:
-        """Write it anew; False if another attempt or a stop has taken it since."""
+        """Write it again; False if another attempt or a stop has taken it since."""
         for _ in range(RENEW_TRIES):
             tag = self.store.replace(self.key, _content(self.holder), self.tag)
             if tag is not None:
@@ -94,7 +94,7 @@ def take_away_if(store: Store, key: str, attempt: int, tag: str) -> bool:
 
 
 def read(store: Store, key: str) -> tuple[Holder, str | None]:
-    """Who holds the lease, and the tag of its version; None where there is none."""
+    """Who holds the lease, and the tag of its version; None if there is none."""
     try:
         data, tag = store.read_tagged(key)
     except KeyMissingError:

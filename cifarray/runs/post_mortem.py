@@ -39,7 +39,7 @@ def write_post_mortem(store: Store, prefix: str, found: Mapping[str, Any]) -> No
 
 
 def read_post_mortem(run: Run, attempt: int) -> dict[str, Any] | None:
-    """What an attempt's driver kept; None where it kept nothing that can be read."""
+    """What an attempt's driver kept; None if it kept nothing that can be read."""
     try:
         content = run.store.read_json(run.place.of_attempt(attempt).key(POST_MORTEM_FILE))
     except (KeyMissingError, StoreDamagedError):

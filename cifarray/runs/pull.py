@@ -1,4 +1,4 @@
-"""Bring a run to a local folder: checkpoints, report, records and logs, each file checked."""
+"""Download a run to a local folder: checkpoints, report, records and logs, all verified."""
 
 import os
 import re
@@ -112,7 +112,7 @@ def _named_best(run: Run) -> str | None:
 
 
 def _read_proof(run: Run, folder: str, metric: str) -> _Proof | None:
-    """What checkpoint.json says; None where it is damaged."""
+    """What checkpoint.json says; None if it is damaged."""
     try:
         content: dict[str, Any] = run.store.read_json(run.key(folder, PROOF_FILE))
         value = epoch_value(content.get("metrics", {}), metric)
@@ -254,8 +254,8 @@ def _refuse_other_content(run: Run, target: Path) -> None:
     try:
         if target.is_dir() and not _is_of(run, target):
             raise InputError(
-                f"{target} holds something other than run {run.id}; "
-                f"give a new folder: `cifarray pull {run.id} DIR`"
+                f"{target} contains something other than run {run.id}; give a new folder: "
+                f"`cifarray pull {run.id} DIR`"
             )
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where everything lies in a store: each key and each file name of the bucket, once.
+"""The layout of a store: defines each key and file name of the bucket.
 
     datasets/NAME/LATEST                                names the digest in use
     datasets/NAME/DIGEST12/SPLIT/part-00000.parquet
@@ -22,7 +22,7 @@
     <trial>/{trial.json, ended.json}
     .cifarray-contract.json                             what the server was found to do
 
-Folders are told apart by the file that makes them valid, which is copied last and deleted first.
+Folders are distinguished by the file that makes them valid, which is copied last and deleted first.
 """
 
 from dataclasses import dataclass, replace

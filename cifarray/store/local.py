@@ -61,8 +61,8 @@ class LocalStore(Store):
             probe.unlink()
         except OSError as error:
             raise _kind_of(error)(
-                f"cannot use {self.uri} as a store: {error.strerror}; "
-                "give a directory that you may write with --store"
+                f"cannot use {self.uri} as a store: {error.strerror}; give a writable directory "
+                "with --store"
             ) from error
 
     def path(self, key: str = "") -> str:
@@ -102,7 +102,7 @@ class LocalStore(Store):
             os.replace(temporary, file)
 
     def extend(self, key: str, data: bytes, known: int) -> None:
-        """Append what comes behind the `known` bytes; a file of another size is written anew."""
+        """Append what comes behind the `known` bytes; a file of another size is written again."""
         if not self.exists(key) or self.size(key) != known:
             self.write(key, data)
             return
@@ -142,7 +142,7 @@ class LocalStore(Store):
                 return _tag(data) if swap(self._file(key), data, is_expected) else None
         except ClaimedError as error:
             raise StoreAwayError(
-                f"cannot write {key} in {self.uri}: it is claimed by {error}; try again"
+                f"cannot write {key} in {self.uri}: it is being written by {error}; try again"
             ) from error
 
     def list(self, prefix: str = "") -> Entries:
@@ -214,7 +214,7 @@ class LocalStore(Store):
     def _walk(self, prefix: str) -> Iterator[Entry]:
         for entry in _scan(self._root / prefix if prefix else self._root):
             key = joined(prefix, entry.name)
-            if not is_key(key):  # what no store could name: a cut write, a stranger's file
+            if not is_key(key):  # not a key: an unfinished write, a stranger's file
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(key)

@@ -1,4 +1,4 @@
-"""How a bucket is reached: credentials, time limits, the one client, and how its server deletes."""
+"""Connects to a bucket: credentials, time limits, the one client, and how its server deletes."""
 
 import base64
 import functools
@@ -125,7 +125,7 @@ class Connection:
             prefix = f"{self.prefix}/" if self.prefix else ""
             answer = client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         if not {"IsTruncated", "Name", "KeyCount"} & answer.keys():
-            raise NoS3ServerError(no_answer(self, "what answers there is no S3 server"))
+            raise NoS3ServerError(no_answer(self, "the server there is not an S3 server"))
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region: str = headers.get("x-amz-bucket-region") or client.meta.region_name
         return region
@@ -195,8 +195,8 @@ def _api_models() -> Any:
 
 
 def _new_session(access: Access) -> Any:
-    """A session with these keys; without any it looks for credentials anew."""
-    # A profile that AWS_PROFILE names has no say where keys are given.
+    """A session with these keys; without any it looks for credentials again."""
+    # AWS_PROFILE is ignored if keys are given.
     no_profile = {"profile": (None, None, None, None)} if access.key_id else None
     session = botocore.session.get_session(no_profile)
     session.register_component("data_loader", _api_models())

@@ -1,4 +1,4 @@
-"""Compare-and-swap of a file that no process can block, wherever it is stopped or killed.
+"""Compare-and-swap of a file, which no suspended or killed process can block.
 
 A writer puts the content into a folder of its own and renames that folder to the file's claim, one
 name per file: this works only while no claim is there, or an empty one. Then it checks the
@@ -136,7 +136,7 @@ def _place_of(file: Path) -> Path:
 
 
 def _holder(place: Path) -> str:
-    """The name of the content in a claim; empty where nobody holds it."""
+    """The name of the content in a claim; empty if nobody holds it."""
     try:
         return next(iter(os.listdir(place)), "")
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +147,7 @@ def _break(place: Path, holder: str | None = None) -> None:
     """Take the claim from this holder, or from whoever has it; it learns of that by its rename."""
     name = _holder(place) if holder is None else holder
     if name:
-        with suppress(OSError):  # it has gone on, or only its owner may
+        with suppress(OSError):  # the holder has continued, or only its owner may delete
             (place / name).unlink()
             place.rmdir()
 

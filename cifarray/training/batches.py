@@ -108,7 +108,7 @@ def _between(begun: Any, ready: Any) -> float:
 
 @dataclass(frozen=True)
 class TrainBatches:
-    """Shuffled, augmented, normalized batches of one rank's train rows, drawn anew each epoch."""
+    """Shuffled, augmented, normalized batches of one rank's train rows, drawn again each epoch."""
 
     shard: Shard
     plan: StepPlan

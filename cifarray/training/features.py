@@ -193,7 +193,7 @@ class FeatureRows:
         return ResidentShard(held, self._rows.device)
 
     def _cache(self, normalize: Normalize) -> FeatureCache:
-        assert self._rows.store is not None, "features are kept in the dataset's store"
+        assert self._rows.store is not None, "features are stored in the dataset's store"
         manifest = self._rows.manifest
         about = {
             "dataset": manifest.name,
@@ -212,9 +212,9 @@ class FeatureRows:
         size, limit = 4 * self._network.outputs * rows, self._rows.cache_bytes
         if size > limit:
             raise JobError(
-                f"features of {rows} rows take {size >> 20} MiB of a worker's memory, and its "
-                f"cache holds {limit >> 20}; raise cache_bytes_per_worker of the profile, use more "
-                "workers, or leave model.features out"
+                f"features of {rows} rows take {size >> 20} MiB of a worker's memory, but its "
+                f"cache is {limit >> 20} MiB; raise cache_bytes_per_worker of the profile, use "
+                "more workers, or leave model.features out"
             )
 
 

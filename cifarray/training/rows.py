@@ -61,7 +61,7 @@ class RowSource:
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
         """(labels, row ids) of this rank's rows of a split, read without their images."""
-        assert self.store is not None, "only rows of a store have labels apart from their images"
+        assert self.store is not None, "only rows of a store have labels without their images"
         (rank, world_size), labels = world(), self.selection.labels
         columns = [labels.column, "row_id"]
         table = read_columns(self.store, self.manifest, STORED_SPLIT[split], columns)

@@ -62,11 +62,9 @@ class Board:
             with kept_rng():
                 self._show_graph(trainer)
                 self._show_histograms(trainer)
-        except Exception as error:  # curves can be made again from the metrics, a training cannot
+        except Exception as error:  # curves can be rebuilt from the metrics, a training cannot
             if not self._has_failed:
-                print(
-                    f"warning: TensorBoard's files are not complete: {_reason(error)}", flush=True
-                )
+                print(f"warning: TensorBoard's files are incomplete: {_reason(error)}", flush=True)
             self._has_failed = True
 
     def _show_curves(self, history: Sequence[Mapping[str, Any]]) -> None:

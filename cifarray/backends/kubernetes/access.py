@@ -164,8 +164,8 @@ def store_access(kube: Kube, secret: str, region: str | None) -> Access:
         if all(os.environ.get(name) for name in KEYS):
             return Access(region)
         raise StoreRefusedError(
-            f"the Secret {secret} with the store's keys is not yours to read; ask for the Role "
-            "cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"the Secret {secret} with the store's keys cannot be read with your rights; ask for "
+            "the Role cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     keys = decoded(found)
     if not all(keys.get(name) for name in KEYS):
@@ -184,8 +184,8 @@ def service_selector(kube: Kube, service: str) -> dict[str, str]:
     found = kube.get("Service", service)
     if found is None:
         raise ClusterError(
-            f"there is no Service {service} in namespace {kube.namespace} of {kube.context}; "
-            "`cifarray cluster up --cluster PROFILE` makes it"
+            f"namespace {kube.namespace} of {kube.context} has no Service {service}; create it "
+            "with `cifarray cluster up --cluster PROFILE`"
         )
     return dict(found["spec"].get("selector") or {})
 

@@ -2,7 +2,7 @@
 
     python -m cifarray.backends.kubernetes.bootstrap {secrets,bucket}
 
-Both may run again at any time and then change nothing.
+Both may run again at any time; they then change nothing.
 """
 
 import argparse
@@ -73,17 +73,17 @@ def make_bucket(uri: str, endpoint: str, owner: str) -> None:
     while True:
         try:
             client.create_bucket(Bucket=bucket)
-            print(f"made bucket {bucket}", flush=True)
+            print(f"created bucket {bucket}", flush=True)
             break
         except ClientError as error:
             if error.response["Error"]["Code"] in (
                 "BucketAlreadyOwnedByYou",
                 "BucketAlreadyExists",
             ):
-                print(f"bucket {bucket} is there", flush=True)
+                print(f"bucket {bucket} exists", flush=True)
                 break
             raise StoreRefusedError(
-                f"bucket {bucket} cannot be made at {endpoint}: {error}"
+                f"bucket {bucket} cannot be created at {endpoint}: {error}"
             ) from error
         except BotoCoreError as error:  # the gateway may still be starting
             if time.monotonic() >= deadline:
@@ -128,9 +128,9 @@ def _make(kube: Kube, name: str, values: Mapping[str, str]) -> dict[str, str]:
     }
     try:
         kube.create(manifest)
-        print(f"made Secret {name}", flush=True)
+        print(f"created Secret {name}", flush=True)
         return dict(values)
-    except TakenError:  # another Job was faster
+    except TakenError:  # another Job created it first
         made = _read(kube, name)
         if made is None:
             raise

@@ -19,7 +19,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
-    """What `cluster status --json` prints. Raises: ClusterError where no API server answers."""
+    """What `cluster status --json` prints. Raises: ClusterError if no API server answers."""
     hidden: dict[str, str] = {}
     return {
         "context": kube.context,
@@ -43,7 +43,7 @@ def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
 
 
 def shown(profile: str, seen: dict[str, Any]) -> Shown:
-    """What `cluster status` prints of it."""
+    """The lines that `cluster status` prints for a person."""
     lines = [f"{name:<11}{value}" for name, value in _head_lines(seen)]
     tables: list[Table] = []
     if seen["pods"]:
@@ -77,7 +77,7 @@ def _gpus_in(resources: Mapping[str, Any]) -> int:
 
 
 def _allowed(look: Callable[[], T], what: str, hidden: dict[str, str]) -> T | None:
-    """What was seen; where the caller may not look or there is no such kind, why not."""
+    """What was found, or why not: the caller lacks the right, or the kind does not exist."""
     try:
         return look()
     except RefusedError as error:
@@ -199,7 +199,7 @@ def _operator_words(operators: list[dict[str, Any]] | None, why: str | None) -> 
     if operators is None:
         return f"not shown ({why})"
     if not operators:
-        return "none runs; install KubeRay's operator 1.7 or newer"
+        return "not running; install KubeRay's operator 1.7 or newer"
     return ", ".join(
         f"KubeRay {each['version']} in namespace {each['namespace']}"
         + ("" if each["ready"] else " (not ready)")
@@ -209,7 +209,7 @@ def _operator_words(operators: list[dict[str, Any]] | None, why: str | None) -> 
 
 def _ray_cluster_words(found: dict[str, Any] | None, why: str | None) -> str:
     if found is None:
-        return f"not shown ({why})" if why else "none; `cifarray cluster up` makes it"
+        return f"not shown ({why})" if why else "none; `cifarray cluster up` creates it"
     groups = "".join(
         f", {each['replicas']} of {each['max']} {each['name']}" for each in found["groups"]
     )

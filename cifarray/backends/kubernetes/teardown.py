@@ -1,4 +1,4 @@
-"""`cluster down` on Kubernetes: runs end first, then goes what `cluster up` made."""
+"""`cluster down` on Kubernetes: ends runs first, then deletes what `cluster up` created."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,9 +30,9 @@ SWEPT = (
     "Role",
     "ServiceAccount",
 )
-"""Kinds of what goes in any case, in this order."""
+"""Kinds that are always deleted, in this order."""
 STORED = ("Secret", "PersistentVolumeClaim")
-"""Kinds of what stays with the store: its keys and its volume."""
+"""Kinds that are kept with the store: its keys and its volume."""
 HELD = (
     "RayJob",
     "RayCluster",
@@ -42,28 +42,28 @@ HELD = (
     "Secret",
     "ConfigMap",
 )
-"""Kinds that, if they are somebody else's, keep the namespace."""
+"""Kinds that keep the namespace if somebody else created them."""
 CLUSTERS_OWN = ("ConfigMap kube-root-ca.crt",)
-"""What Kubernetes puts into every namespace by itself."""
+"""What Kubernetes itself creates in every namespace."""
 RUNS_END_S = 180.0
 """The grace of a run's pods, 120 s, and the operator's own time."""
 ABSENT_S = 10.0
-"""How long a finalizer is waited for when no operator runs that could remove it."""
+"""How long to wait for a finalizer if no operator runs that could remove it."""
 NAMESPACE_END_S = 300.0
 PAUSE_S = 1.0
 
 
 @dataclass
 class Found:
-    """What a namespace holds of ours, and what of others."""
+    """What a namespace contains of ours and of others."""
 
     rayjobs: list[str]
     clusters: list[str]
     claims: list[str]
     foreign: list[str]
-    """`kind name` of what cifarray did not make."""
+    """`kind name` of what cifarray did not create."""
     exists: bool = True
-    """Whether the namespace is there at all."""
+    """Whether the namespace exists."""
 
 
 @dataclass
@@ -75,12 +75,12 @@ class Removed:
     kept: list[str] = field(default_factory=list)
 
     def shown(self, stopped: list[str]) -> Shown:
-        """For a program and for a person; `stopped` are the jobs that were ended before."""
+        """For programs and people; `stopped` are the jobs that were ended first."""
         lines = [f"ended RayJob {name}" for name in self.ended]
         lines += [f"deleted {name}" for name in self.deleted]
         lines += [f"kept {name}" for name in self.kept]
         if not self.deleted and not self.ended:
-            lines.append("nothing of cifarray is there")
+            lines.append("nothing of cifarray was found")
         kept = any(name.startswith("PersistentVolumeClaim") for name in self.kept)
         remark = "the store's volume is kept, with its keys; --delete-store deletes both"
         data = {**asdict(self), "stopped_jobs": stopped}
@@ -88,7 +88,7 @@ class Removed:
 
 
 def survey(kube: Kube) -> Found:
-    """What is there. Raises: ClusterError."""
+    """What the namespace contains. Raises: ClusterError."""
     held = {kind: [each for each in _listed(kube, kind) if not _is_owned(each)] for kind in HELD}
     ours = {kind: [_name(each) for each in found if _is_ours(each)] for kind, found in held.items()}
     others = [
@@ -129,14 +129,15 @@ def planned(
             removed = take_down(kube, found, keep_store, remove_finalizers, talk.say)
         except KeyboardInterrupt:
             talk.say(
-                "interrupted: what is gone stays gone, and the same command goes on from there"
+                "interrupted: what was deleted stays deleted, and the same command continues "
+                "from there"
             )
             raise
         return removed.shown(live)
 
     ask = f"delete the volume claim {claims} too, with every dataset and run in it?"
-    refusal = f"{whole}; say --yes to do that"
-    return Teardown(f"{whole}: go on?", refusal, carry_out, ask if claims else "")
+    refusal = f"{whole}; add --yes to do it"
+    return Teardown(f"{whole}: continue?", refusal, carry_out, ask if claims else "")
 
 
 def take_down(
@@ -147,7 +148,7 @@ def take_down(
     say: Callable[[str], None],
     patience_s: float = RUNS_END_S,
 ) -> Removed:
-    """End the runs, then remove the rest; the namespace only when it holds nothing else.
+    """End the runs, then remove the rest; the namespace only if nothing else is in it.
 
     Raises: ClusterError, which names the finalizers that hold a RayJob.
     """
@@ -190,17 +191,17 @@ def end_all(
     held = _wait_until_gone(kube, kind, left, patience_s)
     if held and remove_finalizers:
         for name, finalizers in held.items():
-            say(f"{kind} {name}: removing {', '.join(finalizers)}, which nobody answers for")
+            say(f"{kind} {name}: removing {', '.join(finalizers)}, since no operator runs")
             kube.patch(kind, name, {"metadata": {"finalizers": None}})
         held = _wait_until_gone(kube, kind, list(held), patience_s)
     if held:
         holders = "; ".join(
-            f"{kind} {name} is held by {', '.join(finalizers) or 'nothing that shows'}"
+            f"{kind} {name} is held by {', '.join(finalizers) or 'nothing visible'}"
             for name, finalizers in held.items()
         )
         raise ClusterError(
-            f"{holders}; KubeRay's operator removes that and has not within {patience_s:.0f} s: "
-            "start it, or look into its log, and try again, or say --remove-finalizers"
+            f"{holders}; KubeRay's operator did not remove it within {patience_s:.0f} s: start "
+            "the operator or look into its log and try again, or add --remove-finalizers"
         )
 
 
@@ -222,7 +223,7 @@ def _wait_until_gone(
 
 
 def _operator_is_absent(kube: Kube) -> bool:
-    """Whether it can be seen that no operator runs."""
+    """Whether certainly no operator runs."""
     try:
         return not any(each.ready for each in find_operators(kube))
     except RefusedError:
@@ -238,7 +239,7 @@ def _delete_namespace(
     while (live := kube.get("Namespace", kube.namespace)) is not None:
         if time.monotonic() >= deadline:
             raise ClusterError(
-                f"namespace {kube.namespace} is not gone after {patience_s:.0f} s: "
+                f"namespace {kube.namespace} still exists after {patience_s:.0f} s: "
                 f"{what_holds(live)}"
             )
         time.sleep(PAUSE_S)
@@ -250,7 +251,7 @@ def _sweep(kube: Kube, kind: str) -> list[str]:
 
 
 def _sweep_priorities(kube: Kube) -> list[str]:
-    """They belong to the whole cluster: other namespaces with cifarray in them need them too."""
+    """They belong to the whole cluster: other namespaces with cifarray need them too."""
     others = [_name(each) for each in kube.list("Namespace", OURS)]
     return [] if set(others) - {kube.namespace} else _sweep(kube, "PriorityClass")
 

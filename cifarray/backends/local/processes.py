@@ -1,4 +1,4 @@
-"""Which processes belong to a node that we started, told apart from others with the same pid."""
+"""Which processes belong to a node that we started, distinguished from others with the same pid."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def find_process(pid: int) -> Process | None:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether this very process still runs."""
+    """Whether this exact process still runs."""
     found = find_process(process.pid)
     return found is not None and found.started == process.started
 
@@ -63,7 +63,7 @@ def this_process() -> dict[str, Any]:
 
 
 def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
-    """Whether a process that described itself so still runs; None where that cannot be seen here.
+    """Whether a process that described itself so still runs; None if that cannot be seen here.
 
     Other containers and machines are out of sight, and so may another user's processes be.
     """
@@ -78,7 +78,7 @@ def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is there, though /proc may hide it
+    except PermissionError:  # it exists, though /proc may hide it
         found = find_process(pid)
         return None if found is None else found.started == started
     except OverflowError:
@@ -87,7 +87,7 @@ def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
 
 
 def command_line(pid: int) -> str:
-    """The arguments that it was started with; empty where they cannot be read."""
+    """The arguments that it was started with; empty if they cannot be read."""
     try:
         return (
             (PROC / str(pid) / "cmdline")
@@ -165,7 +165,7 @@ def _wait(processes: Collection[Process], seconds: float) -> None:
 
 
 def _reap(processes: Collection[Process]) -> None:
-    """Take note of children of this very process that have ended."""
+    """Reap children of this process that have ended."""
     for process in processes:
         if process.parent == os.getpid():
             try:

@@ -41,7 +41,7 @@ class RayJobsBackend(Backend):
         """Raises: JobError for half an address."""
         if not (profile.address and profile.dashboard):
             raise JobError(
-                f"cluster profile {profile.name} gives only one of address and dashboard; give "
+                f"cluster profile {profile.name} sets only one of address and dashboard; set "
                 "both, as in address: 127.0.0.1:6379 and dashboard: http://127.0.0.1:8265"
             )
         if urlsplit(profile.dashboard).scheme not in ("http", "https"):
@@ -90,7 +90,7 @@ class RayJobsBackend(Backend):
 
     @classmethod
     def may_be_asked(cls, record: Mapping[str, Any], before_acts: bool) -> bool:
-        """Whoever merely looks sends no token to an address that a record names."""
+        """Commands that only look send no token to an address that a record names."""
         return before_acts
 
     def recorded_as(
@@ -125,7 +125,9 @@ class RayJobsBackend(Backend):
             self.jobs(ASK_PATIENCE_S).stop(job_id)
         except ClusterError as error:
             run.mark_stopped("stopped by `cifarray stop`; its node did not answer")
-            talk.warn(f"{error}; a driver that still runs ends by itself, since its lease is gone")
+            talk.warn(
+                f"{error}; a driver that still runs ends on its own, because its lease is gone"
+            )
             return run.status()
         talk.say(f"waiting for {run.id} to close ...")
         return self._wait_for_end(run, job_id)
@@ -144,8 +146,8 @@ class RayJobsBackend(Backend):
 
     def _whose(self) -> str:
         return (
-            f"cluster profile {self.profile.name} names the node {self.address}, which you start "
-            "and end yourself"
+            f"cluster profile {self.profile.name} names the Ray node {self.address}, which you "
+            "start and end yourself"
         )
 
     def status(self) -> Shown:
@@ -174,8 +176,8 @@ class RayJobsBackend(Backend):
                 return run.status()
             time.sleep(POLL_S)
         raise ClusterError(
-            f"run {run.id} was asked to stop and has not within {STOP_TIMEOUT_S:.0f} s; "
-            f"see `cifarray logs {run.id}`"
+            f"run {run.id} was asked to stop but did not within {STOP_TIMEOUT_S:.0f} s; see "
+            f"`cifarray logs {run.id}`"
         )
 
 
@@ -243,8 +245,8 @@ def refuse_options(profile: Profile, options: Mapping[str, object]) -> None:
     for option, value in options.items():
         if value not in (None, False):
             raise InputError(
-                f"{option} is for profiles of kind kubernetes, and {profile.name} is of kind "
-                f"{profile.kind}; name one with --cluster"
+                f"{option} is for profiles of kind kubernetes, but {profile.name} is of kind "
+                f"{profile.kind}; name another with --cluster"
             )
 
 

@@ -1,4 +1,4 @@
-"""Normalization: from pixels as stored to what a network sees, and what whitening is fitted from.
+"""Normalization: from stored pixels to the network's input, and the statistics for whitening.
 
 Whitening is ZCA, the zero-phase component analysis of "The Independent Components of Natural Scenes
 are Edge Filters", https://doi.org/10.1016/S0042-6989(97)00121-1: afterwards training images' pixels
@@ -60,7 +60,7 @@ class Normalize(nn.Module):
 
     @property
     def whitening(self) -> dict[str, Tensor] | None:
-        """What was fitted, None where nothing is."""
+        """What was fitted, None if nothing is."""
         whitens = self.spec.normalize == "whitening"
         return {"mean": self.mean_P, "matrix": self.matrix_PP} if whitens else None
 
@@ -97,7 +97,7 @@ def _scale_and_shift(
         if min(std) <= 0.0:
             raise DatasetError(
                 f"the training images' standard deviations per channel are {list(std)}, and "
-                "nothing can be divided by 0; set preprocess.normalize=unit"
+                "division by 0 is impossible; set preprocess.normalize=unit"
             )
         return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     scale, shift = {"none": (1.0, 0.0), "signed": (2 / 255, -1.0)}.get(

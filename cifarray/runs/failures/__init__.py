@@ -18,7 +18,7 @@ class KnownFailure:
     """May name the pattern's groups in braces."""
     remedy: str
     repeats: Repeats | None = None
-    """None where the error alone does not tell."""
+    """None if the error alone does not tell."""
     follows: bool = False
     """Whether it comes from another worker's failure, whose cause is to be told instead."""
 

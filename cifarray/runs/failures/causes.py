@@ -52,7 +52,7 @@ class Cause:
     sentence: str
     remedy: str = ""
     repeats: Repeats | None = None
-    """Whether trying again meets it again; None where the text does not tell."""
+    """Whether trying again meets it again; None if the text does not tell."""
     follows: bool = False
     """Whether it comes from another worker's failure."""
 
@@ -93,7 +93,7 @@ def worker_cause(failures: Mapping[int, BaseException]) -> tuple[int, Cause]:
 
 
 def failed_worker(error: BaseException | None) -> dict[str, Any] | None:
-    """{"rank", "host"} of the worker whose failure an error tells of; None where it names none."""
+    """{"rank", "host"} of the worker whose failure an error tells of; None if it names none."""
     while error is not None:
         failures = getattr(error, "worker_failures", None)
         if isinstance(failures, Mapping) and failures:
@@ -148,7 +148,7 @@ def _first_line(text: str) -> str:
 
 
 def _own_place(text: str) -> str:
-    """Where in the run's own code it was raised; empty where it was not."""
+    """Where in the run's own code it was raised; empty if it was not."""
     found = _OWN_FRAME.findall(text)
     return f" ({found[-1][0]}, line {found[-1][1]})" if found else ""
 

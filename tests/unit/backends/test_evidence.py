@@ -36,7 +36,7 @@ def test_a_run_whose_node_has_ended_is_over_and_can_be_resumed_at_once(
 ) -> None:
     show_as(run, state, OURS.record("a-run-1"))
     (found,) = examine([run], Witness().evidence, sleep=_never)
-    assert found.cause == "the Ray node of this machine that it was on has ended"
+    assert found.cause == "the Ray node of this machine that it ran on has ended"
     assert observe(run, run.status()).state == "lost"
     assert run.status().state == state
 

@@ -153,7 +153,7 @@ def test_weights_that_were_changed_since_are_refused(submit: Submit, tmp_path: P
         fetch_weights(spec, run.store, tmp_path)
     run.store.delete([spec.weights.key])
     (tmp_path / "again").mkdir()
-    with pytest.raises(JobError, match=r"copy of its weights, runs/.*, is gone; submit the run"):
+    with pytest.raises(JobError, match=r"copy of its weights, runs/.*, is missing; submit the run"):
         fetch_weights(spec, run.store, tmp_path / "again")
     assert fetch_weights(spec.model_copy(update={"weights": None}), run.store, tmp_path) is None
 
@@ -170,7 +170,7 @@ def test_a_run_without_weights_records_none(submit: Submit):
             JobError,
             r"no weights at nowhere\.pt; give model\.weights as a file, a che",
         ),
-        (".", InputError, r"holds no whole checkpoint"),
+        (".", InputError, r"contains no complete checkpoint"),
         ("run:nowhere", InputError, "no run 'nowhere' in "),
         ("s3://bucket", JobError, r"s3://bucket names no object; give s3://bucket/file"),
     ],
@@ -209,7 +209,7 @@ def test_every_head_that_a_sweep_tries_is_held_against_the_weights(pretrained: P
     assert found is not None
     assert "head.0.weight" in found.fresh
     both = sweep({"model.name": {"choice": [TINY, "cnn3"]}}, model={**model, "frozen": False})
-    refused(both, r"model\.name cannot be swept beside model\.weights .* of one network")
+    refused(both, r"model\.name cannot be swept together with model\.weights .* one network only")
 
 
 @pytest.mark.parametrize("weights", ["", " ", "https://a.b/c.pt", "gs://a/b", "s3://", "run:"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.cli.conftest import Type
 
-NO_RUN = "holds no runs"
+NO_RUN = "contains no runs"
 JOBS = "train-cifar10, "
 BAD = {
     "submit nosuch": JOBS,
@@ -17,12 +17,12 @@ BAD = {
     "submit train-digits --cluster nosuch": "unknown cluster profile 'nosuch'",
     "submit train-digits --workers 3": "--workers 3 is more than the 2",
     "submit train-digits --workers 0": "--workers",
-    "models cnn3 --code .": "--code . is for a network of your own; name it",
-    "models --code .": "--code . is for a network of your own; name it",
+    "models cnn3 --code .": "--code . is for your own network; name it",
+    "models --code .": "--code . is for your own network; name it",
     "submit train-digits --code /no/such/folder": "--code /no/such/folder is not a folder",
     "submit train-digits --best-of nosuch": NO_RUN,
     "submit train-digits --store ftp://host/x": "kind ftp://",
-    "submit train-digits": "say --prepare",
+    "submit train-digits": "add --prepare",
     "submit train-digits --name Not_A_Name": "cannot name a run 'Not_A_Name'",
     "submit train-digits --seeds 0": "--seeds",
     "submit train-cifar10 --prepare --archive /no/such/archive": "/no/such/archive",

@@ -89,7 +89,7 @@ def test_a_table_of_all_classes_is_left_as_it_is():
             {"labels": "coarse", "classes": ["fish", "three"]},
             "cifar100 has no coarse class 'three'; did you mean trees",
         ),
-        ({"classes": 101}, "dataset.classes 101 is more than the 100 fine classes that cifar100"),
+        ({"classes": 101}, "dataset.classes 101 is more than the 100 fine classes of cifar100"),
         ({"labels": "coarse", "classes": 21}, "21 is more than the 20 coarse classes"),
         ({"name": "digits", "labels": "coarse", "classes": 2}, "without coarse labels; use fine"),
     ],
@@ -102,5 +102,7 @@ def test_what_the_dataset_does_not_have_is_refused(fields: dict[str, Any], sente
 @pytest.mark.parametrize("label", [-1, 100])
 def test_a_stored_label_that_no_class_has_is_refused(label: int):
     table = pa.table({"label": pa.array([0, label, 99], pa.int16())})
-    with pytest.raises(DatasetError, match=rf"has label {label}, and labels are 0 to 99; prepare"):
+    with pytest.raises(
+        DatasetError, match=rf"has label {label}, but labels are 0 to 99; prepare the dataset"
+    ):
         learned().renumbered(table)

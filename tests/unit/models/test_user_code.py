@@ -95,13 +95,13 @@ def test_the_same_files_give_the_same_bytes_whenever_they_were_written(folder: P
 
 def test_a_link_in_the_folder_is_refused(folder: Path):
     (folder / "nets" / "hosts.txt").symlink_to("/etc/hosts")
-    with pytest.raises(JobError, match="holds a link"):
+    with pytest.raises(JobError, match="contains a link"):
         pack_code(folder)
 
 
 def test_a_pipe_in_the_folder_is_refused(folder: Path):
     os.mkfifo(folder / "nets" / "pipe")
-    with pytest.raises(JobError, match="not a plain file"):
+    with pytest.raises(JobError, match="not a regular file"):
         pack_code(folder)
 
 

@@ -135,7 +135,7 @@ def test_it_goes_on_while_the_store_is_away_and_says_so_once(here: Store, add_ru
         kept.rename(root)
         scrape_until(url, lambda shown: value(shown, "cifarray_store_up") == 1)
     assert len(remarks) == 3
-    assert "trying again every 0.05 s" in remarks[1]
+    assert "retrying every 0.05 s" in remarks[1]
     assert "can be read again" in remarks[2]
 
 

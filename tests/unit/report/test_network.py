@@ -108,7 +108,7 @@ def test_a_file_of_its_own_has_colors_of_its_own(tmp_path: Path, ending: str):
 
 
 def test_another_ending_or_place_is_one_sentence(tmp_path: Path):
-    with pytest.raises(InputError, match=r"end its name in \.svg or \.png"):
+    with pytest.raises(InputError, match=r"use a file name that ends in \.svg or \.png"):
         draw_file(tmp_path / "network.gif", (10, 10), print)
     with pytest.raises(InputError, match=r"cannot be written: .*; give another path"):
         draw_file(tmp_path / "nowhere" / "network.png", (10, 10), print)

@@ -83,7 +83,7 @@ def test_a_run_that_moves_after_it_was_found_dead_is_not_deleted(run: Run) -> No
     found = Examined(run, run.status(), "its job has ended", attempt=1, tag=attempt._lease.tag)
     attempt.heartbeat()
     dead = dataclasses.replace(found, status=run.status())  # as if it moved a moment later
-    with pytest.raises(InputError, match=f"run {run.id} goes on; stop it first"):
+    with pytest.raises(InputError, match=f"run {run.id} is still running; stop it first"):
         delete_run(run, dead)
     attempt.heartbeat()
     assert run.status().state == "running"

@@ -213,7 +213,7 @@ def test_features_that_a_worker_cannot_hold_are_refused_with_what_they_take(
 
 
 def test_augmentation_of_cached_features_is_refused():
-    with pytest.raises(ValueError, match=r"computes each image once, and augment\.horizontal_flip"):
+    with pytest.raises(ValueError, match=r"computes each image once, but augment\.horizontal_flip"):
         small_job(
             model={"name": "timm/test_resnet", "weights": "timm", **CACHED},
             augment={"horizontal_flip": {}},

@@ -90,7 +90,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with networks of the user's own."""
+    """A folder with networks of the user."""
     folder = tmp_path_factory.mktemp("code")
     (folder / "networks_of_test_trainer.py").write_text(NETWORKS)
     return folder
@@ -179,7 +179,7 @@ def test_a_group_follows_the_schedule_at_its_own_scale(
 
 
 def test_a_pattern_that_matches_nothing_is_refused_before_any_row_is_read(open_trainer: Open):
-    with pytest.raises(JobError, match="pattern 'nowhere' matches no parameter that trains"):
+    with pytest.raises(JobError, match="pattern 'nowhere' matches no trainable parameter"):
         open_trainer(small_job(optimizer={"groups": [{"pattern": "nowhere"}]}))
 
 
@@ -286,7 +286,7 @@ def test_checkpoints_of_other_validation_rows_are_refused(digits: Digits, open_t
 
 def test_sync_batchnorm_is_refused_without_a_gpu(open_trainer: Open):
     trainer = open_trainer(small_job(train={"sync_batchnorm": True}))
-    with pytest.raises(JobError, match=r"needs GPU workers.* set it to false"):
+    with pytest.raises(JobError, match=r"requires GPU workers.* set it to false"):
         next(trainer.records())
 
 

@@ -74,7 +74,7 @@ def test_what_another_request_made_is_refused_and_left_alone(
     before = kube.create(manifest("RayJob"))
     if first is not None:
         api.script(f"POST {kube.path('RayJob')}", first)
-    with pytest.raises(TakenError, match=r"RayJob one .* is there already, and this command"):
+    with pytest.raises(TakenError, match=r"RayJob one .* already exists, and this command"):
         kube.create(manifest("RayJob"))
     assert api.objects[kube.path("RayJob", "one")] == before
 

@@ -46,7 +46,7 @@ def test_workers_that_leave_no_cpu_to_read_on_fail() -> None:
 def test_gpus_are_looked_for_only_where_workers_ask_for_them() -> None:
     assert machine.gpus(here()).outcome == SKIPPED
     wanted = machine.gpus(here(gpus_per_worker=1000))
-    assert wanted.outcome == FAILED and "workers ask for 2000" in wanted.finding
+    assert wanted.outcome == FAILED and "workers request 2000" in wanted.finding
 
 
 def test_a_node_that_the_profile_names_has_to_answer() -> None:

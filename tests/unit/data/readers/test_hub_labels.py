@@ -134,7 +134,7 @@ def test_a_test_without_labels_offers_the_split_that_has_some(local_store: Store
     sentence = r"6 rows of split test have no label .* add --test-split validation$"
     with pytest.raises(ArchiveError, match=sentence):
         prepared(local_store, tmp_path, files)
-    with pytest.raises(ArchiveError, match=r"give shards whose rows are labeled$"):
+    with pytest.raises(ArchiveError, match=r"give shards with labeled rows$"):
         prepared(local_store, tmp_path / "b", shards(train=[0, 1], test=[-1]))
     assert local_store.list("") == []
 
