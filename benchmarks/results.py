@@ -90,7 +90,7 @@ def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
     return [found[seed] for seed in sorted(found)]
 
 
-def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
+def run_recipe(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
     """One run, from submission to its report; its id."""
     sets = [*recipe.fields(options), f"seed={seed}"]
     command = [
@@ -248,7 +248,7 @@ def main() -> None:
         once = options.weights or options.take
         seeds = [0] if once else missing_seeds(recipe, kept, options.small)
         while seeds:
-            run_id = options.take or carry_out(recipe, seeds[0], options)
+            run_id = options.take or run_recipe(recipe, seeds[0], options)
             kept.append(kept_of(recipe, run_id, options))
             print(f"{recipe.name}, seed {seeds[0]}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

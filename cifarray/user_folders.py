@@ -49,7 +49,7 @@ def expanded(path: str) -> str:
     """The path with its leading `~` replaced. Raises: InputError for a user without a home."""
     found = os.path.expanduser(path)
     if found == path and (path == "~" or path.startswith("~/")):
-        raise InputError(f"cannot use {path}: {_homeless()}; give an absolute path, or set HOME")
+        raise InputError(f"cannot use {path}: {_no_home()}; give an absolute path, or set HOME")
     return found
 
 
@@ -86,11 +86,11 @@ def _state_path() -> Path:
 def _required_home(variable: str) -> Path:
     home = home_folder()
     if home is None:
-        raise InputError(f"{_homeless()}; name a writable folder in {variable}")
+        raise InputError(f"{_no_home()}; name a writable folder in {variable}")
     return home
 
 
-def _homeless() -> str:
+def _no_home() -> str:
     return f"user {os.getuid()} has no home directory, neither in HOME nor in the password database"
 
 

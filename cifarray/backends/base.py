@@ -101,7 +101,7 @@ def skipped(reason: str) -> Result:
     return Result(SKIPPED, reason)
 
 
-class Talk(Protocol):
+class Reporter(Protocol):
     """How a backend reports to the person who waits for it."""
 
     def say(self, text: str, /) -> None:
@@ -115,7 +115,7 @@ class Talk(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class CommandOutput:
     """What a command on a cluster prints: one value as JSON, or lines and tables for a person."""
 
     data: Any
@@ -152,7 +152,7 @@ class Teardown:
     """The question for a person; empty if nothing is lost."""
     refusal: str
     """The error if nobody can be asked."""
-    carry_out: Callable[[bool], Shown]
+    execute: Callable[[bool], CommandOutput]
     """Ends it, with or without the store. Raises: ClusterError."""
     store_question: str = ""
     """The question about a store that could be kept; empty if there is none."""
@@ -216,7 +216,7 @@ class Backend(Protocol):
         """Where a person sees the run's dashboard; a recorded text is never shown as a command."""
         return self.profile.dashboard
 
-    def start(self, talk: Talk) -> None:
+    def start(self, reporter: Reporter) -> None:
         """Make sure that runs can be submitted. Raises: ClusterError."""
 
     def submit(self, run: Run) -> str:
@@ -243,7 +243,7 @@ class Backend(Protocol):
     def jobs(self, patience_s: float = PATIENCE_S) -> Jobs:
         """Its jobs: find, logs, stop."""
 
-    def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
+    def stop(self, run: Run, job_id: str, reporter: Reporter) -> Status:
         """End a run's job and wait for it, or close the run if nobody else can."""
 
     def end_leftover(self, run: Run, job_id: str) -> bool:
@@ -293,13 +293,15 @@ class Backend(Protocol):
         """The objects that `up` applies. Raises: InputError if it applies none."""
         raise InputError(f"cluster profile {self.profile.name} is not of kind kubernetes")
 
-    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+    def up(self, overlay: str | None, force: bool, reporter: Reporter) -> CommandOutput:
         """Start the cluster or set it up, and wait until it is ready. Raises: ClusterError."""
 
-    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
+    def down(
+        self, delete_store: bool | None, remove_finalizers: bool, reporter: Reporter
+    ) -> Teardown:
         """Collect what ending it would end. Raises: ClusterError."""
 
-    def status(self) -> Shown:
+    def status(self) -> CommandOutput:
         """Whether it answers, where it is, and what runs on it. Raises: ClusterError."""
 
 

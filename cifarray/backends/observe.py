@@ -89,7 +89,7 @@ def end_of(job: SubmittedJob) -> str:
 
 
 @dataclass
-class Witness:
+class EvidenceCollector:
     """Asks for evidence on runs; `many` asks each cluster once, for all of its jobs.
 
     A user's Ray cluster is asked only `before_acts`: commands that only look send no token to an
@@ -189,18 +189,18 @@ class ObservedState:
 
 def observe(run: Run, status: Status, named: Profile | None = None) -> ObservedState:
     """The run's state. A profile that the command names says how its cluster is reached."""
-    return _observe(run, status, Witness(named, before_acts=False))
+    return _observe(run, status, EvidenceCollector(named, before_acts=False))
 
 
 def observe_all(
     summaries: Iterable[RunSummary], named: Profile | None = None
 ) -> list[ObservedState]:
     """The states of many runs: each cluster is asked once, and for no reason of waiting."""
-    witness = Witness(named, many=True, before_acts=False)
+    witness = EvidenceCollector(named, many=True, before_acts=False)
     return [_observe(summary.run, summary.status, witness) for summary in summaries]
 
 
-def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
+def _observe(run: Run, status: Status, witness: EvidenceCollector) -> ObservedState:
     if status.state in ENDED:
         return ObservedState(status.state)
     here = evidence_here(run, status)

@@ -40,7 +40,7 @@ class PretrainedWeights:
         return WeightsSpec(key=key, source=self.source, sha256=self.sha256, fresh=self.fresh)
 
 
-def lies_here(weights: str) -> bool:
+def is_local_path(weights: str) -> bool:
     """Whether `model.weights` is a path, which means nothing on another machine."""
     return weights not in ("none", "timm") and not weights.startswith((RUN, S3))
 

@@ -10,7 +10,7 @@ from cifarray.runs import Status
 from cifarray.runs.status import parse_time
 
 
-class Pace:
+class TimeEstimate:
     """How long a run still takes, from how fast it went while it was watched."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,7 +18,7 @@ from cifarray.backends.checks import (
     versions,
 )
 from cifarray.backends.choice import backend_of
-from cifarray.backends.observe import Witness
+from cifarray.backends.observe import EvidenceCollector
 from cifarray.backends.pretrained import PretrainedWeights, find_weights
 from cifarray.backends.trust import remember_context, remember_submission
 from cifarray.data.manifest import Manifest, load_manifest
@@ -264,7 +264,7 @@ def give_up(runs: Iterable[Run], error: BaseException, profile: Profile | None =
         if status.state != "pending":
             continue
         if isinstance(error, Exception):
-            if Witness(profile).evidence(run, status).alive:
+            if EvidenceCollector(profile).evidence(run, status).alive:
                 continue
             run.mark_failed(f"the run could not be submitted: {error}")
         else:

@@ -10,7 +10,7 @@ from cifarray.cli.options import ClusterOption, JsonOption, QuietOption, Verbose
 from cifarray.errors import InputError
 
 if TYPE_CHECKING:
-    from cifarray.backends.base import Backend, Shown
+    from cifarray.backends.base import Backend, CommandOutput
 
 OverlayOption = Annotated[
     str | None,
@@ -136,7 +136,7 @@ def down(
     can_ask = delete_store is None and not yes and output.can_ask()
     if can_ask and ending.store_question:
         delete_store = output.ask(ending.store_question)
-    _show(ending.carry_out(bool(delete_store)), json)
+    _show(ending.execute(bool(delete_store)), json)
 
 
 @app.command()
@@ -159,7 +159,7 @@ def _backend(cluster: str) -> "Backend":
     return backend_of(load_profile(cluster))
 
 
-def _show(shown: "Shown", as_json: bool) -> None:
+def _show(shown: "CommandOutput", as_json: bool) -> None:
     if as_json:
         output.print_json(shown.data)
         return

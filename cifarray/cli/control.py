@@ -165,7 +165,7 @@ def _stop_leftover(run: "Run", current: "Status", named: "Profile | None") -> st
 
 def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
     """Raise InputError for a run that has finished or may still be running."""
-    from cifarray.backends.observe import Witness
+    from cifarray.backends.observe import EvidenceCollector
     from cifarray.runs import examine
 
     if run.status().state == "finished":
@@ -173,7 +173,7 @@ def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
             f"run {run.id} has finished; look at it with `cifarray report {run.id}`, "
             "or submit its job again"
         )
-    (found,) = examine([run], Witness(named).evidence, output.say)
+    (found,) = examine([run], EvidenceCollector(named).evidence, output.say)
     if not found.is_over:
         known = found.evidence.alive or found.evidence.doubt
         raise InputError(

@@ -336,7 +336,7 @@ class ShownProgress:
 
     def __init__(self) -> None:
         self._shown = ExitStack()
-        self._advance: Callable[[int], None] = _nowhere
+        self._advance: Callable[[int], None] = _ignore
 
     def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
         """End the bar that is shown and begin the next."""
@@ -357,7 +357,7 @@ class ShownProgress:
     def close(self) -> None:
         """End the bar that is shown."""
         self._shown.close()
-        self._advance = _nowhere
+        self._advance = _ignore
 
 
 @contextmanager
@@ -370,5 +370,5 @@ def shown_progress() -> Iterator[ShownProgress]:
         progress.close()
 
 
-def _nowhere(amount: int) -> None:
+def _ignore(amount: int) -> None:
     """Where nothing is shown."""

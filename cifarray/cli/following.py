@@ -14,7 +14,7 @@ from cifarray.cli.options import store_words
 if TYPE_CHECKING:
     from cifarray.backends.base import Backend
     from cifarray.backends.follow import Outcome
-    from cifarray.backends.progress_text import Pace
+    from cifarray.backends.progress_text import TimeEstimate
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
 
@@ -61,7 +61,7 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> "Outcome":
     follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
-            threading.Thread(target=_say_log, args=(cluster, job_id), daemon=True).start()
+            threading.Thread(target=_print_log, args=(cluster, job_id), daemon=True).start()
         outcome = follower.follow(show)
     if outcome.state in ("failed", "lost"):
         lines = follower.last_lines()
@@ -157,7 +157,7 @@ def _shown() -> Iterator[Show]:
         yield _plain_lines()
 
 
-def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
+def _print_log(cluster: "Backend | None", job_id: str | None) -> None:
     """Print the driver's log as it is written."""
     from cifarray.errors import ClusterError
 
@@ -171,12 +171,12 @@ def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
         output.detail(str(error))
 
 
-def _line(status: "Status", remark: str, pace: "Pace") -> str:
+def _line(status: "Status", remark: str, estimate: "TimeEstimate") -> str:
     from cifarray.backends.progress_text import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
-    line = progress_line(status, pace.remaining_s(status))
+    line = progress_line(status, estimate.remaining_s(status))
     return f"{line}  ({remark})" if remark else line
 
 
@@ -184,9 +184,9 @@ def _line(status: "Status", remark: str, pace: "Pace") -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.backends.progress_text import Pace, fraction_done
+    from cifarray.backends.progress_text import TimeEstimate, fraction_done
 
-    pace = Pace()
+    estimate = TimeEstimate()
 
     text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), text)
@@ -195,7 +195,7 @@ def _live_line() -> Iterator[Show]:
 
         def show(status: "Status", remark: str) -> None:
             done = fraction_done(status)
-            line = one_line(_line(status, remark, pace))
+            line = one_line(_line(status, remark, estimate))
             total = None if done is None else 1.0
             bars.update(task, description=line, total=total, completed=done or 0.0)
 
@@ -203,13 +203,13 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    from cifarray.backends.progress_text import Pace
+    from cifarray.backends.progress_text import TimeEstimate
 
-    last, pace = "", Pace()
+    last, estimate = "", TimeEstimate()
 
     def show(status: "Status", remark: str) -> None:
         nonlocal last
-        line = _line(status, remark, pace)
+        line = _line(status, remark, estimate)
         stable = line.partition("  ETA")[0]
         if stable != last:
             output.say(line)

@@ -112,12 +112,12 @@ def delete(
     \b
     Example:  cifarray delete train-digits-261123-101500-3fa2
     """
-    from cifarray.backends.observe import Witness
+    from cifarray.backends.observe import EvidenceCollector
     from cifarray.runs import Run, delete_run, examine, refuse_live
 
     opened, named = open_store(store, endpoint, cluster), named_cluster(cluster)
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
-    examined = examine(found, Witness(named).evidence, output.say)
+    examined = examine(found, EvidenceCollector(named).evidence, output.say)
     for one in examined:
         refuse_live(one)
     sizes = [each.size_bytes() for each in found]
@@ -155,13 +155,13 @@ def prune(
     \b
     Example:  cifarray prune --older-than 7d --keep-best 3 --dry-run
     """
-    from cifarray.backends.observe import Witness
-    from cifarray.runs import carry_out, examine, plan_prune
+    from cifarray.backends.observe import EvidenceCollector
+    from cifarray.runs import examine, execute_plan, plan_prune
 
     age, named = None if older_than is None else _age(older_than), named_cluster(cluster)
 
     def examine_runs(found: "Iterable[Run]") -> "list[Examined]":
-        return examine(found, Witness(named, many=True).evidence, output.say)
+        return examine(found, EvidenceCollector(named, many=True).evidence, output.say)
 
     plan = plan_prune(open_store(store, endpoint, cluster), age, keep_best, examine_runs)
     if not json:
@@ -177,7 +177,7 @@ def prune(
         return
     deleted: list[str] = []
     with output.progress("deleting", amount) as advance:
-        for remark in carry_out(plan, _noting(deleted, advance)):
+        for remark in execute_plan(plan, _recording(deleted, advance)):
             output.warn(remark)
     if json:
         output.print_json(_plan_as_json(plan, deleted))
@@ -208,7 +208,7 @@ def exporter(
         signal.signal(signal.SIGTERM, before)
 
 
-def _noting(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str], None]:
+def _recording(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str], None]:
     def done(name: str) -> None:
         deleted.append(name)
         advance(1)

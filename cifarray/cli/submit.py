@@ -293,9 +293,9 @@ def show(submissions: "Sequence[Submission]", store: "Store | None", as_json: bo
 
 
 def _refuse_what_stays_here(submission: "Submission") -> None:
-    from cifarray.backends.pretrained import lies_here
+    from cifarray.backends.pretrained import is_local_path
 
-    if lies_here(weights := submission.job.model.weights):
+    if is_local_path(weights := submission.job.model.weights):
         raise InputError(
             f"model.weights {weights} is a path on this machine, which a RayJob cannot contain; "
             "submit without --dry-run, or give s3://bucket/file or run:ID"

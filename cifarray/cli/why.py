@@ -24,7 +24,7 @@ def show_why(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None", as_json: bool
 ) -> None:
     """Print what is known about a run's end; requires no running cluster."""
-    told = tell_why(run, status, found, named)
+    told = explain_end(run, status, found, named)
     if as_json:
         output.print_json(told)
         return
@@ -37,7 +37,7 @@ def show_why(
             output.print_line(f"  {line}")
 
 
-def tell_why(
+def explain_end(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None"
 ) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
@@ -126,10 +126,10 @@ def _machine(found: Mapping[str, Any]) -> str:
         return ""
     memory, load = _record(found.get("memory_bytes")), found.get("load") or [None]
     free, total = memory.get("MemAvailable"), memory.get("MemTotal")
-    room = (
+    free_memory = (
         f", {written_bytes(free)} of {written_bytes(total)} memory free" if free and total else ""
     )
-    return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{room}"
+    return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{free_memory}"
 
 
 def _logs(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

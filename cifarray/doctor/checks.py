@@ -28,11 +28,11 @@ def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Find
     """
     backend = backend_of(profile)
     checks, answers = backend.checks(open_store), False
-    for found in carry_out(checks):
+    for found in run_checks(checks):
         answers = answers or (found.check == checks[0].name and found.result.outcome == PASSED)
         yield found
     if not backend.store_is_inside:
-        yield from carry_out(store_checks(open_store()))
+        yield from run_checks(store_checks(open_store()))
         return
     if not answers:
         yield from _skipped(BUCKET_CHECKS, checks[0].name)
@@ -44,12 +44,12 @@ def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Find
             yield Finding(BUCKET_CHECKS[0], Result(FAILED, str(error)))
             yield from _skipped(BUCKET_CHECKS[1:], BUCKET_CHECKS[0])
             return
-        yield from carry_out(store_checks(store))
+        yield from run_checks(store_checks(store))
 
 
 def diagnose_store(store: Store) -> Iterator[Finding]:
     """Run the checks of one store."""
-    yield from carry_out(store_checks(store))
+    yield from run_checks(store_checks(store))
 
 
 def names(profile: Profile) -> list[str]:
@@ -58,7 +58,7 @@ def names(profile: Profile) -> list[str]:
     return [*(each.name for each in checks), *BUCKET_CHECKS]
 
 
-def carry_out(checks: Sequence[Check]) -> Iterator[Finding]:
+def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
     """Each check's result; a check whose need is not met is skipped."""
     outcomes: dict[str, str] = {}
     for check in checks:

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # The profile's patience is not known yet.
         store = Store.open(options.store, options.endpoint).patient(RUN_S)
-        code = _carry_out(store, options.run)
+        code = _execute_run(store, options.run)
         if code not in (0, STOPPED):
             stop_own_job(Run(store, options.run))
         return code
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
 
 
-def _carry_out(store: Store, run_id: str) -> int:
+def _execute_run(store: Store, run_id: str) -> int:
     try:
         if given := os.environ.get(REQUEST_VARIABLE):
             record_request(store, _read(given))

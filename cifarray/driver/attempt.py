@@ -99,7 +99,7 @@ def execute(run: Run) -> int:
                 carry_over(run, attempt)  # before any reader reads its folder
                 attempt.begin()
                 with in_time(run.spec().profile), watched(attempt, run.spec(), waits_for):
-                    _carry_out(run, attempt, waits_for.capacity)
+                    _run_attempt(run, attempt, waits_for.capacity)
             attempt.close("finished")
             publish(run, attempt)
             return 0
@@ -119,7 +119,7 @@ def execute(run: Run) -> int:
         return 1
 
 
-def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
+def _run_attempt(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     spec = run.spec()
     _connect(spec.profile)
     keep_shared_actors_here()

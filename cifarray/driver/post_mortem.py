@@ -118,10 +118,10 @@ def _ray_events() -> list[str]:
         return events
     for path in sorted((folder / "events").glob("event_*.log")):
         events += _tail(path, 10)
-    return events + _deaths()
+    return events + _dead_actors()
 
 
-def _deaths() -> list[str]:
+def _dead_actors() -> list[str]:
     from ray.util.state import list_actors
 
     job = ray.get_runtime_context().get_job_id()

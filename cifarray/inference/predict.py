@@ -70,7 +70,7 @@ def _fit(
 
 
 @dataclass(frozen=True)
-class Guess:
+class ClassProbability:
     """A class and how probable the network finds it."""
 
     label: str
@@ -84,7 +84,7 @@ class Prediction:
     image: str
     changes: tuple[str, ...]
     """What was done to the file's pixels before the network saw them."""
-    top5: tuple[Guess, ...]
+    top5: tuple[ClassProbability, ...]
     pixels_HWC: NDArray[np.uint8] = field(repr=False, compare=False)
     """The image as the network takes it, before it is scaled."""
 
@@ -117,7 +117,10 @@ def _predict_batch(checkpoint: Checkpoint, images: Sequence[ReadImage]) -> list[
         Prediction(
             image.path,
             image.changes,
-            tuple(Guess(checkpoint.classes[k], p) for p, k in zip(values, indices, strict=True)),
+            tuple(
+                ClassProbability(checkpoint.classes[k], p)
+                for p, k in zip(values, indices, strict=True)
+            ),
             image.pixels_HWC,
         )
         for image, values, indices in rows

@@ -60,10 +60,10 @@ def read_weights(path: Path, source: str) -> Weights:
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(map(_is_weight, found.items())):
         raise JobError(f"weights {source} are not a state dict (only names and tensors)")
-    if odd := [name for name, tensor in found.items() if not _is_plain(tensor)]:
+    if unusable := [name for name, tensor in found.items() if not _is_plain(tensor)]:
         raise JobError(
-            f"weights {source} contain {odd[0]} as {found[odd[0]].dtype}, "
-            f"{found[odd[0]].layout}; give dense tensors of real numbers"
+            f"weights {source} contain {unusable[0]} as {found[unusable[0]].dtype}, "
+            f"{found[unusable[0]].layout}; give dense tensors of real numbers"
         )
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > MOST_BYTES:
         raise JobError(f"weights {source} are larger than {MOST_BYTES >> 30} GiB in memory")
@@ -136,8 +136,12 @@ def misfit_in_words(network: nn.Module, weights: Weights) -> str:
     differing = sorted(key for key in wanted.keys() | given if wanted.get(key) != given.get(key))
     if differing:
         return _in_words(differing, wanted, given)
-    odd = [key for key, tensor in weights.items() if not _is_plain(tensor)]
-    return f"{odd[0]} is {weights[odd[0]].dtype}, {weights[odd[0]].layout}" if odd else ""
+    unusable = [key for key, tensor in weights.items() if not _is_plain(tensor)]
+    return (
+        f"{unusable[0]} is {weights[unusable[0]].dtype}, {weights[unusable[0]].layout}"
+        if unusable
+        else ""
+    )
 
 
 def load_pretrained(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:

@@ -20,7 +20,7 @@ NATIVE_SIZE = (224, 224, 3)
 """(H, W, C) that a network takes of which timm does not say it."""
 EXAMPLES = "timm/resnet50, timm/mobilenetv2_100 and timm/inception_v3"
 Numbers = tuple[tuple[float, float, float], tuple[float, float, float]]
-USUAL: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_NUMBERS: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def is_backbone(name: str) -> bool:
@@ -126,4 +126,4 @@ def _takes(name: str, height: int, width: int) -> bool:
 def imagenet_numbers(name: str) -> Numbers:
     """Channel means and deviations of pixels from 0 to 1, for a name such as timm/resnet50."""
     config = published_config(name) if is_backbone(name) else None
-    return USUAL if config is None else (config.mean, config.std)
+    return IMAGENET_NUMBERS if config is None else (config.mean, config.std)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-COLOURS = 3
+COLORS = 3
 
 
 class TimmClassifier(nn.Module):
@@ -40,7 +40,7 @@ class TimmClassifier(nn.Module):
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """features_ND: the backbone's pooled outputs."""
-        features_ND: Tensor = self.backbone(images_NCHW.expand(-1, COLOURS, -1, -1))
+        features_ND: Tensor = self.backbone(images_NCHW.expand(-1, COLORS, -1, -1))
         return features_ND
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class TimmClassifier(nn.Module):
 def timm_classifier(
     backbone: str,
     num_classes: int,
-    in_channels: int = COLOURS,
+    in_channels: int = COLORS,
     image_size: tuple[int, int] = (224, 224),
     dropout: float = 0.0,
     head: int | None = None,

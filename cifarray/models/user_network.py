@@ -85,7 +85,7 @@ def check_network(name: str, model: object, num_classes: int, shape: tuple[int, 
     try:
         with torch.no_grad():
             _try(name, model.eval(), 1, num_classes, shape, "")
-            with _left_as_it_was(model):
+            with _state_kept(model):
                 _try(name, model.train(), TRIED_IMAGES, num_classes, shape, " in training mode")
     finally:
         model.train(was_training)
@@ -105,7 +105,7 @@ def unused_parameters(model: nn.Module, num_classes: int, shape: tuple[int, int,
         return []
     images_NCHW = torch.zeros(TRIED_IMAGES, channels, height, width, device=some.device)
     labels_N = torch.arange(TRIED_IMAGES, device=some.device) % num_classes
-    with _left_as_it_was(model), torch.enable_grad():
+    with _state_kept(model), torch.enable_grad():
         functional.cross_entropy(model.train()(images_NCHW), labels_N).backward()
         unused = [n for n, w in model.named_parameters() if w.requires_grad and w.grad is None]
         model.zero_grad(set_to_none=True)
@@ -159,7 +159,7 @@ def _try(
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+def _state_kept(model: nn.Module) -> Iterator[None]:
     """Undo what a trial pass changes: buffers such as running statistics, and random state."""
     import torch
 

@@ -23,7 +23,7 @@ from cifarray.report.confusion import MOST_NUMBERED, matrix, taken_for, worst_pa
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import SPLITS, ReportInputs, Trial
 from cifarray.report.network import network_size, paint_network, shape_text, solids, totals
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.report.tables import ClassRow
 from cifarray.spec.load import to_yaml
@@ -120,7 +120,7 @@ def _network(inputs: ReportInputs) -> dict[str, Any] | None:
     parameters, trainable = totals(inputs.layers)
     return {
         "picture": Markup(
-            draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLOURS))
+            draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLORS))
         ),
         "layers": [(layer, shape_text(layer.output_shape)) for layer in inputs.layers],
         "parameters": parameters,

@@ -23,7 +23,7 @@ HIGHEST, THICKEST = 84.0, 34.0
 MOST_SOLIDS = 66
 LEAN = 0.34
 """How far a solid leans to the right, as a share of its height: its maps are seen from the side."""
-COLOURS_BY_KIND = {
+COLORS_BY_KIND = {
     "input": "line",
     "convolution": "accent",
     "pooling": "quiet",
@@ -190,7 +190,7 @@ def _draw(
             ((left, tall), (right, tall), (right + lean, tall + rise), (left + lean, tall + rise)),
         ),
     )
-    color = colors[COLOURS_BY_KIND[solid.kind]]
+    color = colors[COLORS_BY_KIND[solid.kind]]
     for strength, corners in faces if is_map else faces[:1]:
         axes.add_patch(
             Polygon(

@@ -22,7 +22,7 @@ NAMES = (
 )
 """The page's CSS variables that a figure may draw with."""
 
-COLOURS = {name: f"#fe00{number:02x}" for number, name in enumerate(NAMES)}
+COLORS = {name: f"#fe00{number:02x}" for number, name in enumerate(NAMES)}
 """Stand-ins that matplotlib draws with; each becomes var(--name) in the SVG."""
 
 ON_PAPER = {
@@ -45,21 +45,21 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
-    "axes.edgecolor": COLOURS["line"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.titlecolor": COLOURS["ink"],
+    "axes.edgecolor": COLORS["line"],
+    "axes.labelcolor": COLORS["muted"],
+    "axes.titlecolor": COLORS["ink"],
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": COLOURS["line"],
+    "grid.color": COLORS["line"],
     "grid.linewidth": 1.0,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
+    "xtick.color": COLORS["muted"],
+    "ytick.color": COLORS["muted"],
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
     "xtick.minor.size": 0.0,
     "ytick.minor.size": 0.0,
-    "text.color": COLOURS["ink"],
+    "text.color": COLORS["ink"],
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
     "figure.dpi": 72.0,
@@ -172,7 +172,7 @@ def _make_ids_unique(root: ElementTree.Element, name: str) -> None:
 
 def _follow_the_page(root: ElementTree.Element) -> None:
     """Put the page's colors and fonts in place of matplotlib's; cut numbers to 0.01 pixel."""
-    by_number = {stand_in[1:]: name for name, stand_in in COLOURS.items()}
+    by_number = {stand_in[1:]: name for name, stand_in in COLORS.items()}
     for element in root.iter():
         for key, value in element.attrib.items():
             if key == "style":

@@ -105,14 +105,14 @@ def read(store: Store, key: str) -> tuple[Holder, str | None]:
         return Holder(
             attempt=max(0, int(content["attempt"])),
             owner=str(content.get("owner")),
-            heartbeat_s=_believed(every_s),
+            heartbeat_s=_bounded_interval(every_s),
             process=process if isinstance(process, dict) else None,
         ), tag
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return Holder(), tag
 
 
-def _believed(every_s: object) -> float:
+def _bounded_interval(every_s: object) -> float:
     if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
         return HEARTBEAT_S
     return min(float(every_s), LONGEST_HEARTBEAT_S)

@@ -130,7 +130,7 @@ def plan_prune(
     return PrunePlan(store, gone, datasets, remarks, dead)
 
 
-def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
+def execute_plan(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
     """Delete what the plan names, except what has come into use since; says why that is kept."""
     tell = done or (lambda _: None)
     remarks = []

@@ -343,7 +343,7 @@ class Attempt:
         """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
         every_s = every_s or self._lease.holder.heartbeat_s
 
-        def beat() -> bool:
+        def send_heartbeat() -> bool:
             try:
                 self.heartbeat()
             except LeaseLostError:
@@ -352,7 +352,7 @@ class Attempt:
                 pass  # a store that is away for a while is tried again
             return True
 
-        with every(every_s, beat, f"heartbeat of {self.run.id}", join_s=every_s):
+        with every(every_s, send_heartbeat, f"heartbeat of {self.run.id}", join_s=every_s):
             yield self
 
     def close(

@@ -88,8 +88,8 @@ def heartbeat_age_s(status: Status, at: datetime | None = None) -> float | None:
     None for any other run, and where the record lies ahead of this clock. No decision may rest on
     it: the two times come from two clocks.
     """
-    beat = parse_time(status.heartbeat_at) if status.state == "running" else None
-    age_s = ((at or datetime.now(UTC)) - beat).total_seconds() if beat else -1.0
+    heartbeat = parse_time(status.heartbeat_at) if status.state == "running" else None
+    age_s = ((at or datetime.now(UTC)) - heartbeat).total_seconds() if heartbeat else -1.0
     return age_s if age_s >= 0 else None
 
 

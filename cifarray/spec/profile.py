@@ -103,8 +103,8 @@ class KubernetesSpec(Record):
     @property
     def cluster_wait_s(self) -> int:
         """How long one Ray cluster may keep some of a run's pods and wait for the others."""
-        lives = self.retries + 1 if self.mode == "rayjob" else 1
-        share = max(1, self.max_wait_s // lives)
+        clusters = self.retries + 1 if self.mode == "rayjob" else 1
+        share = max(1, self.max_wait_s // clusters)
         return share if self.partial_wait_s is None else min(share, self.partial_wait_s)
 
     @property

@@ -19,7 +19,7 @@ class Domain(Record):
     """Integers from the first up to, and without, the second."""
 
     @model_validator(mode="after")
-    def _one_sound_kind(self) -> "Domain":
+    def _exactly_one_kind(self) -> "Domain":
         given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(

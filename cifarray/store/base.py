@@ -237,7 +237,7 @@ class Store(ABC):
                 return pieces_sha256(self._whole(key, (0, size), version))
             except ObjectChangedError:
                 continue
-        raise self._never_still(key)
+        raise self._keeps_changing(key)
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
         """Fetch the object to `path`, which appears only when whole; a cut transfer resumes.
@@ -251,7 +251,7 @@ class Store(ABC):
                     return
         except OSError as error:
             raise InputError(f"cannot save {key} as {path}: {error.strerror or error}") from error
-        raise self._never_still(key)
+        raise self._keeps_changing(key)
 
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
         """Fetch the version that is there now; False if another one takes its place meanwhile."""
@@ -297,7 +297,7 @@ class Store(ABC):
         if done != size:
             raise StoreDamagedError(f"{key} in {self.uri} has {done} bytes instead of {size}")
 
-    def _never_still(self, key: str) -> StoreError:
+    def _keeps_changing(self, key: str) -> StoreError:
         return StoreAwayError(f"{key} in {self.uri} changes faster than it can be read; try again")
 
 

@@ -284,7 +284,7 @@ class LocalStore(Store):
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-AWAY = frozenset(
+UNREACHABLE = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
         *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.EAGAIN, errno.ENODEV),
@@ -297,7 +297,7 @@ def _kind_of(error: OSError) -> type[StoreError]:
     """Whether a store that fails so is full, is away or refuses."""
     if error.errno in FULL:
         return StoreFullError
-    return StoreAwayError if error.errno in AWAY else StoreRefusedError
+    return StoreAwayError if error.errno in UNREACHABLE else StoreRefusedError
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -52,7 +52,7 @@ def swap(
             claim.take(deadline, broken_after_s)
             if not is_expected():
                 return False
-            if claim.carry_out():
+            if claim.commit():
                 return True
         finally:
             claim.give_back()
@@ -93,7 +93,7 @@ class _Claim:
                 raise ClaimedError(_described(holder))
             time.sleep(POLL_S)
 
-    def carry_out(self) -> bool:
+    def commit(self) -> bool:
         """Move the content into the file's place; False if somebody has broken the claim."""
         try:
             os.replace(self._place / self._content, self._file)

@@ -12,9 +12,9 @@ from cifarray.backends.base import (
     PATIENCE_S,
     Backend,
     Check,
-    Shown,
+    CommandOutput,
+    Reporter,
     SubmittedJob,
-    Talk,
     Teardown,
     Unrecorded,
     reopen,
@@ -178,7 +178,7 @@ class KubernetesBackend(Backend):
         dashboard = dashboard_of_run(self.spec, request.run_id)
         return cluster_record(self.profile.name, self.spec, self.spec.context, dashboard, job_id)
 
-    def start(self, talk: Talk) -> None:
+    def start(self, reporter: Reporter) -> None:
         """Check that it can be reached; `cifarray cluster up` sets it up."""
         _ = self.kube
 
@@ -196,7 +196,7 @@ class KubernetesBackend(Backend):
         """The RayJobs of its namespace, which may be there in either mode."""
         return RayJobRuns(self.kube, self.spec, self.certain)
 
-    def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
+    def stop(self, run: Run, job_id: str, reporter: Reporter) -> Status:
         """Write the end first: Ray leaves a driver whose pod ends no time for it."""
         run.mark_stopped("stopped by `cifarray stop`")
         self.jobs(ASK_PATIENCE_S).stop(job_id)
@@ -267,17 +267,19 @@ class KubernetesBackend(Backend):
         found = for_profile(overlay or DEFAULT_OVERLAY, self.profile)
         return with_image(found, image) if image else found
 
-    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+    def up(self, overlay: str | None, force: bool, reporter: Reporter) -> CommandOutput:
         """Apply an overlay's objects and wait until what they make is ready."""
         from cifarray.backends.kubernetes.setup import set_up
 
         chosen, documents = overlay or DEFAULT_OVERLAY, self.manifests(overlay)
-        talk.say(f"applying {len(documents)} objects of overlay {chosen} to {self.address} ...")
-        applied = set_up(self.kube, documents, force, talk)
+        reporter.say(f"applying {len(documents)} objects of overlay {chosen} to {self.address} ...")
+        applied = set_up(self.kube, documents, force, reporter)
         data = {"context": self.kube.context, "namespace": self.spec.namespace, "overlay": chosen}
-        return Shown({**data, **asdict(applied)}, [f"ready: {self.address}"])
+        return CommandOutput({**data, **asdict(applied)}, [f"ready: {self.address}"])
 
-    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
+    def down(
+        self, delete_store: bool | None, remove_finalizers: bool, reporter: Reporter
+    ) -> Teardown:
         """What cifarray has in the namespace, and what runs there."""
         from cifarray.backends.kubernetes.teardown import planned, survey
 
@@ -290,11 +292,11 @@ class KubernetesBackend(Backend):
                 live = [job.id for job in jobs.live_jobs()]
             except ClusterError as error:
                 jobs = None
-                talk.detail(f"the runs on the RayCluster are unknown: {error}")
+                reporter.detail(f"the runs on the RayCluster are unknown: {error}")
         what = f"deletes everything that cifarray created in {self.address}"
-        return planned(self.kube, what, found, jobs, live, remove_finalizers, talk)
+        return planned(self.kube, what, found, jobs, live, remove_finalizers, reporter)
 
-    def status(self) -> Shown:
+    def status(self) -> CommandOutput:
         """Versions, RayCluster, pods, quota, queue, GPUs and runs."""
         from cifarray.backends.kubernetes.overview import overview, shown
 

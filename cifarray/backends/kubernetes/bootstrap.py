@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from cifarray.backends.kubernetes.access import decoded
-from cifarray.backends.kubernetes.client import Kube, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube
 from cifarray.errors import CifarrayError, StoreAwayError, StoreRefusedError
 
 ROOT, RUNS = "cifarray-store-root", "cifarray-store"
@@ -130,7 +130,7 @@ def _make(kube: Kube, name: str, values: Mapping[str, str]) -> dict[str, str]:
         kube.create(manifest)
         print(f"created Secret {name}", flush=True)
         return dict(values)
-    except TakenError:  # another Job created it first
+    except AlreadyExistsError:  # another Job created it first
         made = _read(kube, name)
         if made is None:
             raise

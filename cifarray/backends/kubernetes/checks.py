@@ -366,7 +366,7 @@ def dns(site: Site) -> Result:
     if not out:
         return passed("no policy of the namespace blocks DNS")
     for policy in out:
-        if _lets_names_out(policy):
+        if _allows_dns(policy):
             return passed(f"NetworkPolicy {policy['metadata']['name']} allows DNS")
     return failed(
         f"NetworkPolicy {out[0]['metadata']['name']} denies all outgoing traffic of all pods, "
@@ -397,14 +397,14 @@ def drain(site: Site) -> Result:
 
 def shared_memory(site: Site) -> Result:
     """Ray's object store fits into /dev/shm, and /dev/shm into the pod's memory."""
-    troubles = [
+    problems = [
         trouble
         for group in (*site.run_groups(), *site.shared_groups())
-        for trouble in _shm_troubles(group)
+        for trouble in _shm_problems(group)
     ]
-    if troubles:
+    if problems:
         return failed(
-            "; ".join(troubles),
+            "; ".join(problems),
             "raise worker_shm, head_shm or the memory in the profile or in the RayCluster",
         )
     return passed("in every pod the object store fits into /dev/shm, and /dev/shm into the memory")
@@ -423,7 +423,7 @@ def needs(groups: Iterable[Group], growth: bool = False) -> dict[str, Decimal]:
     return {**total, **plain, "count/pods": total["pods"]}
 
 
-def _shm_troubles(group: Group) -> list[str]:
+def _shm_problems(group: Group) -> list[str]:
     mounts = {each["mountPath"]: each["name"] for each in group.container.get("volumeMounts") or ()}
     volumes = {each["name"]: each for each in group.pod.get("volumes") or ()}
     shm = (volumes.get(mounts.get("/dev/shm", "")) or {}).get("emptyDir") or {}
@@ -436,14 +436,14 @@ def _shm_troubles(group: Group) -> list[str]:
         return []
     given = group.start.get(OBJECT_STORE)
     store = amount(given) if given else (memory or Decimal(0)) * RAYS_SHARE
-    troubles, held = [], f"{written_bytes(size, binary=True)} of /dev/shm"
+    problems, held = [], f"{written_bytes(size, binary=True)} of /dev/shm"
     if store > size:
-        troubles.append(
+        problems.append(
             f"{group.name}: {written_bytes(store, binary=True)} of object store in {held}"
         )
     if memory is not None and size >= memory:
-        troubles.append(f"{group.name}: {held} in {written_bytes(memory, binary=True)} of memory")
-    return troubles
+        problems.append(f"{group.name}: {held} in {written_bytes(memory, binary=True)} of memory")
+    return problems
 
 
 def _gpus(node: Mapping[str, Any]) -> int:
@@ -468,7 +468,7 @@ def _types(policy: Mapping[str, Any]) -> list[str]:
     return list(spec.get("policyTypes") or (["Ingress"] + ["Egress"] * ("egress" in spec)))
 
 
-def _lets_names_out(policy: Mapping[str, Any]) -> bool:
+def _allows_dns(policy: Mapping[str, Any]) -> bool:
     allowed = {
         port.get("protocol", "TCP")
         for rule in policy["spec"].get("egress") or ()

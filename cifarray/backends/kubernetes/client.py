@@ -151,7 +151,7 @@ class RefusedError(ClusterError):
         """For the reason Conflict: a `field`, and a `message` that names its manager."""
 
 
-class TakenError(ClusterError):
+class AlreadyExistsError(ClusterError):
     """An object of this kind and name exists, and this request did not create it."""
 
 
@@ -251,7 +251,7 @@ class Kube:
     def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object exactly once, even if answers are lost.
 
-        Raises: TakenError if an object of this name exists that this call did not create.
+        Raises: AlreadyExistsError if an object of this name exists that this call did not create.
         """
         kind, metadata = manifest["kind"], manifest.get("metadata") or {}
         path, name = self.path(kind), metadata.get("name")
@@ -266,7 +266,7 @@ class Kube:
             if found is None:
                 return None
             if not mark.items() <= (found["metadata"].get("annotations") or {}).items():
-                raise TakenError(
+                raise AlreadyExistsError(
                     f"{kind} {name} in namespace {self.namespace} already exists, and this "
                     f"command did not create it; `kubectl -n {self.namespace} get {kind.lower()} "
                     f"{name} -o yaml` shows whose it is"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
-from cifarray.backends.base import Shown, Table
+from cifarray.backends.base import CommandOutput, Table
 from cifarray.backends.kubernetes.client import Kube, RefusedError, holds
 from cifarray.backends.kubernetes.pods import GPU, Gang
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, describe
@@ -42,7 +42,7 @@ def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
     }
 
 
-def shown(profile: str, seen: dict[str, Any]) -> Shown:
+def shown(profile: str, seen: dict[str, Any]) -> CommandOutput:
     """The lines that `cluster status` prints for a person."""
     lines = [f"{name:<11}{value}" for name, value in _head_lines(seen)]
     tables: list[Table] = []
@@ -51,7 +51,7 @@ def shown(profile: str, seen: dict[str, Any]) -> Shown:
     if seen["quota"]:
         rows = [[each[name] for name in QUOTA_COLUMNS] for each in seen["quota"]]
         tables.append((QUOTA_COLUMNS, rows))
-    return Shown({"profile": profile, **seen}, lines, tables)
+    return CommandOutput({"profile": profile, **seen}, lines, tables)
 
 
 def gpus(kube: Kube) -> dict[str, Any]:

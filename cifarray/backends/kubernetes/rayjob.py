@@ -9,7 +9,7 @@ from typing import Any
 
 from cifarray.backends.base import SubmittedJob
 from cifarray.backends.environment import driver_command, run_environment
-from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube, RefusedError
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.pods import (
     HEAD_PORTS,
@@ -294,13 +294,13 @@ def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> No
         for each in companions:
             made += _create_or_keep(kube, each)
         owner = _create_rayjob(kube, job)
-    except (RefusedError, TakenError) as error:
-        if isinstance(error, TakenError) or error.code < 500:
+    except (RefusedError, AlreadyExistsError) as error:
+        if isinstance(error, AlreadyExistsError) or error.code < 500:
             _take_back(kube, made, job)
         raise  # otherwise the RayJob may still appear, and needs its policy
     try:
         for each in companions:
-            _hand_over(kube, each, owner)
+            _set_owner(kube, each, owner)
     except BaseException:
         with suppress(ClusterError):
             kube.delete("RayJob", owner["name"])
@@ -319,7 +319,7 @@ def _create_or_keep(kube: Kube, companion: Manifest) -> list[Manifest]:
     """Make an object, unless the run has it already: `kubectl apply` of a dry run makes it too."""
     try:
         return [kube.create(companion)]
-    except TakenError:
+    except AlreadyExistsError:
         found = kube.get(companion["kind"], companion["metadata"]["name"])
         if found is None:  # it was deleted just now, with an earlier RayJob of the same name
             return [kube.create(companion)]
@@ -342,7 +342,7 @@ def _create_rayjob(kube: Kube, job: Manifest) -> Manifest:
     return {"apiVersion": job["apiVersion"], "kind": job["kind"], **named}
 
 
-def _hand_over(kube: Kube, companion: Manifest, owner: Manifest) -> None:
+def _set_owner(kube: Kube, companion: Manifest, owner: Manifest) -> None:
     """Make the RayJob the owner of an object, which is created again if it was deleted."""
     owned = {"ownerReferences": [owner]}
     try:

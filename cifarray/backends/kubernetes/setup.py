@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Talk
+from cifarray.backends.base import Reporter
 from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, holds
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.waiting import explain
@@ -88,23 +88,25 @@ def apply_all(
     return applied
 
 
-def set_up(kube: Kube, documents: Sequence[Manifest], force: bool, talk: Talk) -> Applied:
+def set_up(kube: Kube, documents: Sequence[Manifest], force: bool, reporter: Reporter) -> Applied:
     """Apply objects and wait until what they make is ready. Raises: ClusterError."""
     try:
-        applied = apply_all(kube, documents, talk.say, force)
-        talk.say(
+        applied = apply_all(kube, documents, reporter.say, force)
+        reporter.say(
             f"{len(applied.created)} created, {len(applied.changed)} changed, "
             f"{len(applied.unchanged)} unchanged"
         )
         for name in applied.changed:
-            talk.detail(f"changed {name}")
-        await_ready(kube, documents, talk.say)
+            reporter.detail(f"changed {name}")
+        await_ready(kube, documents, reporter.say)
     except KeyboardInterrupt:
-        talk.say("interrupted: what was applied stays, and the same command continues from there")
+        reporter.say(
+            "interrupted: what was applied stays, and the same command continues from there"
+        )
         raise
     for document in documents:
         if document["kind"] == "RayCluster" and (left := head_of_another_image(kube, document)):
-            talk.warn(left)
+            reporter.warn(left)
     return applied
 
 
@@ -141,12 +143,12 @@ def await_ended_namespace(
             told = True
         if time.monotonic() >= deadline:
             raise ClusterError(
-                f"namespace {kube.namespace} is still being deleted: {what_holds(found)}"
+                f"namespace {kube.namespace} is still being deleted: {deletion_blockers(found)}"
             )
         time.sleep(1.0)
 
 
-def what_holds(namespace: Manifest) -> str:
+def deletion_blockers(namespace: Manifest) -> str:
     """What a namespace that is being deleted still waits for."""
     conditions = namespace.get("status", {}).get("conditions", ())
     told = [
@@ -384,7 +386,7 @@ def _job(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
         return Part(name, "done", ready=True)
     labels = {"batch.kubernetes.io/job-name": live["metadata"]["name"]}
     if failed := _said(live, "Failed"):
-        said = _last_words(kube, labels)
+        said = _last_log_line(kube, labels)
         return Part(
             name, f"{failed}; last line of its log: {said}" if said else failed, failed=True
         )
@@ -423,7 +425,7 @@ def _said(found: Mapping[str, Any], kind: str) -> str:
     return str(told.get("message") or told.get("reason") or kind)
 
 
-def _last_words(kube: Kube, labels: Mapping[str, str]) -> str:
+def _last_log_line(kube: Kube, labels: Mapping[str, str]) -> str:
     """The last line that a pod with these labels wrote."""
     with suppress(ClusterError):
         for pod in reversed(kube.list("Pod", labels)):

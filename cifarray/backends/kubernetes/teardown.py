@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Shown, Talk, Teardown
+from cifarray.backends.base import CommandOutput, Reporter, Teardown
 from cifarray.backends.kubernetes.client import Kube, Objects, RefusedError
 from cifarray.backends.kubernetes.rayjob import OURS
-from cifarray.backends.kubernetes.setup import what_holds
+from cifarray.backends.kubernetes.setup import deletion_blockers
 from cifarray.backends.kubernetes.waiting import find_operators
 from cifarray.backends.ray_jobs.backend import stop_jobs
 from cifarray.backends.ray_jobs.client import RayJobs
@@ -74,7 +74,7 @@ class Removed:
     deleted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
-    def shown(self, stopped: list[str]) -> Shown:
+    def shown(self, stopped: list[str]) -> CommandOutput:
         """For programs and people; `stopped` are the jobs that were ended first."""
         lines = [f"ended RayJob {name}" for name in self.ended]
         lines += [f"deleted {name}" for name in self.deleted]
@@ -84,7 +84,7 @@ class Removed:
         kept = any(name.startswith("PersistentVolumeClaim") for name in self.kept)
         remark = "the store's volume is kept, with its keys; --delete-store deletes both"
         data = {**asdict(self), "stopped_jobs": stopped}
-        return Shown(data, lines, remarks=[remark] if kept else [])
+        return CommandOutput(data, lines, remarks=[remark] if kept else [])
 
 
 def survey(kube: Kube) -> Found:
@@ -113,7 +113,7 @@ def planned(
     jobs: RayJobs | None,
     live: list[str],
     remove_finalizers: bool,
-    talk: Talk,
+    reporter: Reporter,
 ) -> Teardown:
     """The end of all that was found, and of the jobs on the long-lived RayCluster."""
     goes = [f"RayJob {name}" for name in found.rayjobs] + [f"job {name}" for name in live]
@@ -121,14 +121,14 @@ def planned(
     whole = f"this {ends}{what}"
     claims = ", ".join(found.claims)
 
-    def carry_out(delete_store: bool) -> Shown:
+    def execute(delete_store: bool) -> CommandOutput:
         keep_store = bool(claims) and not delete_store
         try:
             if jobs:
-                stop_jobs(jobs, live, talk)
-            removed = take_down(kube, found, keep_store, remove_finalizers, talk.say)
+                stop_jobs(jobs, live, reporter)
+            removed = take_down(kube, found, keep_store, remove_finalizers, reporter.say)
         except KeyboardInterrupt:
-            talk.say(
+            reporter.say(
                 "interrupted: what was deleted stays deleted, and the same command continues "
                 "from there"
             )
@@ -137,7 +137,7 @@ def planned(
 
     ask = f"delete the volume claim {claims} too, with every dataset and run in it?"
     refusal = f"{whole}; add --yes to do it"
-    return Teardown(f"{whole}: continue?", refusal, carry_out, ask if claims else "")
+    return Teardown(f"{whole}: continue?", refusal, execute, ask if claims else "")
 
 
 def take_down(
@@ -240,7 +240,7 @@ def _delete_namespace(
         if time.monotonic() >= deadline:
             raise ClusterError(
                 f"namespace {kube.namespace} still exists after {patience_s:.0f} s: "
-                f"{what_holds(live)}"
+                f"{deletion_blockers(live)}"
             )
         time.sleep(PAUSE_S)
 

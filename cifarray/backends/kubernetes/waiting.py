@@ -213,7 +213,7 @@ def _stuck(kube: Kube, pod: Object, nodes: Nodes) -> str:
     holds = "KubeRay creates no new pod until that one has ended"
     if state == "hidden":
         return (
-            f"pod {name} on node {node} does not answer, and {holds}; ask an administrator "
+            f"pod {name} on node {node} has stopped reporting, and {holds}; ask an administrator "
             f"whether node {node} is Ready; if it stays not Ready, ask them to {remedy}"
         )
     does = "is not Ready" if state == "not ready" else "does not answer"

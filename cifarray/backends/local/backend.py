@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from cifarray.backends.base import PATIENCE_S, Backend, Shown, Talk, Teardown
+from cifarray.backends.base import PATIENCE_S, Backend, CommandOutput, Reporter, Teardown
 from cifarray.backends.local import node as nodes
 from cifarray.backends.local.state import Node, read_node, read_token, token_path
 from cifarray.backends.ray_jobs.backend import (
@@ -84,8 +84,8 @@ class LocalBackend(RayJobsBackend):
         """Never by its profile: a node of ours is known by what this machine remembers of it."""
         return None
 
-    def start(self, talk: Talk) -> None:
-        self._node = nodes.ensure_node(talk.say)
+    def start(self, reporter: Reporter) -> None:
+        self._node = nodes.ensure_node(reporter.say)
 
     def enter(self, run: Run) -> None:
         """Make this very process the driver. Raises: ClusterError if the node is busy."""
@@ -97,12 +97,14 @@ class LocalBackend(RayJobsBackend):
         super().enter(run)
         os.environ |= nodes.common_environment()
 
-    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+    def up(self, overlay: str | None, force: bool, reporter: Reporter) -> CommandOutput:
         refuse_options(self.profile, {"--overlay": overlay, "--force-conflicts": force})
-        self.start(talk)
+        self.start(reporter)
         return self._shown()
 
-    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
+    def down(
+        self, delete_store: bool | None, remove_finalizers: bool, reporter: Reporter
+    ) -> Teardown:
         options = {"--delete-store": delete_store, "--remove-finalizers": remove_finalizers}
         refuse_options(self.profile, options)
         found = LocalBackend.find(self.profile)
@@ -111,30 +113,32 @@ class LocalBackend(RayJobsBackend):
             live = [job.id for job in jobs.live_jobs()] if jobs else []
             others = [f"program {name}" for name in jobs.live_drivers()] if jobs else []
         except ClusterError as error:  # it is busy or suspended, and may be running jobs
-            talk.warn(str(error))
+            reporter.warn(str(error))
             jobs, live, others = None, [], ["whatever runs on the Ray node, which does not answer"]
         at_work = ", ".join([*live, *others])
 
-        def carry_out(delete_store: bool) -> Shown:
+        def execute(delete_store: bool) -> CommandOutput:
             if jobs:
-                stop_jobs(jobs, live, talk)
+                stop_jobs(jobs, live, reporter)
             ended = nodes.end_node()
             data = {"ended": ended is not None, "stopped_jobs": live}
-            return Shown(data, [f"ended the Ray node at {ended.dashboard}" if ended else NONE_RUNS])
+            return CommandOutput(
+                data, [f"ended the Ray node at {ended.dashboard}" if ended else NONE_RUNS]
+            )
 
         return Teardown(
             f"this stops {at_work}: continue?" if at_work else "",
             f"the Ray node is running {at_work}; add --yes to stop it",
-            carry_out,
+            execute,
         )
 
-    def status(self) -> Shown:
+    def status(self) -> CommandOutput:
         found = LocalBackend.find(self.profile)
         if found is None:
-            return Shown(None, [f"{NONE_RUNS}; `submit` starts one automatically"])
+            return CommandOutput(None, [f"{NONE_RUNS}; `submit` starts one automatically"])
         return found._shown()
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> CommandOutput:
         return described(self, self.jobs(LOOK_PATIENCE_S), str(token_path()))
 
     def is_gone(self) -> bool:

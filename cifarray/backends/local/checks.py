@@ -34,7 +34,7 @@ MOST_FULL = 0.95
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalSite:
     """This machine: the node that runs use on it, and the store that commands use."""
 
     backend: RayJobsBackend
@@ -46,7 +46,7 @@ class Here:
         return self.backend.profile
 
 
-def versions(here: Here) -> Result:
+def versions(site: LocalSite) -> Result:
     """The required packages are installed."""
     try:
         found = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
@@ -55,9 +55,9 @@ def versions(here: Here) -> Result:
     return passed(f"cifarray {__version__}, Python {platform.python_version()}, {found}")
 
 
-def processors(here: Here) -> Result:
+def processors(site: LocalSite) -> Result:
     """There are enough CPUs for the workers and for reading."""
-    profile, cpus = here.profile, len(os.sched_getaffinity(0))
+    profile, cpus = site.profile, len(os.sched_getaffinity(0))
     wanted = profile.workers * profile.cpus_per_worker
     if cpus - wanted < 1:
         return failed(
@@ -68,9 +68,9 @@ def processors(here: Here) -> Result:
     return passed(f"{cpus}, of which workers use {wanted:g}")
 
 
-def gpus(here: Here) -> Result:
+def gpus(site: LocalSite) -> Result:
     """There are enough usable GPUs for the workers."""
-    profile = here.profile
+    profile = site.profile
     wanted = profile.workers * profile.gpus_per_worker
     if not wanted:
         return skipped(f"workers of profile {profile.name} request no GPU")
@@ -85,10 +85,10 @@ def gpus(here: Here) -> Result:
     return passed(f"{found}, of which workers use {wanted:g}")
 
 
-def ray_node(here: Here) -> Result:
+def ray_node(site: LocalSite) -> Result:
     """The profile's node, or our own, answers and has the Ray version of this Python."""
-    own = here.backend.own
-    found = LocalBackend.find(here.profile) if own else here.backend
+    own = site.backend.own
+    found = LocalBackend.find(site.profile) if own else site.backend
     if found is None:
         return passed("not running; `submit` starts one automatically")
     ours = metadata.version("ray")
@@ -101,10 +101,10 @@ def ray_node(here: Here) -> Result:
     return passed(f"{found.dashboard}, Ray {there}")
 
 
-def ports(here: Here) -> Result:
+def ports(site: LocalSite) -> Result:
     """There are free ports for our own node."""
-    if not here.backend.own:
-        return skipped(f"profile {here.profile.name} names a Ray node that you start yourself")
+    if not site.backend.own:
+        return skipped(f"profile {site.profile.name} names a Ray node that you start yourself")
     try:
         found = free_ports(PORTS)
     except ClusterError as error:
@@ -112,21 +112,21 @@ def ports(here: Here) -> Result:
     return passed(f"{len(found)} free ports for cifarray's Ray node")
 
 
-def shared_memory(here: Here) -> Result:
+def shared_memory(site: LocalSite) -> Result:
     """There is enough shared memory for a node's object store."""
-    if not here.backend.own:
-        return skipped(f"profile {here.profile.name} names a Ray node that you start yourself")
+    if not site.backend.own:
+        return skipped(f"profile {site.profile.name} names a Ray node that you start yourself")
     free = free_shared_memory()
     return passed(
         too_little_shared_memory(free) or f"{written_bytes(free)} free in {SHARED_MEMORY}"
     )
 
 
-def disk(here: Here) -> Result:
+def disk(site: LocalSite) -> Result:
     """There is enough disk space for Ray's temporary folder, the cache and a local store."""
     folders = [Path(tempfile.gettempdir()), cache_folder()]
-    if "://" not in here.store.uri:
-        folders.append(Path(here.store.uri))
+    if "://" not in site.store.uri:
+        folders.append(Path(site.store.uri))
     troubles, shown = [], []
     for folder in folders:
         usage = shutil.disk_usage(existing(folder))
@@ -138,23 +138,23 @@ def disk(here: Here) -> Result:
     return passed(", ".join(shown))
 
 
-def state(here: Here) -> Result:
+def state(site: LocalSite) -> Result:
     """The state folder, which records our node, is writable."""
     return passed(str(state_folder()))
 
 
 def machine_checks(backend: RayJobsBackend, store: Store) -> list[Check]:
     """All checks, in order."""
-    here = Here(backend, store)
+    site = LocalSite(backend, store)
     return [
-        Check("versions", partial(versions, here)),
-        Check("CPUs", partial(processors, here)),
-        Check("GPUs", partial(gpus, here)),
-        Check("state folder", partial(state, here)),
-        Check("Ray node", partial(ray_node, here), needs="state folder"),
-        Check("ports", partial(ports, here)),
-        Check("shared memory", partial(shared_memory, here)),
-        Check("disk space", partial(disk, here)),
+        Check("versions", partial(versions, site)),
+        Check("CPUs", partial(processors, site)),
+        Check("GPUs", partial(gpus, site)),
+        Check("state folder", partial(state, site)),
+        Check("Ray node", partial(ray_node, site), needs="state folder"),
+        Check("ports", partial(ports, site)),
+        Check("shared memory", partial(shared_memory, site)),
+        Check("disk space", partial(disk, site)),
     ]
 
 

@@ -107,7 +107,7 @@ def ensure_node(say: Callable[[str], None]) -> Node:
         with node_state.locked(
             lambda: say("waiting for another cifarray process that is starting a Ray node")
         ):
-            found = _adopt() or _start(say)
+            found = _recorded_node() or _start(say)
     _check_version(found)
     return found
 
@@ -149,7 +149,7 @@ def _answers(node: Node) -> bool:
         return False
 
 
-def _adopt() -> Node | None:
+def _recorded_node() -> Node | None:
     """The recorded node, once it has started; what a dead node left is removed."""
     node = node_state.read_node()
     if node is None:

@@ -118,7 +118,7 @@ def family(leader: Process, mark: str) -> list[Process]:
     ours = {
         process.pid
         for process in everyone
-        if process.session == leader.pid and (present or _bears(mark, process))
+        if process.session == leader.pid and (present or _has_mark(mark, process))
     }
     grown = True
     while grown:
@@ -140,7 +140,7 @@ def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
     return [process for process in members if is_alive(process)]
 
 
-def _bears(mark: str, process: Process) -> bool:
+def _has_mark(mark: str, process: Process) -> bool:
     try:
         folder = os.readlink(PROC / str(process.pid) / "cwd")
     except OSError:

@@ -32,7 +32,7 @@ CODE_PREFIX = "cifarray-code-"
 
 _WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
 """Attributes in which Ray's errors hold the error that they stand for."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'^(?:  File ".*| {4}.*)\n?', re.MULTILINE)
 _RAISED = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?(?P<type>[A-Z]\w*?(?:Error|Exception|Exit|Interrupt|Unsupported))"
@@ -67,7 +67,7 @@ def find_cause(told: BaseException | str) -> Cause:
         if isinstance(told, CifarrayError):
             return own_sentence(str(told) or type(told).__name__)
         told = _with_causes(told)
-    text = _COLOUR.sub("", told)
+    text = _COLOR.sub("", told)
     if ours := _OURS.findall(text):  # it is a sentence for a person already
         return own_sentence(ours[-1][1])
     said = _FRAME.sub("", text)

@@ -172,14 +172,14 @@ def test_coarse_labels_of_cifar100_pass():
 @pytest.mark.parametrize(
     ("job", "workers", "sentence"),
     [
-        (small_job(), 3, "--workers 3 is more than the 2 that profile two holds"),
+        (small_job(), 3, "--workers 3 is more than the 2 workers of profile two"),
         (small_job(), 0, "--workers 0 is too few; give 1 to 2"),
         (small_job(), -1, "--workers -1 is too few; give 1 to 2"),
-        (sweep(), 3, "--workers 3 is more than the 2 that profile two holds"),
+        (sweep(), 3, "--workers 3 is more than the 2 workers of profile two"),
         (
             sweep(sweep={"workers_per_trial": 3}),
             None,
-            r"sweep\.workers_per_trial 3 is more than the 2 that profile two holds",
+            r"sweep\.workers_per_trial 3 is more than the 2 workers of profile two",
         ),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_global_batch_above_the_train_rows_is_refused(digits: Digits):
     job = small_job(train={"global_batch_size": 65})
     check_rows(job, digits.manifest, selection_of(65), 2)
     with pytest.raises(
-        JobError, match=r"global_batch_size 65 is more than the 64 training rows .* lower it"
+        JobError, match=r"global_batch_size 65 is more than the 64 training rows; lower it"
     ):
         select(digits.store, digits.manifest, job, 2)
 

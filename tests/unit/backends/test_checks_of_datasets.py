@@ -163,7 +163,7 @@ def test_a_dataset_of_ones_own_is_known_by_the_store_alone(pets: Store):
         ),
         (
             {"preprocess": {"resize": 65, "normalize": "whitening", "epsilon": 0.1}},
-            "whitening of 65x65x3 images takes a matrix",
+            "whitening of 65x65x3 images requires a matrix",
         ),
         ({"augment": {"padded_crop": {"padding": 24}}}, r"of 24x24 pixels; give at most 23"),
     ],

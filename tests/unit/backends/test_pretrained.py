@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cifarray.backends.pretrained import lies_here
+from cifarray.backends.pretrained import is_local_path
 from cifarray.backends.submit import create, plan
 from cifarray.errors import InputError, JobError
 from cifarray.runs import Run
@@ -219,8 +219,8 @@ def test_an_address_that_nothing_reads_is_refused(weights: str):
 
 
 def test_only_paths_mean_nothing_on_another_machine():
-    assert [lies_here(w) for w in ("none", "timm", "run:a", "s3://b/c")] == [False] * 4
-    assert [lies_here(w) for w in ("a.pt", "/a/b.pt", "~/b", "timm.pt")] == [True] * 4
+    assert [is_local_path(w) for w in ("none", "timm", "run:a", "s3://b/c")] == [False] * 4
+    assert [is_local_path(w) for w in ("a.pt", "/a/b.pt", "~/b", "timm.pt")] == [True] * 4
 
 
 TIMMS = """
@@ -255,7 +255,7 @@ def test_without_a_network_timms_weights_are_refused_at_once_with_what_to_do(
     said = timms(tmp_path, HF_HUB_OFFLINE=offline)
     assert said.startswith("refused: timm's weights of timm/test_resnet cannot be downloaded (")
     assert said.count("\n") == 1
-    assert "fetch model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k where" in said
+    assert "fetch model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k on" in said
     assert "and give its path as model.weights" in said
 
 

@@ -9,7 +9,7 @@ import pytest
 from cifarray.report.confusion import class_order, matrix
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import ReportDataset, Trial
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.spec.sweep import SweepSpec
 from tests import report_samples
@@ -36,7 +36,7 @@ def texts(svg: str) -> list[str]:
 def test_colors_come_from_the_page_and_nothing_from_outside():
     svg = curves(report_samples.history(5), 5)
     assert "var(--accent)" in svg
-    assert not any(stand_in in svg for stand_in in COLOURS.values())
+    assert not any(stand_in in svg for stand_in in COLORS.values())
     assert "#" not in svg.replace("#curves-", "")
     assert "http" not in svg
     assert "<style" not in svg

@@ -17,7 +17,7 @@ from cifarray.report.network import (
     paint_network,
     solids,
 )
-from cifarray.report.svg import COLOURS, ON_PAPER, draw, draw_file
+from cifarray.report.svg import COLORS, ON_PAPER, draw, draw_file
 from tests.report_samples import LAYERS
 
 IMAGE = (3, 32, 32)
@@ -33,7 +33,7 @@ def text_of(svg: str) -> list[str]:
 
 def drawn_on_page(drawn: list[Solid]) -> str:
     size = network_size(drawn)
-    return draw("network", "a network", size, lambda f: paint_network(f, drawn, COLOURS))
+    return draw("network", "a network", size, lambda f: paint_network(f, drawn, COLORS))
 
 
 def test_what_learns_features_or_pools_is_drawn_in_order():

@@ -1,4 +1,4 @@
-"""A store that is away or full is gave up after; what it then says is right, and nothing is lost."""
+"""A store that is away or full is waited for; what it then says is right, and nothing is lost."""
 
 import pickle
 import random

@@ -10,7 +10,7 @@ from cifarray.backends.kubernetes import checks as cluster
 from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.doctor.checks import carry_out
+from cifarray.doctor.checks import run_checks
 from tests.unit.backends.kubernetes.api_server import GROUPS, Answer, ApiServer, refusal
 from tests.unit.backends.kubernetes.kube_requests import profile
 
@@ -23,7 +23,7 @@ LEVEL = "pod-security.kubernetes.io/enforce"
 
 def looked(site: Site, look: Any) -> Result:
     """The result as `doctor` prints it."""
-    (found,) = carry_out([Check("it", partial(look, site))])
+    (found,) = run_checks([Check("it", partial(look, site))])
     if found.result.outcome == FAILED:
         assert found.result.remedy or ";" in found.result.finding
     return found.result

@@ -104,7 +104,7 @@ def test_a_job_that_failed_ends_the_wait_with_its_pods_last_words(
     ("status", "state", "ready"),
     [
         ({"conditions": [condition("Complete")]}, "done", True),
-        ({"active": 1, "ready": 1}, "at work", False),
+        ({"active": 1, "ready": 1}, "running", False),
         ({"active": 1, "ready": 0}, "its pod is starting", False),
     ],
 )
@@ -152,5 +152,5 @@ def test_a_head_of_an_older_image_is_named_with_the_way_out(api: ApiServer, kube
     assert head_of_another_image(kube, document) == ""
     api.put(f"{PODS}/head-1", metadata={"labels": HEAD}, spec={"containers": [{"image": "old:1"}]})
     sentence = head_of_another_image(kube, document)
-    assert "still runs old:1" in sentence
+    assert "still runs image old:1" in sentence
     assert "delete pod head-1" in sentence

@@ -208,7 +208,7 @@ def test_who_may_not_look_at_nodes_is_told_whom_to_ask_and_no_more_than_was_seen
     put_node(api, "True")
     api.forbid("GET /api/v1/nodes/node-7")
     said = of_pod(kube, pod)
-    assert said.startswith("pod run-head on node node-7 does not answer")
+    assert said.startswith("pod run-head on node node-7 has stopped reporting")
     assert "ask an administrator whether node node-7 is Ready; if it stays not Ready" in said
     assert "does not answer" not in said
 

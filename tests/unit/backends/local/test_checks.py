@@ -9,7 +9,7 @@ import pytest
 from cifarray.backends.base import FAILED, PASSED, SKIPPED
 from cifarray.backends.choice import backend_of
 from cifarray.backends.local import checks as machine
-from cifarray.backends.local.checks import Here
+from cifarray.backends.local.checks import LocalSite
 from cifarray.backends.local.node import too_little_shared_memory
 from cifarray.backends.local.state import Node
 from cifarray.backends.ray_jobs.backend import RayJobsBackend
@@ -20,11 +20,11 @@ from cifarray.store import Store
 GIVEN = {"address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
 
 
-def here(store: str | Path = "store", **fields: Any) -> Here:
+def here(store: str | Path = "store", **fields: Any) -> LocalSite:
     profile = Profile.model_validate({"name": "mine", "kind": "local", **fields})
     backend = backend_of(profile)
     assert isinstance(backend, RayJobsBackend)
-    return Here(backend, Store.open(str(store)))
+    return LocalSite(backend, Store.open(str(store)))
 
 
 def test_a_sound_machine_fails_nothing_and_no_store_is_made(cifarray_home: Path) -> None:
