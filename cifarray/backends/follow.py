@@ -20,9 +20,9 @@ CLOSING_S = 3.0
 """The driver's last status may appear a moment after the job has ended."""
 LEAVING_S = 30.0
 OLD_HEARTBEAT_S = 60.0
-"""From then on the age of the last heartbeat is told."""
+"""From this heartbeat age on, the age is shown."""
 GIVE_UP_S = 3600.0
-"""A heartbeat that was seen not to move for so long, with nobody who vouches for it, is the end."""
+"""Following ends after this time without heartbeats or other signs of the run."""
 LONGEST_GAP_S = 30.0
 SHOWN_LINES = 15
 

@@ -35,9 +35,9 @@ SUFFIXES_OF: Mapping[str, tuple[str, ...]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 FORMATS = tuple(SUFFIXES_OF)
-"""What an archive may hold; of an image of several frames, the first is read."""
+"""Formats allowed in an archive; of an image with several frames, the first is read."""
 STORED_FORMATS = ("JPEG", "PNG")
-"""What a dataset stores, so that every reader of it decodes alike; the others become PNG."""
+"""Formats stored in a dataset, so that all readers decode the same; the others become PNG."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 MOST_PIXELS = 50_000_000

@@ -50,7 +50,7 @@ class Download:
     target: Path
     limit_bytes: int
     md5: str | None = None
-    """None if nobody published one; then the server is asked whether a kept file still holds."""
+    """None if none was published; then the server is asked whether a kept file is current."""
     pauses_s: tuple[float, ...] = PAUSES_S
     timeout_s: float = TIMEOUT_S
 

@@ -54,13 +54,13 @@ class Ingest:
     layout: str | None = None
     """Of the user's images; the catalog knows that of its datasets."""
     crop: bool = False
-    """Cut images to the boxes that the archive holds."""
+    """Crop images to the archive's boxes."""
     skip_bad: bool = False
     """Skip images that do not decode, and count them."""
     accept_loss: bool = False
     """Continue where more than 1 % of a class is left out."""
     test_split: str = "test"
-    """The split of the archive that becomes test."""
+    """The split of the archive to use as test."""
 
 
 def prepare(

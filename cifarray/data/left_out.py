@@ -26,7 +26,7 @@ INCOMPLETE = ("image", "split", "absent")
 Kind = Literal["image", "split", "absent", "class", "column", "frame", "file", "litter"]
 """An image or row of a split in use; one of no split or of one that is not used; what is listed or
 numbered and not there; a class without images; a column; frames after the first of an image; a file
-that is no image; a hidden or system file, a readme or a link (`litter` in manifests)."""
+that is not an image; a hidden or system file, a readme or a link (`litter` in manifests)."""
 KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
     "image": ("image", "images"),
     "split": ("image", "images"),
@@ -45,7 +45,7 @@ class LeftOut(Record):
     kind: Kind
     reason: str = Field(min_length=1, max_length=200)
     split: str | None = None
-    """The source's name of it; None if it is of none."""
+    """The source's name of the split; None if there is none."""
     class_name: str | None = None
     count: Annotated[int, Field(ge=1)]
     example: str = ""

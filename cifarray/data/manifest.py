@@ -31,7 +31,7 @@ class FileManifest(Record):
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if sum(self.row_groups) != self.rows:
-            raise ValueError(f"row groups of {self.key} hold {sum(self.row_groups)} rows")
+            raise ValueError(f"row groups of {self.key} have {sum(self.row_groups)} rows")
         return self
 
 
@@ -74,12 +74,12 @@ class SourceManifest(Record):
     name: str
     """The archive's file name, never its path."""
     complete: bool
-    """Whether the dataset holds every image that the archive holds or lists, and of one of the
+    """Whether the dataset has every image that the archive contains or lists, and for one of the
     catalog's as many rows as published."""
     published: bool = False
     """Whether its bytes are those of the catalog's checksums."""
     crop: bool = False
-    """Whether images were cut to the boxes that it holds."""
+    """Whether images were cropped to its boxes."""
     test_split: str = "test"
     """What it calls the split that became test."""
     missing_images: Count = 0

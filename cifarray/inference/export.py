@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 
 
 WHITENING = "preprocess.whitening."
-"""Prefix of what a safetensors file holds besides weights: the `mean` image and the `matrix`."""
+"""Prefix of tensors in a safetensors file besides weights: the `mean` image and the `matrix`."""
 
 
 class Predictor(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 WIDTHS = (16, 32, 64, 128, 256)
 HIDDEN = (128, 64)
 DROPOUTS = (0.1, 0.2, 0.25, 0.3, 0.6, 0.4)
-"""Behind the first three blocks, behind the last convolution, behind each hidden dense layer."""
+"""After the first three blocks, after the last convolution, after each hidden dense layer."""
 
 
 def fashion_cnn(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 HIDDEN = 50
 Norm = Literal["none", "after", "before"]
-"""Where BatchNorm stands to a convolution's ReLU."""
+"""Whether BatchNorm is before or after a convolution's ReLU."""
 
 
 def lenet25(

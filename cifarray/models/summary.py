@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 MOST_OF_IT = 0.5
-"""A part with more than this share of the layers is no block, but the network in a wrapper."""
+"""A part with more than this share of the layers is not a block, but the network in a wrapper."""
 
 
 def count_parameters(model: nn.Module) -> int:

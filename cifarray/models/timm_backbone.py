@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREFIX = "timm/"
 NATIVE_SIZE = (224, 224, 3)
-"""(H, W, C) that a network takes of which timm does not say it."""
+"""(H, W, C) of a network for which timm does not say it."""
 EXAMPLES = "timm/resnet50, timm/mobilenetv2_100 and timm/inception_v3"
 Numbers = tuple[tuple[float, float, float], tuple[float, float, float]]
 IMAGENET_NUMBERS: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -125,6 +125,6 @@ def _check_member(entry: zipfile.ZipInfo) -> None:
     leaves = path.is_absolute() or ".." in path.parts or "\\" in entry.filename
     if leaves or ":" in entry.filename or entry.is_dir() or kind not in (0, stat.S_IFREG):
         raise JobError(
-            f"the run's code holds {entry.filename!r}, which is a link, a folder or leaves the "
-            "folder; submit the run again with --code"
+            f"the run's code contains {entry.filename!r}, which is a link, a folder or a path "
+            "outside the folder; submit the run again with --code"
         )

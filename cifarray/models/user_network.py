@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_SOURCE_BYTES = 1 << 20
-"""Of the file that defines a network: Python's parser takes a hundred times as much memory."""
+"""Size of the file that defines a network; Python's parser uses a hundred times as much memory."""
 TRIED_IMAGES = 2
 """BatchNorm needs two values per channel while it learns."""
 SHOWN = 6

@@ -12,10 +12,10 @@ FIGURES = ("test.top1", "test.top5", "test.loss", "validation.top1", "train.imag
 """What a group of seeds is summed up by; dotted paths of report.json."""
 
 UNTOLD = ("name", "kind", "description", "seed", "sweep")
-"""Fields of a job that are shown elsewhere or are no cause of a difference."""
+"""Fields of a job that are shown elsewhere or cannot cause a difference."""
 
 BROUGHT = ("code.sha256", "weights.sha256")
-"""What runs brought with them beside the job: equal ones had the same bytes."""
+"""Files of a run besides the job; equal checksums mean equal bytes."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ClassRow:
     precision: float
     """0 where the class was never predicted."""
     recall: float
-    """0 where test holds no row of the class."""
+    """0 if test has no row of the class."""
     f1: float
 
 

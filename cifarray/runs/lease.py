@@ -15,7 +15,7 @@ RENEW_TRIES = 5
 HEARTBEAT_S = 15.0
 """How often an attempt renews its lease, which is its heartbeat."""
 LONGEST_HEARTBEAT_S = 120.0
-"""What a reader believes of a recorded interval: nobody waits longer for what a file says."""
+"""Upper limit of a recorded interval, so that a record cannot make a reader wait longer."""
 
 
 @dataclass(frozen=True)

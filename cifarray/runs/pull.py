@@ -45,7 +45,7 @@ class PullPlan:
     checkpoints: dict[str, str]
     """`best` and `last`: their folders, those that there are."""
     missing: list[str]
-    """What the index of a checkpoint or of the report lists and the store no longer holds."""
+    """Files that the index of a checkpoint or of the report lists but the store no longer has."""
 
     @property
     def size_bytes(self) -> int:
@@ -64,7 +64,7 @@ class Pulled:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     report: Path | None = None
     problems: list[str] = field(default_factory=list)
-    """One sentence for each file that the store no longer holds as it was written."""
+    """One sentence for each file that the store no longer has as it was written."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def plan_pull(run: Run) -> PullPlan:
 def _is_wanted(run: Run, name: str, newest: int, has_report: bool) -> bool:
     """Whether a file comes along that belongs to none of the chosen checkpoints."""
     found = locate(run.key(name))
-    assert found is not None, "it lies below the run"
+    assert found is not None, "it is below the run"
     place, part = found.place, found.part
     if place.attempt is None:
         return part not in (ATTEMPTS, LEASE_FILE, INDEX_FILE)

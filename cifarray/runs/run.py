@@ -44,7 +44,7 @@ from cifarray.timers import every
 
 WRITE_TRIES = 20
 LONGEST_ID = 47
-"""What KubeRay takes as the name of a RayJob."""
+"""Length that KubeRay accepts for the name of a RayJob."""
 ID_SUFFIX = re.compile(r"-(\d{6}-\d{6})-[0-9a-f]{4}$")
 
 

@@ -86,7 +86,7 @@ class AugmentSpec(Record):
     preset: Literal["simple", "complex", "whitening", "backbone"] | None = Field(
         default=None, exclude=True
     )
-    """Stands for fields of `augment` and `preprocess`, which a job's record holds in its place."""
+    """Stands for fields of `augment` and `preprocess`, which a job's record contains instead."""
     horizontal_flip: FlipSpec | None = None
     vertical_flip: FlipSpec | None = None
     padded_crop: PaddedCropSpec | None = None

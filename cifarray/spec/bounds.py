@@ -13,7 +13,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 MOST_VALUES, MOST_LEVELS = 100_000, 100
-"""Of a document that a person writes; a job holds about a hundred values in six levels."""
+"""Of a document that a person writes; a job has about a hundred values in six levels."""
 MOST_YAML_CHARACTERS = 1 << 18
 """Read in about five seconds; a job that lists a thousand classes has 30,000."""
 MOST_INTEGER = 10**100

@@ -120,7 +120,7 @@ class Located:
     """What a key below a run is."""
 
     place: Place
-    """The innermost run, attempt or trial that holds it."""
+    """The innermost run, attempt or trial that contains it."""
     part: str
     """The file or folder directly in that place."""
     rest: str = ""

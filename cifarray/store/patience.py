@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 PERSON_S = 14.0
-"""A person at a terminal is told after this long."""
+"""A person at a terminal is told after this time."""
 RUN_S = 1800.0
 """A run waits this long unless its profile says otherwise: `store_patience_s`."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)

@@ -36,7 +36,7 @@ DELETE_BATCH = 1000
 PART_BYTES = 8 << 20
 LEAST_MULTIPART_BYTES = 2 * PART_BYTES
 WHOLE = TransferConfig(multipart_threshold=5 << 30)
-"""A server takes, and copies, objects below 5 GiB by one request."""
+"""Servers accept and copy objects below 5 GiB in one request."""
 IN_PARTS = TransferConfig(
     multipart_threshold=LEAST_MULTIPART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
 )

@@ -37,7 +37,7 @@ CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 """For work: so many attempts at each request; for longer than that, `PatientStore` waits."""
 LONGEST_PAUSE_S = 4.0
 PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
-"""Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
+"""Where a bucket's name goes, in botocore's terms; AUTO is AWS's own rule."""
 BATCH, WITH_MD5, SINGLY = "batch", "content-md5", "one by one"
 DELETE_WAYS = (BATCH, WITH_MD5, SINGLY)
 """How a server deletes several objects, as the contract calls it, the cheapest first."""

@@ -24,10 +24,10 @@ from cifarray.timers import Deadline
 PATIENCE_S = 10.0
 """How long to wait for others that claim the same file."""
 BROKEN_AFTER_S = 1.0
-"""A claim that its holder has kept for so long is broken: it takes a few milliseconds."""
+"""A claim that was kept for longer is broken: normally it takes a few milliseconds."""
 POLL_S = 0.005
 DELETE_TRIES = 100
-"""Each but the first finds a file that somebody has written since."""
+"""Attempts; each but the first finds a file that somebody has written since."""
 
 
 class ClaimedError(Exception):

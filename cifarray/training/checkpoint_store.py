@@ -19,7 +19,7 @@ from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint import check_folder, write_checkpoint
 
 NO_PROOF = (KeyError, TypeError, ValueError, OverflowError)
-"""What reading figures from a record raises that holds none; int() of infinity overflows."""
+"""Errors when a record has no valid figures; int() of infinity overflows."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class RowSource:
     side: int | None = None
     """Of the squares that encoded images become; those stored as pixels need none."""
     store: Store | None = None
-    """Where the dataset lies; asked for what is kept beside its images."""
+    """The dataset's store; also has data that is kept next to the images."""
     _held: dict[str, Shard] = field(default_factory=dict)
     _spectra: list[Spectrum | None] = field(default_factory=list)
 

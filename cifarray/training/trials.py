@@ -28,7 +28,7 @@ MODEL_DEFAULTS = {
     f"model.{name}": field.get_default(call_default_factory=True)
     for name, field in ModelSpec.model_fields.items()
 }
-"""What these fields hold when nobody sets them; in other sections that is None."""
+"""Default values of these fields; in other sections the default is None."""
 
 
 @dataclass(frozen=True)

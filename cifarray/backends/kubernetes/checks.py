@@ -288,7 +288,7 @@ def pull_secret(site: Site) -> Result:
     if ".dockerconfigjson" not in (found.get("data") or {}):
         return failed(
             f"Secret {name} is of type {found.get('type')}, which is not for a registry",
-            "make it with `kubectl create secret docker-registry`",
+            "create it with `kubectl create secret docker-registry`",
         )
     return passed(f"Secret {name}")
 

@@ -24,7 +24,7 @@ SHIPPED_NAMESPACE = "cifarray"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where PyYAML was built with it, takes a tenth of the time."""
 NAME_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
-"""What a Job's name ends with: a digest of its pod template, which nobody may change."""
+"""The end of a Job's name: a digest of its pod template, which cannot be changed."""
 
 
 def overlay_names() -> list[str]:

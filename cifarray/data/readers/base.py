@@ -76,8 +76,8 @@ def _check_images(entry: DatasetEntry, split: str, arrays: SplitArrays) -> None:
         )
     if shape[0] != arrays.rows:
         raise ArchiveError(
-            f"{entry.name} {split} holds {shape[0]} images but {arrays.rows} labels; download "
-            "the archive again"
+            f"{entry.name} {split} has {shape[0]} images but {arrays.rows} labels; download the "
+            "archive again"
         )
     check_published_rows(entry, split, arrays.rows)
 
@@ -86,7 +86,7 @@ def check_published_rows(entry: DatasetEntry, split: str, rows: int) -> None:
     """Refuse a split without rows, or with more than were published. Raises: ArchiveError."""
     if not 1 <= rows <= entry.rows[split]:
         raise ArchiveError(
-            f"{entry.name} {split} holds {rows} rows; 1 to {entry.rows[split]} (as published) are "
+            f"{entry.name} {split} has {rows} rows; 1 to {entry.rows[split]} (as published) are "
             "allowed"
         )
 
@@ -180,11 +180,11 @@ def check_classes(archive: str, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         held = f"one class, {classes[0][:80]!r}" if classes else "no class"
         raise ArchiveError(
-            f"{archive} holds {held}; at least two classes are required: add images of another "
-            "class to train and to test"
+            f"{archive} contains {held}; at least two classes are required: add images of "
+            "another class to train and to test"
         )
     if len(classes) > np.iinfo(np.int16).max:
         raise ArchiveError(
-            f"{archive} holds {len(classes)} classes; at most {np.iinfo(np.int16).max} are "
+            f"{archive} contains {len(classes)} classes; at most {np.iinfo(np.int16).max} are "
             "allowed: give a folder with fewer classes"
         )

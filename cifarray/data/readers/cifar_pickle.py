@@ -64,16 +64,16 @@ def as_text(value: Any) -> str:
         return str(value, "latin-1")
     if isinstance(value, str):
         return value
-    raise TypeError(f"{type(value).__name__} is no string")
+    raise TypeError(f"{type(value).__name__} is not a string")
 
 
 def view_as_array(content: Any, shape: Any, dtype: Any, order: str) -> NDArray[np.uint8]:
     """The bytes as a uint8 array of that shape, without a copy."""
     sizes = tuple(shape)
     if any(type(size) is not int or size < 0 for size in sizes) or len(sizes) > 4:
-        raise ValueError("no shape of an array")
+        raise ValueError("not the shape of an array")
     if not isinstance(dtype, Uint8) or not isinstance(content, bytes | memoryview):
-        raise TypeError("no uint8 array")
+        raise TypeError("not a uint8 array")
     declared = 1
     for size in sizes:
         declared *= size
@@ -215,14 +215,14 @@ class PickleReader:
         """APPEND and APPENDS."""
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise TypeError("append to something that is no list")
+            raise TypeError("append to something that is not a list")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         """SETITEM and SETITEMS; keys are strings, since tuples can be made endless to hash."""
         target = self.stack[-1]
         if not isinstance(target, dict):
-            raise TypeError("set items of something that is no dictionary")
+            raise TypeError("set items of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[as_text(key)] = value
 

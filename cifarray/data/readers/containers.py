@@ -44,11 +44,11 @@ OTHER_COMPRESSIONS = {
     b"Rar!": "RAR",
     b"\x1f\x9d": "compress",
 }
-"""How files begin that other programs unpack."""
+"""First bytes of files that other programs unpack."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 BROKEN_TAR = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
-"""What tarfile, gzip and bz2 raise on a damaged file, beside an OSError without a number."""
+"""Errors of tarfile, gzip and bz2 for a damaged file, besides an OSError without a number."""
 BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -60,7 +60,7 @@ BROKEN_ZIP = (
     NotImplementedError,
     RuntimeError,
 )
-"""What zipfile raises on a damaged file, beside OSError; a name that is no text is a ValueError."""
+"""Errors of zipfile for a damaged file, besides OSError; a name that is no text is a ValueError."""
 ENCRYPTED = 0x1
 """The flag of a member of a zip that a password protects."""
 
@@ -91,7 +91,7 @@ SYSTEM_FILES = frozenset(
     }
 )
 SYSTEM_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource", "~")
-"""Ends of the names of what Windows, Synology's drives and editors put beside a file."""
+"""Ends of names of files that Windows, Synology's drives and editors put next to a file."""
 NOTES = ("readme", "license", "licence", "copying", "citation", "changelog")
 NOTE_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".htm", ".pdf", ".cff", ".bib")
 HIDDEN = "hidden or system file"
@@ -123,7 +123,7 @@ def checked_name(archive: str, name: str) -> str:
     refuse_escape(archive, name)
     if not is_plain(name):
         raise ArchiveError(
-            f"{archive} holds {name[:80]!a}, whose name is not plain text; rename it"
+            f"{archive} contains {name[:80]!a}, whose name is not plain text; rename it"
         )
     return name
 
@@ -133,15 +133,15 @@ def refuse_escape(archive: str, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused: repack it "
-            "without that file"
+            f"{archive} contains {name[:80]!r}, a path outside the archive; it is refused: "
+            "repack the archive without that file"
         )
 
 
 def refuse_link(archive: str, name: str) -> NoReturn:
     """Refuse a link where a file is needed. Raises: ArchiveError."""
     raise ArchiveError(
-        f"{archive} holds {name[:80]!r}, which is a link; it is refused: pack the file itself"
+        f"{archive} contains {name[:80]!r}, which is a link; it is refused: pack the file itself"
     )
 
 
@@ -149,7 +149,7 @@ def refuse_twice(archive: str, name: str, known: Container[str]) -> None:
     """Refuse a name that is known already. Raises: ArchiveError."""
     if name in known:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r} twice; it is refused: remove one of them"
+            f"{archive} contains {name[:80]!r} twice; it is refused: remove one of them"
         )
 
 
@@ -167,8 +167,8 @@ def limited(archive: str, name: str, content: bytes) -> bytes:
     """The content of a file, unless it is too large for an image. Raises: ArchiveError."""
     if len(content) > MOST_FILE_BYTES:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is too "
-            "much for an image; it is refused: remove it"
+            f"{archive} contains {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is "
+            "too large for an image; it is refused: remove it"
         )
     return content
 
@@ -217,8 +217,8 @@ def tar_members(archive: str, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfi
         link = member.issym() or member.islnk()
         if not (member.isfile() or member.isdir() or link) or member.issparse():
             raise ArchiveError(
-                f"{archive} holds {member.name[:80]!r}, which is a link, a device or a sparse "
-                "file; it is refused: repack it without that file"
+                f"{archive} contains {member.name[:80]!r}, which is a link, a device or a sparse "
+                "file; it is refused: repack the archive without that file"
             )
         yield str(PurePosixPath(member.name)), member
 

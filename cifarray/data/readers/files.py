@@ -194,7 +194,7 @@ class FolderFiles:
         self._wanted = wanted
         self._left_out = left_out or LeftOutCounter()
         self._places: dict[str, Path] = {}
-        """Where each file really lies."""
+        """The real path of each file."""
         try:
             self._inside = (os.path.realpath(path), *_blobs_of(path))
             for name, place in self._walk("", path, False):
@@ -266,7 +266,7 @@ class FolderFiles:
                 self._left_out.add("litter", "link to a folder that contains it", example=name)
             elif not stays or linked:
                 raise ArchiveError(
-                    f"{self.path.name} holds {name[:80]!r}, which is a link to a folder "
+                    f"{self.path.name} contains {name[:80]!r}, which is a link to a folder "
                     f"{'behind another link' if stays else 'outside of it'}; it is refused: put "
                     "the folder itself there"
                 )
@@ -282,8 +282,8 @@ class FolderFiles:
     def _refuse_or_count(self, name: str, reason: str, what: str) -> None:
         if self._wanted(name):
             raise ArchiveError(
-                f"{self.path.name} holds {name[:80]!r}, {what}; it is refused: put the file itself "
-                "there"
+                f"{self.path.name} contains {name[:80]!r}, {what}; it is refused: put the file "
+                "itself there"
             )
         self._left_out.add("litter", reason, example=name)
 

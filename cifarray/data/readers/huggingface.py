@@ -42,7 +42,7 @@ ROWS_AT_ONCE = 64
 NO_SUPERCLASS = -1
 
 Shards = Sequence[tuple[str, Path]]
-"""The name of each shard and where it lies: in the Hub's cache, behind a link."""
+"""The name of each shard and its real path, which in the Hub's cache is behind a link."""
 
 
 def is_wanted(name: str) -> bool:
@@ -101,7 +101,7 @@ class _Rows:
     def __init__(self) -> None:
         self.labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.coarse: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        """NO_SUPERCLASS where the row names none."""
+        """NO_SUPERCLASS if the row has none."""
         self.masks: list[NDArray[np.bool_]] = []
         self.others: set[str] = set()
         """Columns of the shards that are not read."""

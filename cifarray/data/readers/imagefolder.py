@@ -28,7 +28,7 @@ NOTE_SUFFIXES = (
     *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".log", ".ini", ".cfg", ".lock"),
     *(".py", ".ipynb", ".sh", ".bat", ".db", ".md5", ".sha256", ".url", ".lnk"),
 )
-"""Files beside images that are none: any other in the folder of a class is a lost image."""
+"""Suffixes of text files next to images: any other file in a class's folder is a lost image."""
 
 
 def wanted(test_split: str) -> Wanted:

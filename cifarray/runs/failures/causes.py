@@ -31,7 +31,7 @@ CODE_PREFIX = "cifarray-code-"
 """Begins the name of the folder that a worker unpacks a run's own code into."""
 
 _WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
-"""Attributes in which Ray's errors hold the error that they stand for."""
+"""Attributes in which Ray's errors contain the original error."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'^(?:  File ".*| {4}.*)\n?', re.MULTILINE)
 _RAISED = re.compile(
@@ -52,7 +52,7 @@ class Cause:
     sentence: str
     remedy: str = ""
     repeats: Repeats | None = None
-    """Whether trying again meets it again; None if the text does not tell."""
+    """Whether a retry fails in the same way; None if the text does not tell."""
     follows: bool = False
     """Whether it comes from another worker's failure."""
 
@@ -143,7 +143,9 @@ def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not _NO_CAUSE.match(line)] or lines
     return (
-        " ".join(telling[: 2 if telling[0].endswith(":") else 1]) if telling else "it said nothing"
+        " ".join(telling[: 2 if telling[0].endswith(":") else 1])
+        if telling
+        else "it has no message"
     )
 
 

@@ -94,7 +94,7 @@ RAY = (
         "never",
     ),
 )
-"""How Ray tells that a worker, a node or the cluster is gone."""
+"""Messages of Ray about a missing worker, node or cluster."""
 
 KUBERNETES = (
     known(
@@ -153,7 +153,7 @@ KUBERNETES = (
         "never",
     ),
 )
-"""What Kubernetes says of pods."""
+"""Messages of Kubernetes about pods."""
 
 STORES = (
     known(
