@@ -14,7 +14,7 @@ def content_sha256(content: bytes | str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file, which is never held whole."""
+    """Of a file, which is never in memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -53,7 +53,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochField:
-    """A figure that every epoch's record holds."""
+    """A figure in every epoch's record."""
 
     better: Direction | None = None
     """Which way is better; None for what no job can optimize."""
@@ -259,7 +259,7 @@ def scraped() -> dict[str, Metric]:
 
 
 def epoch_samples(history: Sequence[Record], gpu_memory_bytes: int | None) -> list[Sample]:
-    """What the last of some records shows; a figure that is no finite number is left out."""
+    """The metrics of the last of some records; a figure that is not a finite number is left out."""
     if not history:
         return []
     found = [

@@ -53,7 +53,7 @@ NOT_SWEEPABLE = {
 LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
 """Fields that a schedule has to fit."""
 MOST_COMBINATIONS = 4096
-"""Of the values of fields that are judged together; of more, each value is tried by itself."""
+"""Maximum number of combinations checked together; with more, each value is checked alone."""
 OPTUNA_SEEDS = 2**32
 
 
@@ -198,9 +198,9 @@ def _commit() -> str | None:
 
 
 def candidates(job: Job) -> Iterable[Job]:
-    """The job itself, or train jobs that between them hold every value that a sweep may try.
+    """The job itself, or train jobs that together cover every value that a sweep may try.
 
-    Fields that are judged together come in every combination. Raises: JobError.
+    Fields that depend on each other appear in every combination. Raises: JobError.
     """
     if job.sweep is None:
         return [job]
@@ -246,7 +246,7 @@ def _cases(job: Job) -> list[Job]:
 
 
 def _groups(space: Mapping[str, Domain]) -> list[list[str]]:
-    """The swept fields, those together of which one may not fit beside another."""
+    """The swept fields; those that may not fit together are in one group."""
     groups: dict[str, list[str]] = {}
     for path in space:
         section = "schedule" if path in LENGTHS else path.partition(".")[0]

@@ -15,9 +15,9 @@ POLL_S = 1.0
 ASK_EVERY_S = 4.0
 ASK_PATIENCE_S = 3.0
 STORE_PATIENCE_S = 1800.0
-"""As long as a run itself waits for its store."""
+"""The same time for which a run waits for its store."""
 CLOSING_S = 3.0
-"""The driver's last status may appear a moment after the job has ended."""
+"""The driver's last status may appear shortly after the job has ended."""
 LEAVING_S = 30.0
 OLD_HEARTBEAT_S = 60.0
 """From this heartbeat age on, the age is shown."""
@@ -69,7 +69,7 @@ class Follower:
         self._evidence, self._waits_for = NO_EVIDENCE, ""
 
     def follow(self, show: Show, poll_s: float = POLL_S) -> Outcome:
-        """Call `show(status, remark)` with what is new until the run has ended, or is known dead.
+        """Call `show(status, remark)` with what is new until the run has ended, or is dead.
 
         Raises: StoreError if the store stays away or refuses, LeaseLostError if another job took
         over.
@@ -95,7 +95,7 @@ class Follower:
             self._sleep(poll_s)
 
     def _wait_for_job(self) -> None:
-        """Let the driver leave: it stores its log after the last status, and holds the node."""
+        """Wait until the driver has ended: it stores its log last, and occupies the node."""
         deadline = self._clock() + LEAVING_S
         try:
             while self._jobs and self.job_id and self._clock() < deadline:

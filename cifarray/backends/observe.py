@@ -59,9 +59,9 @@ def _of_process(status: Status, holder: Holder) -> Evidence:
 def job_evidence(
     status: Status, job_id: str, job: SubmittedJob | None, cluster: Backend | None
 ) -> Evidence:
-    """What a cluster's answer says of the run's job; None stands for a job it does not know.
+    """What a cluster's answer about the run's job shows; None: the cluster has no such job.
 
-    Of a run that has begun that is its end, where the answer came certainly from the run's cluster.
+    For a run that has started this is its end, if the answer certainly came from the run's cluster.
     """
     if job is None:
         said = f"{cluster.answers_as if cluster else 'its cluster'} has no job {job_id}"

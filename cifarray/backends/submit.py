@@ -82,10 +82,10 @@ def plan(
     store: Store | None = None,
     name: str | None = None,
 ) -> Submission:
-    """Check a job against its profile, with a sweep's best fields where they are asked for.
+    """Check a job against its profile, with a sweep's best fields if they are asked for.
 
-    `sets` are the fields that were typed: they win over those of the sweep. `store` holds the
-    dataset, if it is one of the user.
+    `sets` are the fields given on the command line, which override those of the sweep. `store`
+    holds the dataset, if it is one of the user.
 
     Raises: JobError, StoreError.
     """
@@ -119,7 +119,7 @@ def _with_best(job: Job, params: Mapping[str, Any], typed: set[str]) -> Job:
 def best_fields(run: Run) -> dict[str, Any]:
     """The swept fields of a sweep's best trial: {"run_id", "trial_id", "params"}.
 
-    Raises: JobError if the run is no sweep.
+    Raises: JobError if the run is not a sweep.
     """
     report = run.report()
     trials: Sequence[Mapping[str, Any]] = report.get("trials") or []
@@ -256,8 +256,8 @@ def launch(run: Run, backend: Backend) -> str:
 def give_up(runs: Iterable[Run], error: BaseException, profile: Profile | None = None) -> None:
     """Close runs that no job will execute, because of this error.
 
-    What is not pending was never opened for a job: it stays as it is, and so does one that somebody
-    else has submitted at this moment. `profile` is the one that they were to go to.
+    A run that is not pending stays unchanged, and so does one that somebody else has just
+    submitted. `profile` is the one for which they were submitted.
     """
     for run in runs:
         status = run.status()

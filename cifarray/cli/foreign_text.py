@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: as one line, as a log, or inside JSON.
+"""Makes text from others safe to print: as one line, as a log, or inside JSON.
 
 Whoever writes a record chooses its text. On a terminal an escape sequence moves the cursor, a
 newline begins a line that looks like one of ours, and a bidirectional mark turns words around.

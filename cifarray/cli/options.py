@@ -116,7 +116,7 @@ def named_cluster(cluster: str) -> "Profile":
 def _kubernetes_store(
     profile: "Profile", cluster: str, uri: str | None, endpoint: str | None
 ) -> "Store":
-    """The store of a profile on Kubernetes: what this shell says of stores is meant for others.
+    """The store of a profile on Kubernetes: the shell's store variables do not apply to it.
 
     Raises: ClusterError, StoreError.
     """

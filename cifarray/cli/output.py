@@ -115,7 +115,7 @@ def console() -> "Console":
 
 @contextmanager
 def progress(title: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A progress bar; yields what is told of each further amount.
+    """A progress bar; yields a function to call with each new amount.
 
     `unit` "bytes" shows sizes and speed. Without a terminal every tenth part is a plain line.
     """

@@ -1,4 +1,4 @@
-"""Commands on what a store holds: pull, delete, prune, and exporter, which serves its metrics."""
+"""Commands on the content of a store: pull, delete, prune, exporter."""
 
 import re
 import signal

@@ -195,9 +195,9 @@ def resolve(
     workers: int | None = None,
     dry_run: bool = False,
 ) -> "tuple[list[Submission], Store | None]":
-    """Check everything that job and profile can tell, starting nothing: a submission per seed.
+    """Make the checked submissions, one per seed; nothing is started.
 
-    There is no store in a dry run whose cluster is out of reach.
+    In a dry run whose cluster cannot be reached there is no store.
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
     from cifarray.backends.checks import remarks
@@ -315,7 +315,7 @@ def record(
 ) -> "list[Run]":
     """Make sure of the dataset and write the runs, one per submission.
 
-    Raises: DatasetError if the dataset is missing and nobody says to prepare it; InputError if a
+    Raises: DatasetError if the dataset is missing and must not be prepared; InputError if a
     name is taken.
     """
     from cifarray.backends.submit import create, give_up

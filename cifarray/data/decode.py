@@ -111,7 +111,7 @@ def _has_more_frames(image: "Image.Image") -> bool:
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file. Raises: ValueError for what is too large, OSError."""
+    """The bytes of an image file. Raises: ValueError if it is too large, OSError."""
     status = path.stat()
     if stat.S_ISREG(status.st_mode):
         _refuse_too_many_bytes(status.st_size)
@@ -174,7 +174,7 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
 def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "Image.Image":
     """The image as gray (1 channel) or RGB (3); `changes` is told what that took.
 
-    Raises: ValueError for what can be neither.
+    Raises: ValueError if it can be neither.
     """
     from PIL import Image
 
@@ -229,7 +229,7 @@ def square(content: bytes, side: int) -> NDArray[np.uint8]:
 def with_squares(table: pa.Table, side: int, what: str) -> pa.Table:
     """The table with its encoded images as `side` x `side` RGB pixels, of one size.
 
-    `what` is whose rows they are. Raises: DatasetError for an image that does not decode.
+    `what` names the source of the rows. Raises: DatasetError for an image that does not decode.
     """
     chunks = [_squares(batch["image"], batch["row_id"], side, what) for batch in table.to_batches()]
     kind = pa.binary(side * side * 3)

@@ -1,4 +1,4 @@
-"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked.
+"""Downloads a published file by HTTP: resumes, retries a few times, and checks the result.
 
 The server's own tags of a file are kept beside it, so that a later call can tell whether the file
 on this machine is still the one at the address.

@@ -92,7 +92,7 @@ def rows_from_table(table: pa.Table, shape: Sequence[int]) -> Rows:
 
 
 class ResidentShard:
-    """A shard that lies on the device as uint8: shuffling is an index, reading happens once."""
+    """A shard that stays on the device as uint8: shuffling is an index, reading happens once."""
 
     def __init__(self, held: Rows, device: torch.device) -> None:
         self._held = held.to(device)

@@ -105,7 +105,7 @@ def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
 
 
 def _fetch_from(entry: DatasetEntry, address: str, progress: Progress) -> Path:
-    """From another address: of one file, or of the folder that holds the several files."""
+    """Downloads from another address: of one file, or of the folder with several files."""
     folder = cache_folder() / "other" / content_sha256(address)[:16]
     limits = {file.name: 2 * file.size_bytes for file in entry.archives}
     if len(limits) == 1:
@@ -158,7 +158,7 @@ def _folder_source(entry: DatasetEntry, folder: Path, name: str) -> Source:
 
 
 def _other_content(entry: DatasetEntry, folder: Path, names: Sequence[str]) -> str:
-    """The sentence on a folder that holds none of a dataset's files, and what it holds."""
+    """The error for a folder without any of a dataset's files, with what it contains."""
     if any(next(folder.glob(f"{below}*.parquet"), None) for below in ("", "*/", "*/*/")):
         return (
             f"{folder} contains Parquet, the Hub's format of {entry.title}; prepare it under a "

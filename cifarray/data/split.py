@@ -49,7 +49,7 @@ class Classes(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that a job learns, 0 and up, and the stored ones that they stand for."""
+    """The labels of a job, 0 and up, and the stored labels that they correspond to."""
 
     column: str
     """The stored column that they come from."""
@@ -174,7 +174,7 @@ class Selection:
         return self.positions[split][low:high]
 
     def shard_rows(self, split: str, world_size: int) -> list[int]:
-        """How many rows each rank holds."""
+        """How many rows each rank has."""
         rows = len(self.positions[split])
         ranges = (shard_range(rows, world_size, rank) for rank in range(world_size))
         return [high - low for low, high in ranges]
@@ -187,14 +187,14 @@ class Selection:
 
 
 def shard_range(rows: int, world_size: int, rank: int) -> tuple[int, int]:
-    """The half-open range of a rank: the first `rows % world_size` ranks hold one row more."""
+    """The half-open range of a rank: the first `rows % world_size` ranks have one more row."""
     size, extra = divmod(rows, world_size)
     low = rank * size + min(rank, extra)
     return low, low + size + (rank < extra)
 
 
 def select_rows(store: Store, manifest: Manifest, job: Job) -> Selection:
-    """Cut train's rows into train and validation as the job says; test has all of its classes'.
+    """Divide train's rows into train and validation, and select test's rows, as the job says.
 
     Raises: JobError when any of them would be empty, or there is no such class or archive part.
     """

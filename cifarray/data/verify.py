@@ -62,7 +62,7 @@ def _pieces(store: Store, key: str, progress: Progress) -> Iterator[bytes]:
 
 
 def _row_problems(store: Store, manifest: Manifest, split: str) -> list[str]:
-    """Whether sound files hold the rows that the manifest counts."""
+    """Whether intact files have the rows that the manifest counts."""
     expected = manifest.splits[split]
     where = f"{dataset_prefix(manifest.name, manifest.digest)}/{split}"
     coarse = bool(manifest.coarse_classes)

@@ -66,7 +66,7 @@ def _execute_run(store: Store, run_id: str) -> int:
 
 
 def _read(given: str) -> RunRequest:
-    """The request that the environment holds. Raises: JobError."""
+    """The request in the environment. Raises: JobError."""
     try:
         return RunRequest.model_validate(parse_yaml(given))
     except ValueError as error:  # pydantic's too
@@ -110,7 +110,7 @@ def stop_own_job(run: Run) -> None:
 
 
 def _state(run: Run) -> str:
-    """The run's recorded state; empty for a run that nobody recorded."""
+    """The run's recorded state; empty for a run that is not recorded."""
     try:
         return run.status().state
     except RunNotFoundError:

@@ -77,7 +77,7 @@ def wait_for_capacity(
     tell: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until `come(seconds)` is true; `tell` is told what is missing whenever that changes.
+    """Wait until `come(seconds)` is true; `tell` receives what is missing whenever that changes.
 
     Raises: ClusterError once that has taken longer than `limit_s`.
     """

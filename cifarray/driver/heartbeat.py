@@ -1,4 +1,4 @@
-"""The two threads beside a running attempt: one reports its progress, one bounds its time.
+"""The two threads that accompany a running attempt: one reports its progress, one bounds its time.
 
 The progress goes into the run's status: epochs or trials done, and the best value so far. A run of
 the long-lived RayCluster, which has no deadline of its own, is ended when it takes too long.
@@ -43,7 +43,7 @@ class WaitsFor:
         return self._capacity or self._store
 
     def capacity(self, text: str) -> None:
-        """Take what is missing before the workers can start; "" for nothing."""
+        """Record what is missing before the workers can start; "" for nothing."""
         self._capacity = text
 
     def store(self, wait: Wait | None) -> None:

@@ -18,7 +18,7 @@ UPLOAD_EVERY_S = 20.0
 def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterator[Path]:
     """Copy everything that this process and its children print to `key`, while it runs too.
 
-    Yields the file on this machine that holds it in the meantime.
+    Yields the local file that contains it in the meantime.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "driver.log"

@@ -92,7 +92,7 @@ def _shard(
     labels: Labels,
     device: torch.device,
 ) -> Shard:
-    """The split's rows that the network has learned to tell apart, held where they fit."""
+    """The split's rows of the network's classes, kept in memory if they fit."""
     stored = STORED_SPLIT[split]
     if split == "test":
         positions = rows_of_test(store, manifest, labels)

@@ -147,7 +147,7 @@ def misfit_in_words(network: nn.Module, weights: Weights) -> str:
 def load_pretrained(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:
     """Put the weights of a file into the network, if `model.weights` names any. Raises: JobError.
 
-    What the file has none for stays as it is: see `match_weights`.
+    Weights that the file lacks stay unchanged: see `match_weights`.
     """
     if spec.weights == "none":
         return

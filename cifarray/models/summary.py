@@ -71,9 +71,9 @@ def _made_for(name: str) -> tuple[int, int, int]:
 
 
 def summarize(model: nn.Module, images_NCHW: Tensor) -> list[Layer]:
-    """The layers in the order in which images reach them; those that none reaches come last.
+    """The layers in the order in which images reach them; those that no image reaches come last.
 
-    One of several calls of a layer counts, the first. The network stays as it is; on the meta
+    One of several calls of a layer counts, the first. The network does not change; on the meta
     device nothing is computed but shapes.
     """
     import torch

@@ -26,9 +26,9 @@ GLOBALS = re.compile(r"collections OrderedDict|torch(\.\w+)* \w+")
 
 
 def read_torch_file(path: Path) -> Any:
-    """The value that a file holds, its tensors on the CPU.
+    """The value in a file, with its tensors on the CPU.
 
-    They are mapped from the file, so that none reaches beyond it, judged, and only then copied.
+    They are mapped from the file, so that none reaches beyond it, checked, and only then copied.
 
     Raises: ValueError for what holds more than tensors and plain values, or claims more than it
     holds; OSError.

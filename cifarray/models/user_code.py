@@ -1,4 +1,4 @@
-"""The folder of code that a user gives with --code: packed for a run, and unpacked where it runs.
+"""Packs the folder of code that a user gives with --code, and unpacks it where a run executes.
 
 It is stored as a zip whose bytes depend only on names and contents.
 """
@@ -19,9 +19,9 @@ _CACHES = {"__pycache__", "node_modules"}
 
 
 def pack_code(folder: Path) -> bytes:
-    """A zip of the folder's files; hidden files, caches and virtual environments stay behind.
+    """A zip of the folder's files; hidden files, caches and virtual environments are left out.
 
-    Raises: JobError for a folder that cannot be read, is too large, or holds a link.
+    Raises: JobError for a folder that cannot be read, is too large, or contains a link.
     """
     try:
         return _zipped(folder, _code_files(folder))

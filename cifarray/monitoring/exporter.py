@@ -107,7 +107,7 @@ def job_samples(runs: Iterable[Seen]) -> Iterator[Sample]:
 
 
 class StoreWatch:
-    """A store's runs. One thread reads; `samples` may be asked for by any other.
+    """A store's runs. One thread reads; any thread may get `samples`.
 
     Reads one object after the other: a round may take its time, and loads the store little. A run
     whose heartbeat does not move from round to round is lost.
@@ -259,7 +259,7 @@ def _served(watch: StoreWatch, host: str, port: int) -> Iterator[int]:
 
 
 class _StoreCollector(Collector):
-    """Gives prometheus_client what was read last, with each metric as it is registered."""
+    """Passes the last values to prometheus_client, under their registered metrics."""
 
     def __init__(self, watch: StoreWatch) -> None:
         self._watch = watch

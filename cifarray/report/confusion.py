@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand, in CSS pixels."""
+    """The layout, in CSS pixels."""
 
     cell: float
     left: float

@@ -1,4 +1,4 @@
-"""What a report is made from: one record that training and sweeps fill in."""
+"""The inputs of a report: one record, filled in by training and sweeps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ class ReportInputs:
     best_trial_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse inputs that would make a report with a hole in it."""
+        """Refuse inputs that would make an incomplete report."""
         missing = [split for split in SPLITS if split not in self.predictions]
         if missing:
             raise WorkError(
@@ -144,12 +144,12 @@ class ReportInputs:
 
     @property
     def sweep_trials(self) -> list[Trial]:
-        """The trials in the order given; empty for a run that is no sweep."""
+        """The trials in the order given; empty for a run that is not a sweep."""
         return [Trial.from_mapping(trial) for trial in self.trials or ()]
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Return (epoch, value) of the records that hold a finite value under the key."""
+    """Return (epoch, value) of the records with a finite value under the key."""
     points = [(int(record["epoch"]), finite(record.get(key))) for record in history]
     return [(epoch, value) for epoch, value in points if value is not None]
 

@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that holds no others, or one with weights of its own."""
+    """A layer without sublayers, or one with its own weights."""
 
     name: str
     """Its place in the network, as in its weights' names."""
@@ -111,7 +111,7 @@ class Solid:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What stands below it, a line each."""
+        """The text below it, one line each."""
         times = f"{self.count} × " if self.count > 1 else ""
         channels, *sides = self.shape
         maps = f"{channels}, {'×'.join(map(str, sides))}" if sides else f"{channels}"

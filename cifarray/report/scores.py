@@ -1,4 +1,4 @@
-"""What a network said about every row of a split, and the exact figures that follow."""
+"""A network's predictions for every row of a split, and the exact figures computed from them."""
 
 import math
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ class Predictions:
         return wilson(self.correct, self.rows)
 
     def superclass_top1(self, fine_to_coarse: ArrayLike) -> float:
-        """Return the share of rows whose prediction lies in the superclass of the label."""
+        """Return the share of rows whose prediction is in the superclass of the label."""
         coarse = np.asarray(fine_to_coarse, np.int64)
         hits = int(np.count_nonzero(coarse[self.labels] == coarse[self.predictions]))
         return hits / self.rows if self.rows else math.nan

@@ -72,7 +72,7 @@ def _check(run: Run, record: Any, required: Mapping[str, type | tuple[type, ...]
 
 
 def fetch_report(run: Run, folder: Path) -> Path:
-    """Bring every file of a run's report into the folder, the index last; return the page.
+    """Download every file of a run's report into the folder, the index last; return the page.
 
     Raises: StoreError if a file arrives with other bytes than the index says; InputError if the
     folder holds files of these names that are not an earlier copy of this report.
@@ -106,7 +106,7 @@ def _refuse_other_content(run: Run, folder: Path, names: Sequence[str]) -> None:
 
 
 def _reported_run(folder: Path) -> Any:
-    """Whose report a folder holds; None if it holds none."""
+    """The run whose report a folder contains; None if it contains none."""
     try:
         return field_at(parse_json((folder / REPORT_FILE).read_bytes()), "run_id")
     except (FileNotFoundError, ValueError):

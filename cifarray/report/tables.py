@@ -70,7 +70,7 @@ def write_per_class(path: Path, rows: Iterable[ClassRow]) -> None:
 
 
 def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Write every epoch of every trial; a run that is no sweep has one history, under ''."""
+    """Write every epoch of every trial; a run that is not a sweep has one history, under ''."""
     keys = dict.fromkeys(key for history in histories.values() for rec in history for key in rec)
     columns = ["epoch", *(key for key in keys if key != "epoch")]
     lines = (

@@ -20,7 +20,7 @@ LONGEST_HEARTBEAT_S = 120.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, as it describes itself."""
+    """The holder of a lease, by its own description."""
 
     attempt: int = 0
     """0 where there is no lease, or a damaged one."""
@@ -38,7 +38,7 @@ class Holder:
 
 @dataclass
 class Lease:
-    """A lease that is held: the tag changes with every renewal."""
+    """A held lease: the tag changes with every renewal."""
 
     store: Store
     key: str

@@ -63,8 +63,8 @@ class PrunePlan:
 def delete_run(run: Run, dead: Examined | None = None) -> None:
     """Delete everything of a run. Raises: InputError if somebody works on it.
 
-    One that has not ended goes only if it was found to be `dead` and has not moved since. Its job
-    and status go last: a deletion that was cut leaves a run that can be deleted again.
+    One that has not ended is deleted only if it was found to be `dead` and has not changed since.
+    Its job and status go last: a deletion that was cut leaves a run that can be deleted again.
     """
     _end_attempt(run, dead)
     last = {run.key(SPEC_FILE), run.key(STATUS_FILE)}
@@ -105,11 +105,11 @@ def plan_prune(
     keep_best: int | None = None,
     examine_runs: Examine = _without_evidence,
 ) -> PrunePlan:
-    """Choose what may go; with neither limit only unused datasets.
+    """Choose what to delete; with neither limit only unused datasets.
 
-    A run goes if it is over, older than `older_than` where that is given, and not among the
-    `keep_best` best of its job where that is given. `examine_runs` tells which of those that have
-    not ended are dead.
+    A run is deleted if it is over, older than `older_than` if that is given, and not among the
+    `keep_best` best of its job if that is given. `examine_runs` tells which of those that have not
+    ended are dead.
     """
     everything = summaries(store)
     chosen: list[RunSummary] = []

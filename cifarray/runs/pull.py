@@ -55,7 +55,7 @@ class PullPlan:
 
 @dataclass
 class Pulled:
-    """What lies in the folder now."""
+    """What is in the folder now."""
 
     run_id: str
     folder: Path
@@ -147,7 +147,7 @@ def plan_pull(run: Run) -> PullPlan:
 
 
 def _is_wanted(run: Run, name: str, newest: int, has_report: bool) -> bool:
-    """Whether a file comes along that belongs to none of the chosen checkpoints."""
+    """Whether a file that belongs to none of the chosen checkpoints is pulled."""
     found = locate(run.key(name))
     assert found is not None, "it is below the run"
     place, part = found.place, found.part
@@ -238,7 +238,7 @@ def _bring(
 
 
 def _indexed_folder(plan: PullPlan, name: str) -> str:
-    """The folder whose index speaks of this file."""
+    """The folder whose index lists this file."""
     folders = [f for f in (*plan.checkpoints.values(), REPORT) if name.startswith(f"{f}/")]
     return max(folders, key=len, default=name)
 

@@ -175,7 +175,7 @@ class Run:
 
     @staticmethod
     def encoded(status: Status) -> bytes:
-        """The status as its file holds it; never twice the same bytes, by which it is versioned."""
+        """The status as stored; never the same bytes twice, because versions are told by them."""
         return to_json({"schema_version": 1, **status.to_dict(), "nonce": secrets.token_hex(8)})
 
     def set_cluster(self, cluster: dict[str, Any]) -> None:
@@ -243,7 +243,7 @@ class Run:
         return sorted(number for number in numbers if number is not None)
 
     def newest_attempt(self) -> int:
-        """The attempt whose folder alone readers read: the last that has begun; 0 without one.
+        """The only attempt whose folder readers use: the last one that has started; 0 without one.
 
         Older ones may still write to theirs.
         """
@@ -258,7 +258,7 @@ class Run:
         return not check_index(self.store, self.report_prefix())
 
     def report_prefix(self) -> str:
-        """Where the report lies: in the run's folder, or still in that of its last attempt."""
+        """Where the report is: in the run's folder, or still in that of its last attempt."""
         published = self.key(REPORT)
         if not self.store.exists(f"{published}/{INDEX_FILE}"):
             status = self.status()
@@ -306,7 +306,7 @@ class Attempt:
         return self.place.prefix
 
     def begin(self) -> None:
-        """Show the run as running by this attempt, in whose folder readers look from now on.
+        """Show the run as running by this attempt, whose folder readers use from now on.
 
         What an earlier attempt reached as its best stays. Raises: LeaseLostError.
         """

@@ -22,7 +22,7 @@ POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
 @dataclass(frozen=True)
-class CommandOutput:
+class Shown:
     """What a browser made of a page."""
 
     document: str
@@ -30,7 +30,7 @@ class CommandOutput:
     """Errors and warnings of its console, blocked requests among them."""
 
 
-Show = Callable[[Path], CommandOutput]
+Show = Callable[[Path], Shown]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Show:
         pytest.skip("no chromium here")
     profile = tmp_path_factory.mktemp("profile")
 
-    def run(page: Path) -> CommandOutput:
+    def run(page: Path) -> Shown:
         ended = subprocess.run(
             [
                 found, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -52,7 +52,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Show:
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         complaints = [line for line in ended.stderr.splitlines() if ":CONSOLE" in line]
-        return CommandOutput(ended.stdout, complaints)
+        return Shown(ended.stdout, complaints)
 
     return run
 
@@ -180,7 +180,7 @@ def _answer(show: Show, page: Path, folder: Path, question: str) -> Any:
     return json.loads(html.unescape(found[1]))
 
 
-def _asked(show: Show, page: Path, folder: Path, question: str) -> CommandOutput:
+def _asked(show: Show, page: Path, folder: Path, question: str) -> Shown:
     """Show a copy of the page that lets one more script run, at its end."""
     text = POLICY.sub("", page.read_text(encoding="utf-8"))
     script = f"""<output id="answer"></output><script>

@@ -38,9 +38,9 @@ def for_this_command(opened: AbstractContextManager[T]) -> T:
 
 @contextmanager
 def forwarded(kube: Kube, find_pod: Callable[[], str], port: int) -> Iterator[int]:
-    """Listen on a free port of loopback; every connection goes to `port` of the pod found then.
+    """Listen on a free port of loopback; forward connections to `port` of the current pod.
 
-    The pod is looked up per connection, so that one which was replaced is found again.
+    The pod is looked up for each connection, because it may have been replaced.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
@@ -140,7 +140,7 @@ def _copy(local: socket.socket, remote: Any) -> None:
 def reached_store(profile: Profile, kube: Kube) -> Iterator[Store]:
     """The profile's store by an endpoint that answers here, until the context ends.
 
-    Raises: ClusterError, StoreError where nobody gives keys.
+    Raises: ClusterError, StoreError if there are no keys.
     """
     spec, store = of_kubernetes(profile), profile.store
     access = store_access(kube, spec.store_secret, store.region)
@@ -155,7 +155,7 @@ def reached_store(profile: Profile, kube: Kube) -> Iterator[Store]:
 
 
 def store_access(kube: Kube, secret: str, region: str | None) -> Access:
-    """The store's keys from the Secret; without it, those that this process finds by itself."""
+    """The store's keys from the Secret; without it, those of this process's environment."""
     try:
         found = kube.get("Secret", secret)
     except RefusedError as error:
@@ -174,7 +174,7 @@ def store_access(kube: Kube, secret: str, region: str | None) -> Access:
 
 
 def decoded(secret: Mapping[str, Any] | None) -> dict[str, str]:
-    """A Secret's values as text; none of one that is not there."""
+    """A Secret's values as text; none if it does not exist."""
     data = (secret or {}).get("data") or {}
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 

@@ -86,7 +86,7 @@ class KubernetesBackend(Backend):
         certain: bool = True,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`dashboard` is where a long-lived RayCluster answers; None: behind a port-forward."""
+        """`dashboard` is the address of a long-lived RayCluster; None: through a port-forward."""
         self.profile = profile
         self.spec = of_kubernetes(profile)
         self._given_dashboard = dashboard
@@ -197,7 +197,7 @@ class KubernetesBackend(Backend):
         return RayJobRuns(self.kube, self.spec, self.certain)
 
     def stop(self, run: Run, job_id: str, reporter: Reporter) -> Status:
-        """Write the end first: Ray leaves a driver whose pod ends no time for it."""
+        """Record the end first: a driver whose pod ends has no time for it."""
         run.mark_stopped("stopped by `cifarray stop`")
         self.jobs(ASK_PATIENCE_S).stop(job_id)
         self._remove_companions(run)
@@ -474,7 +474,7 @@ def recorded_section(record: Mapping[str, Any]) -> KubernetesSpec:
 
 
 def may_be_context(mine: str | None, recorded: str | None) -> bool:
-    """Whether a recorded context is the user's, or a name out of somebody else's kubeconfig."""
+    """Whether a recorded context is the user's, or a name from somebody else's kubeconfig."""
     if recorded is None or not has_context(recorded):
         return True
     return recorded == (mine or current_context())

@@ -27,7 +27,7 @@ GATEWAY_PATIENCE_S = 120.0
 
 
 def make_secrets(kube: Kube) -> None:
-    """Make the root's Secret, which holds the runs' key too, and then the runs' own from it."""
+    """Create the root's Secret, which includes the runs' key, and then the runs' Secret from it."""
     root = _read(kube, ROOT) or _make(kube, ROOT, root_secret())
     users = json.loads(root[USERS_FILE])["accessAccounts"]
     if _read(kube, RUNS) is None:

@@ -123,7 +123,7 @@ class Site:
         ]
 
     def shared_groups(self) -> list[Group]:
-        """Head and worker groups of the RayCluster; none where there is none."""
+        """Head and worker groups of the RayCluster; none if there is none."""
         if self.ray_cluster is None:
             return []
         spec, name = self.ray_cluster["spec"], f"RayCluster {self.spec.ray_cluster}"

@@ -166,14 +166,14 @@ class RayJobRuns:
         return [as_job(found) for found in self._kube.list("RayJob", OURS)]
 
     def stop(self, job_id: str) -> bool:
-        """End the RayJob and its cluster; False where there is none. Raises: ClusterError."""
+        """End the RayJob and its cluster; False if there is none. Raises: ClusterError."""
         deleted = self._kube.delete("RayJob", job_id)
         if not deleted:
             self._refuse_if_unsure(job_id)
         return deleted
 
     def stop_if_live(self, job_id: str) -> bool:
-        """End a RayJob that has not ended by itself and is not being ended; whether it was one."""
+        """End a RayJob unless it has ended or is being deleted; whether it was running."""
         found = self._kube.get("RayJob", job_id)
         if found is None or as_job(found).ended or is_going(found):
             return False

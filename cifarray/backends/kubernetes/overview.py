@@ -55,7 +55,7 @@ def shown(profile: str, seen: dict[str, Any]) -> CommandOutput:
 
 
 def gpus(kube: Kube) -> dict[str, Any]:
-    """GPUs of the nodes, and how many of them pods of the namespace hold.
+    """GPUs of the nodes, and how many of them are used by the namespace's pods.
 
     Raises: RefusedError (403) for callers who may not list nodes.
     """

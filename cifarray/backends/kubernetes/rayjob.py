@@ -146,7 +146,7 @@ def run_label(run_id: str) -> str:
 
 
 def rayjob_name(run_id: str, submission: int) -> str:
-    """`<run>-<submission>`, a DNS-1035 label; what has to be cut is made unique by a digest."""
+    """`<run>-<submission>`, a DNS-1035 label; a digest makes a shortened name unique."""
     name = f"{run_id}-{submission}"
     if len(name) <= NAME_LENGTH:
         return name
@@ -202,7 +202,7 @@ def describe(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _told(message: str) -> str:
-    """One line of a message: Ray puts the end of a failed job's log behind its first one."""
+    """One line of a message: Ray appends the end of a failed job's log to the first line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:
         return "".join(lines)
@@ -210,7 +210,7 @@ def _told(message: str) -> str:
 
 
 def remove_companions_of(kube: Kube, run_id: str) -> list[str]:
-    """Delete what is left of a run whose RayJob is gone or going; the names."""
+    """Delete what is left of a run whose RayJob is deleted or being deleted; the names."""
     labels = {RUN_LABEL: run_label(run_id)}
     return [name for kind in COMPANIONS for name in _remove(kube, kind, labels, fresh_s=0.0)]
 
@@ -258,9 +258,9 @@ def next_rayjob(run: Run, kube: Kube) -> tuple[str, int]:
 
 
 def end_earlier(run: Run, kube: Kube, patience_s: float = GOING_S) -> None:
-    """Delete the run's RayJobs that have not ended: a retry of theirs would fight the next one.
+    """Delete the run's RayJobs that have not ended: their retries would conflict.
 
-    Raises: ClusterError for one that does not go.
+    Raises: ClusterError if one cannot be deleted.
     """
     labels = {RUN_LABEL: run_label(run.id)}
     for job in _live(kube, labels):
@@ -308,7 +308,7 @@ def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> No
 
 
 def _take_back(kube: Kube, made: list[Manifest], job: Manifest) -> None:
-    """Remove what was made for a RayJob, unless somebody else has made one of that name."""
+    """Remove what was created for a RayJob, unless another RayJob of that name exists."""
     with suppress(ClusterError):
         if kube.get("RayJob", job["metadata"]["name"]) is None:
             for each in made:

@@ -1,4 +1,4 @@
-"""`cluster up` on Kubernetes: every object by server-side apply, and whether it has come up."""
+"""`cluster up` on Kubernetes: server-side apply of every object, until all are ready."""
 
 import re
 import time
@@ -72,7 +72,7 @@ def in_order(documents: Sequence[Manifest]) -> list[Manifest]:
 def apply_all(
     kube: Kube, documents: Sequence[Manifest], say: Callable[[str], None], force: bool = False
 ) -> Applied:
-    """Apply every object; `force` takes fields over from whoever manages them.
+    """Apply every object; `force` takes over fields from other managers.
 
     Raises: ClusterError if the operator's kinds are not known, where a right is lacking, or
     where somebody else manages a field that the manifests set otherwise.
@@ -216,7 +216,7 @@ def _apply(kube: Kube, document: Manifest, force: bool, applied: Applied) -> Non
 
 
 def _is_another(priority: Manifest, live: Manifest) -> bool:
-    """Whether a PriorityClass differs in what nobody may change."""
+    """Whether a PriorityClass differs in fields that cannot be changed."""
     return any(
         priority.get(name, usual) != live.get(name, usual)
         for name, usual in (("value", 0), ("preemptionPolicy", "PreemptLowerPriority"))

@@ -150,7 +150,7 @@ def take_down(
 ) -> Removed:
     """End the runs, then remove the rest; the namespace only if nothing else is in it.
 
-    Raises: ClusterError, which names the finalizers that hold a RayJob.
+    Raises: ClusterError, which names the finalizers that block a RayJob.
     """
     removed = Removed()
     for kind, names in (("RayJob", found.rayjobs), ("RayCluster", found.clusters)):
@@ -182,7 +182,7 @@ def end_all(
     say: Callable[[str], None],
     patience_s: float,
 ) -> None:
-    """Delete objects and wait until they are gone, which their finalizers may hold up."""
+    """Delete objects and wait until they are gone, which their finalizers may delay."""
     left = list(names)
     for name in left:
         say(f"ending {kind} {name} ...")
@@ -272,7 +272,7 @@ def _is_ours(found: Mapping[str, Any]) -> bool:
 
 
 def _is_owned(found: Mapping[str, Any]) -> bool:
-    """Whether it goes with the object that owns it."""
+    """Whether it is deleted with the object that owns it."""
     return bool(found["metadata"].get("ownerReferences"))
 
 

@@ -180,7 +180,7 @@ def _last_seen(event: Object) -> str:
 
 
 def _refused(cluster: Object) -> str:
-    """Why KubeRay cannot make a RayCluster's pods at present; it tries again by itself."""
+    """Why KubeRay currently cannot create a RayCluster's pods; it retries automatically."""
     if not holds(cluster, "ReplicaFailure"):
         return ""
     message = " ".join(str(condition(cluster, "ReplicaFailure").get("message") or "").split())

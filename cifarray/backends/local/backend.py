@@ -81,7 +81,7 @@ class LocalBackend(RayJobsBackend):
     def recorded_as(
         self, record: Mapping[str, Any], explicit: bool, patience_s: float = PATIENCE_S
     ) -> Backend | None:
-        """Never by its profile: a node of ours is known by what this machine remembers of it."""
+        """Never by its profile: our node is recognized by this machine's own record."""
         return None
 
     def start(self, reporter: Reporter) -> None:

@@ -288,7 +288,7 @@ def _private_log() -> Path:
 
 
 def free_shared_memory() -> int:
-    """Bytes that are free in shared memory; 0 where there is none."""
+    """Bytes that are free in shared memory; 0 if there is none."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:

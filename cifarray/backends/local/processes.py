@@ -49,9 +49,9 @@ def is_alive(process: Process) -> bool:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other one of this machine, and its machine from others.
+    """What identifies this process among all on this machine, and its machine among others.
 
-    A sandbox may hide part of it, which is left out then: nobody can judge by the rest.
+    A sandbox may hide part of it, which is then left out: the rest would not be sufficient.
     """
     described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
     with suppress(OSError):
@@ -100,10 +100,10 @@ def command_line(pid: int) -> str:
 
 
 def family(leader: Process, mark: str) -> list[Process]:
-    """The leader, its session, and the descendants of both wherever they went.
+    """The leader, its session, and all descendants of both.
 
     Once the leader is gone, a member of its session counts only if its command line or its folder
-    holds `mark`.
+    contains `mark`.
     """
     everyone = [
         found
@@ -129,7 +129,7 @@ def family(leader: Process, mark: str) -> list[Process]:
 
 
 def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
-    """Ask the leader to end, and after the grace end what is left of its family; the survivors."""
+    """Ask the leader to end, and after the grace period kill what is left; the survivors."""
     members = family(leader, mark)
     led = is_alive(leader)
     _signal([leader] if led else members, signal.SIGTERM)

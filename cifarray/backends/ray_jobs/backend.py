@@ -160,7 +160,7 @@ class RayJobsBackend(Backend):
         return False
 
     def _resources(self) -> Mapping[str, float]:
-        """Custom resources that a driver holds."""
+        """Custom resources that a driver reserves."""
         return {}
 
     def _wait_for_end(self, run: Run, job_id: str) -> Status:

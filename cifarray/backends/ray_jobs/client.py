@@ -226,7 +226,7 @@ class RayJobs:
             ) from error
 
     def _refusal(self, code: int, text: str) -> str:
-        """One sentence for an answer that is no success."""
+        """One sentence for an answer that is not a success."""
         if code in (401, 403):
             what = "requires a token" if code == 401 else "refuses the token that was given"
             return (

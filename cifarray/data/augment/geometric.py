@@ -117,14 +117,14 @@ def rotation(angles_N: Tensor) -> Tensor:
 
 
 def shift(x_N: Tensor, y_N: Tensor) -> Tensor:
-    """Transforms that read so many pixels further to the right and down."""
+    """Transforms that read this many pixels further to the right and down."""
     transforms_N33 = torch.eye(3, device=x_N.device).repeat(len(x_N), 1, 1)
     transforms_N33[:, 0, 2], transforms_N33[:, 1, 2] = x_N, y_N
     return transforms_N33
 
 
 def scaling(x_N: Tensor, y_N: Tensor) -> Tensor:
-    """Transforms that read so many times as far from the center: below 1 enlarges, -1 mirrors."""
+    """Transforms that read this many times as far from the center: below 1 enlarges, -1 mirrors."""
     return torch.diag_embed(torch.stack([x_N, y_N, torch.ones_like(x_N)], dim=1))
 
 

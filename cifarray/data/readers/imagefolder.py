@@ -109,7 +109,7 @@ def _other_split(files: ArchiveFiles, root: str, missing: str) -> str:
 def _count_others(
     files: ArchiveFiles, root: str, splits: dict[str, str], left_out: LeftOutCounter
 ) -> None:
-    """Tell of each file that is no image of a class: what it is, and whose it would be."""
+    """Report each file that is not an image of a class, with its kind and class."""
     for name in files.others:
         inside = name.startswith(root)
         parts = PurePosixPath(name.removeprefix(root)).parts if inside else ("", name)

@@ -80,7 +80,7 @@ def find_cause(told: BaseException | str) -> Cause:
 
 
 def own_sentence(text: str) -> Cause:
-    """A sentence of cifarray's own, which says what failed and, behind a semicolon, what to do."""
+    """A sentence of cifarray's own, which says what failed and, after a semicolon, what to do."""
     sentence, _, remedy = " ".join(text.split()).partition("; ")
     return Cause(_shortened(sentence), _shortened(remedy))
 
@@ -108,7 +108,7 @@ def failed_worker(error: BaseException | None) -> dict[str, Any] | None:
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """The error that Ray's own errors stand for."""
+    """The original error inside Ray's own errors."""
     failures = getattr(error, "worker_failures", None)
     if isinstance(failures, Mapping) and failures:
         return unwrapped(failures[worker_cause(failures)[0]])
