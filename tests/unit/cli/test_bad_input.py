@@ -26,7 +26,7 @@ BAD = {
     "submit train-digits --name Not_A_Name": "cannot name a run 'Not_A_Name'",
     "submit train-digits --seeds 0": "--seeds",
     "submit train-cifar10 --prepare --archive /no/such/archive": "/no/such/archive",
-    "submit train-digits --dry-run --set train.global_batch_size=1": "below the 2 workers",
+    "submit train-digits --dry-run --set train.global_batch_size=1": "less than the 2 workers",
     "run nosuch": JOBS,
     "run ./absent.yaml": "no job file at ./absent.yaml",
     "run train-digits --set dataset.labels=coarse": "coarse",
@@ -117,5 +117,5 @@ def test_a_profile_with_half_an_address_is_refused_before_anything_is_recorded(
     profile.write_text("kind: local\naddress: 127.0.0.1:6379\n")
     shown = typed("submit", "train-digits", "--prepare", "--cluster", profile)
     assert shown.code == 2
-    assert "give both" in shown.err
+    assert "set both" in shown.err
     assert not (cifarray_home / "store").exists()

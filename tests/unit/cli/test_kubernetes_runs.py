@@ -80,7 +80,7 @@ def test_a_failed_run_whose_rayjob_is_tried_again_can_be_stopped(
     assert shown.code == 0, shown.err
     assert (
         shown.out
-        == f"run {RUN_ID} had failed already; its job {JOB_ID}was still running and is now "
+        == f"run {RUN_ID} had failed already; its job {JOB_ID} was still running and is now "
         "ended\n"
     )
     assert api.objects == {}

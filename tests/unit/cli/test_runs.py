@@ -73,7 +73,7 @@ def test_a_run_whose_driver_has_gone_from_this_machine_is_lost_at_once(
         assert found is not None
         run.take_charge("a driver", recorded | {"started": found.started}).begin()
         assert json.loads(typed("status", RUN_ID, "--json").out)["state"] == "running"
-        assert "is there" in typed("delete", RUN_ID, "--yes").err
+        assert "is running" in typed("delete", RUN_ID, "--yes").err
         driver.kill()
     told = json.loads(typed("status", RUN_ID, "--json").out)
     assert told["state"] == "lost"

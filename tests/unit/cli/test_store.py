@@ -210,9 +210,9 @@ def test_prune_without_limits_takes_unused_datasets_alone(home: Store, cifarray:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--older-than", "soon"], "--older-than 'soon' is no age"),
+        (["--older-than", "soon"], "--older-than 'soon' is not an age"),
         (["--older-than", "7"], "min, h, d or w, as in 7d"),
-        (["--older-than", "-7d"], "--older-than '-7d' is no age"),
+        (["--older-than", "-7d"], "--older-than '-7d' is not an age"),
         (["--keep-best", "-1"], "--keep-best"),
         (["--keep-best", "few"], "--keep-best"),
     ],

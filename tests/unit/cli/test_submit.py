@@ -46,7 +46,7 @@ def test_a_prepared_dataset_is_held_against_the_job(typed: Type) -> None:
     assert typed(*words, "train.global_batch_size=1000").code == 0
     refused = typed(*words, "train.global_batch_size=1200")
     assert refused.code == 2
-    assert "above the 1150 rows" in refused.err
+    assert "more than the 1150 training rows" in refused.err
 
 
 def test_weights_are_held_against_the_network_by_a_dry_run_and_a_submission(
@@ -102,7 +102,7 @@ def test_a_name_that_is_taken_is_refused_before_any_run_is_written(
     for words in (["--dry-run"], []):
         shown = typed("submit", "train-digits", "--name", "mine", "--seeds", "3", *words)
         assert shown.code == 2
-        assert "run mine-2 is in" in shown.err
+        assert "run mine-2 already exists in" in shown.err
         assert "already exists" in shown.err
     assert home_store.folders("runs") == ["mine-2"]
 

@@ -140,7 +140,7 @@ def test_a_report_says_with_which_weights_its_training_began(tmp_path: Path):
         "fresh": ["h"],
     }
     page = (tmp_path / "report.html").read_text()
-    assert "<dt>began with</dt><dd>runs/b/epoch_1</dd>" in page
+    assert "<dt>initial weights</dt><dd>runs/b/epoch_1</dd>" in page
     assert "abababababab</code>" in page
 
 

@@ -246,7 +246,7 @@ def test_compare_refuses_one_run_alone_and_an_unknown_one(
     run = record(local, trained)
     code, _, err = typed("compare", run.id, run.id, "--store", local.uri)
     assert code == 2
-    assert f"compare requires at least two runs, but only {run.id} alone" in err
+    assert f"compare requires at least two runs, but only {run.id} was given" in err
     code, _, err = typed("compare", run.id, "nothing-like-it", "--store", local.uri)
     assert code == 2
     assert "no run 'nothing-like-it'" in err

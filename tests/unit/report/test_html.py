@@ -179,7 +179,7 @@ def test_a_run_without_mistakes_makes_a_page_that_says_so(tmp_path: Path):
     splits = dict.fromkeys(("train", "validation", "test"), perfect)
     write_report(tmp_path, report_samples.inputs(predictions=splits, mistakes=[]))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.lower().count("not one test row was predicted wrongly") == 2
+    assert page.lower().count("all test rows were predicted correctly") == 2
 
 
 def test_classes_that_nothing_was_predicted_as_make_a_page(tmp_path: Path):

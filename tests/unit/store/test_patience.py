@@ -330,7 +330,7 @@ def test_an_upload_of_which_the_server_loses_something_has_not_arrived(
 
     proxy.fault = lose
     (tmp_path / "state.pt").write_bytes(b"x" * size)
-    with pytest.raises(StoreAwayError, match=r"state\.pt did not arrive intact in .*: 0 bytes"):
+    with pytest.raises(StoreAwayError, match=r"state\.pt did not arrive intact in .*: 0 of"):
         store.upload(tmp_path / "state.pt", "state.pt")
     proxy.fault = lambda request: None
     store.upload(tmp_path / "state.pt", "state.pt")
