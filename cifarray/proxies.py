@@ -1,4 +1,4 @@
-"""Loopback is reached directly, whatever proxy the environment names for the outside."""
+"""Makes loopback reachable directly, whatever proxy the environment names."""
 
 import ipaddress
 import os

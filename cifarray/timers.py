@@ -1,4 +1,4 @@
-"""Time limits, pauses between tries, and calls that repeat in the background."""
+"""Time limits, pauses between retries, and repeated calls in the background."""
 
 import itertools
 import random

@@ -1,6 +1,6 @@
 """Renders the overlays of k8s/ with kubectl's kustomize: `make manifests`.
 
-Writes k8s/rendered/OVERLAY.yaml, which travel in the wheel, and k8s/cifarray.yaml, which is what
+Writes k8s/rendered/OVERLAY.yaml, which are part of the wheel, and k8s/cifarray.yaml, which is what
 `kubectl apply -f k8s/` applies: the overlay gpu.
 """
 
@@ -97,8 +97,8 @@ def digest_of(image: Image) -> str:
 
 
 def kubectl_problem() -> str | None:
-    """What keeps kubectl here from rendering; None if nothing does."""
-    wanted = "no kubectl with kustomize 5 here"
+    """Why kubectl cannot render here; None if it can."""
+    wanted = "no kubectl with kustomize 5 found"
     if shutil.which("kubectl") is None:
         return f"{wanted}; install kubectl >= 1.27"
     asked = subprocess.run(
@@ -107,7 +107,9 @@ def kubectl_problem() -> str | None:
     try:
         version = str(json.loads(asked.stdout)["kustomizeVersion"])
     except (ValueError, KeyError):
-        version = "none"  # kubectl before 1.24 has one too old to be told
+        version = (
+            "none"  # kubectl before 1.24 has a kustomize that is too old and reports no version
+        )
     major = re.match(r"v(\d+)", version)
     return None if major and int(major[1]) >= 5 else f"{wanted} but {version}; install >= 1.27"
 
@@ -144,13 +146,13 @@ def render(
 def as_text(overlay: str, documents: Iterable[Document]) -> str:
     """Manifests as a file that says where it comes from."""
     origin = f"k8s/overlays/{overlay}"
-    head = f"# Rendered by `make manifests` from {origin}: change that and what it is made of.\n"
+    head = f"# Rendered by `make manifests` from {origin}: change the sources and render again.\n"
     head += f"# sources: {sources_digest()}\n"
     return head + yaml.safe_dump_all(documents, sort_keys=False, width=120)
 
 
 def sources_digest(folder: Path = K8S) -> str:
-    """A digest of all that the rendered files are made of, so that stale ones show anywhere."""
+    """A digest of all sources of the rendered files, which shows outdated ones."""
     files = (path for name in SOURCES for path in sorted((folder / name).rglob("*.yaml")))
     return content_sha256(
         "".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files)
@@ -163,7 +165,7 @@ def fill_digests(table: Path = TABLE) -> None:
     for entry in yaml.safe_load(text)["images"]:
         image = Image(entry["name"], str(entry["newTag"]))
         if image.host is None:
-            print(f"{image.name}:{image.tag} names no registry, and so stays without a digest")
+            print(f"{image.name}:{image.tag} names no registry, so it gets no digest")
             continue
         digest = digest_of(image)
         print(f"{image.name}:{image.tag} is {digest}")

@@ -1,4 +1,4 @@
-"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked.
+"""Downloads a published file by HTTP: resumes, retries a few times, and checks the result.
 
 The server's own tags of a file are kept beside it, so that a later call can tell whether the file
 on this machine is still the one at the address.
@@ -43,7 +43,7 @@ class Download:
     target: Path
     limit_bytes: int
     md5: str | None = None
-    """None where nobody published one; then the server is asked whether a kept file still holds."""
+    """None if none was published; then the server is asked whether a kept file is current."""
     pauses_s: tuple[float, ...] = PAUSES_S
     timeout_s: float = TIMEOUT_S
 
@@ -225,8 +225,8 @@ def _total(answer: "httpx2.Response", done: int) -> int | None:
 def _too_large(wanted: Download) -> ArchiveError:
     wanted.part.unlink(missing_ok=True)
     return ArchiveError(
-        f"{shown(wanted.url)} is larger than the {wanted.limit_bytes} bytes that an archive of "
-        "this dataset may have; is it another dataset's?"
+        f"{shown(wanted.url)} is larger than the {wanted.limit_bytes} bytes allowed for this "
+        "dataset's archive; is it another dataset's?"
     )
 
 
@@ -235,8 +235,8 @@ def _check_md5(wanted: Download) -> None:
         return
     wanted.target.unlink()
     raise ArchiveError(
-        f"{shown(wanted.url)} has md5 {found}, published is {wanted.md5}; the file was removed: "
-        "run the command again, or give a path or another address with --archive"
+        f"{shown(wanted.url)} has md5 {found}, but {wanted.md5} was published; the file was "
+        "removed: run the command again, or give a path or another address with --archive"
     )
 
 

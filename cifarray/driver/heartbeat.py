@@ -1,4 +1,4 @@
-"""The two threads beside a running attempt: one reports its progress, one bounds its time.
+"""The two threads that accompany a running attempt: one reports its progress, one bounds its time.
 
 The progress goes into the run's status: epochs or trials done, and the best value so far. A run of
 the long-lived RayCluster, which has no deadline of its own, is ended when it takes too long.
@@ -44,7 +44,7 @@ class WaitsFor:
         return self._capacity or self._store
 
     def capacity(self, text: str) -> None:
-        """Take what is missing before the workers can start; "" for nothing."""
+        """Record what is missing before the workers can start; "" for nothing."""
         self._capacity = text
 
     def store(self, wait: Wait | None) -> None:
@@ -141,7 +141,7 @@ def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
 
 
 def limit_s(profile: Profile) -> float | None:
-    """How long the driver lets an attempt take; None where a RayJob's deadline ends it."""
+    """How long the driver lets an attempt take; None if a RayJob's deadline ends it."""
     spec = profile.kubernetes
     return float(spec.max_run_s) if spec is not None and not spec.has_cluster_per_run else None
 
@@ -156,7 +156,7 @@ def in_time(profile: Profile) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    with within(seconds, f"it took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
+    with within(seconds, f"the run took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
         yield
 
 

@@ -1,4 +1,4 @@
-"""The driver's own output, kept beside the run as well as shown."""
+"""Stores the driver's output with the run, and prints it too."""
 
 import os
 import select
@@ -28,7 +28,10 @@ def kept_log(store: Store, key: str, every_s: float = UPLOAD_EVERY_S) -> Iterato
         def upload() -> None:
             _upload(store, path, key)
 
-        with every(every_s, upload, "upload of the driver's log", at_end=True), _copied_to(path) as log:
+        with (
+            every(every_s, upload, "upload of the driver's log", at_end=True),
+            _copied_to(path) as log,
+        ):
             yield log
 
 

@@ -34,7 +34,7 @@ MEMORY = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "Shmem")
 
 
 def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Log) -> None:
-    """Keep everything that tells why an attempt failed; what is not available is left out.
+    """Store everything that helps to see why an attempt failed; unavailable parts are left out.
 
     `log` is the driver's own. It raises no error itself, which would hide the first one.
     """
@@ -106,10 +106,10 @@ def _ray_events() -> list[str]:
         return events
     for path in sorted((folder / "events").glob("event_*.log")):
         events += _tail(path, 10)
-    return events + _deaths()
+    return events + _dead_actors()
 
 
-def _deaths() -> list[str]:
+def _dead_actors() -> list[str]:
     from ray.util.state import list_actors
 
     job = ray.get_runtime_context().get_job_id()
@@ -129,7 +129,7 @@ def _deaths() -> list[str]:
 
 def _ray_logs() -> Path | None:
     """The folder of the logs of the Ray node that this driver is on."""
-    node: Any = ray._private.worker._global_node  # None where this process has joined none
+    node: Any = ray._private.worker._global_node  # None if this process has joined none
     return Path(node.get_logs_dir_path()) if node is not None else None
 
 
@@ -148,5 +148,5 @@ def _if_available(get: Callable[[], T], otherwise: T) -> T:
     try:
         return get()
     except Exception as error:  # Ray's clients raise what their libraries raise
-        print(f"warning: the post-mortem lacks a part: {find_cause(error)}", flush=True)
+        print(f"warning: a part of the post-mortem is missing: {find_cause(error)}", flush=True)
         return otherwise

@@ -1,4 +1,4 @@
-"""What opens a store: URI, endpoint, region and keys; and what a mistyped URI was meant to be."""
+"""Parses a store's URI, endpoint, region and keys, and corrects mistyped URIs."""
 
 import os
 import re
@@ -29,7 +29,7 @@ class Access:
 
     @property
     def without_keys(self) -> "Access":
-        """What may be pickled: another process finds keys in its own surroundings."""
+        """What may be pickled: another process finds keys in its own environment."""
         return replace(self, key_id=None, secret_key=None)
 
 
@@ -69,8 +69,8 @@ def _meant(scheme: str, rest: str) -> str:
         return f"give s3://{shown}"
     if scheme in GOOGLE_SCHEMES:
         return (
-            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it has learnt "
-            "conditional writes by now (docs/stores.md)"
+            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it now "
+            "supports conditional writes (docs/stores.md)"
         )
     if scheme == "file":
         return f"give the directory itself, as /{shown}"
@@ -86,8 +86,8 @@ def bucket_and_prefix(uri: str) -> tuple[str, str]:
     if not _BUCKET.fullmatch(bucket):
         shown = bucket if "@" not in bucket and ":" not in bucket else "(withheld)"
         raise StoreAddressError(
-            f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix, where a bucket's "
-            "name has 3 to 63 letters, digits, '.' and '-', and credentials stand elsewhere"
+            f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix; a bucket's name "
+            "has 3 to 63 letters, digits, '.' and '-', and the URI contains no credentials"
         )
     return bucket, checked_prefix(prefix)
 

@@ -161,7 +161,7 @@ class FeatureRows:
     """A rank's rows with features in place of images, as `model.features: cached` trains on them.
 
     To the rest of a training they are images of D channels and one pixel, which the network
-    recognises as features; checkpoints hold the whole network.
+    recognizes as features; checkpoints hold the whole network.
     """
 
     def __init__(self, job: Job, rows: RowSource, network: nn.Module, weights: Path) -> None:
@@ -194,7 +194,7 @@ class FeatureRows:
         return ResidentShard(held, self._rows.device)
 
     def _cache(self, normalize: Normalize) -> FeatureCache:
-        assert self._rows.store is not None, "features are kept in the dataset's store"
+        assert self._rows.store is not None, "features are stored in the dataset's store"
         manifest = self._rows.manifest
         about = {
             "dataset": manifest.name,
@@ -214,7 +214,7 @@ class FeatureRows:
         if size > limit:
             raise JobError(
                 f"features of {rows} rows take {written_bytes(size, binary=True)} of a worker's "
-                f"memory, and its cache holds {written_bytes(limit, binary=True)}; raise "
+                f"memory, but its cache is {written_bytes(limit, binary=True)}; raise "
                 "cache_bytes_per_worker of the profile, use more workers, or leave model.features "
                 "out"
             )

@@ -168,7 +168,7 @@ def test_a_run_on_a_full_store_keeps_what_it_has_and_goes_on_once_there_is_space
     run.change_status(lambda status: dataclasses.replace(status, state="pending", error=None))
     again = wait_for(drivers.begin(proxy.address))
     assert again.code == 0, again.out + again.err
-    assert "going on from attempt 1: epoch 2" in again.out
+    assert "continuing from attempt 1: epoch 2" in again.out
     refuse_difference(run, trained, tmp_path)
 
 

@@ -80,7 +80,7 @@ class RayJobs:
             time.sleep(pause_s)
 
     def find(self, submission_id: str) -> SubmittedJob | None:
-        """The job of this id; None where the cluster does not know it."""
+        """The job of this id; None if the cluster does not know it."""
         found = self._ask("GET", f"/api/jobs/{quote(submission_id)}", absent_is_none=True)
         return _job(found) if isinstance(found, dict) else None
 
@@ -108,13 +108,13 @@ class RayJobs:
         return f"waiting for {before[0]} to leave the node" if before else ""
 
     def stop(self, submission_id: str) -> bool:
-        """Ask the job to end; False where there is none or it has ended."""
+        """Ask the job to end; False if there is none or it has already ended."""
         path = f"/api/jobs/{quote(submission_id)}/stop"
         found = self._ask("POST", path, absent_is_none=True)
         return bool(found and found.get("stopped"))
 
     def logs(self, submission_id: str) -> str:
-        """What the job has written so far; empty where the cluster does not know it."""
+        """What the job has written so far; empty if the cluster does not know it."""
         path = f"/api/jobs/{quote(submission_id)}/logs"
         found = self._ask("GET", path, absent_is_none=True)
         return str(found.get("logs") or "") if isinstance(found, dict) else ""
@@ -226,7 +226,7 @@ class RayJobs:
         raise _NoAnswerError(problem) if answer.is_server_error else ClusterError(problem)
 
     def _refusal(self, code: int, text: str) -> str:
-        """One sentence for an answer that is no success."""
+        """One sentence for an answer that is not a success."""
         if code in (401, 403):
             what = "requires a token" if code == 401 else "refuses the token that was given"
             return (

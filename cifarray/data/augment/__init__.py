@@ -2,7 +2,7 @@
 
 All of it runs on the device that holds the images, one operation for the batch, yet each image has
 its own draw from the generator. Augmentation works on pixels as stored (uint8), before
-normalisation, so that padding is black and no float copy of an image is made twice.
+normalization, so that padding is black and no float copy of an image is made twice.
 
 Shapes: N images, C channels, H height, W width.
 """

@@ -90,7 +90,9 @@ def test_nothing_is_sent_to_an_address_that_only_a_record_names(
     shown = typed(*words)
     assert elsewhere.received == []
     if words[0] in ("logs", "stop", "resume") and state != "failed":
-        assert f"with dashboard {elsewhere.address}, which no cluster profile of yours" in shown.err
+        assert (
+            f"with dashboard {elsewhere.address}, which none of your cluster profiles" in shown.err
+        )
         assert "give --cluster PROFILE" in shown.err
         assert shown.code == {"logs": 0, "resume": 2}.get(words[0], 1)
 

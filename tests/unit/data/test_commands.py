@@ -91,7 +91,7 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "mine", "--layout", "imagefolder"), "mine has no --archive"),
         (("prepare", "mine", "--layout", "zip", "--archive", "."), "unknown layout 'zip'"),
         (("prepare", "cifar10", "--layout", "imagefolder"), "is a dataset of the catalog"),
-        (("prepare", "cifar10", "--crop"), "has no boxes to crop its images to"),
+        (("prepare", "cifar10", "--crop"), "has no bounding boxes to crop to"),
         (("prepare", "digits", "--skip-bad"), "leave --skip-bad out"),
         (("prepare", "digits", "--test-split", "val"), "leave --test-split out"),
         (("prepare", "cifar10", "--test-split", "eval"), "unknown test split 'eval'; choose from"),
@@ -102,7 +102,7 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "digits", "--store", "gs://bucket"), "cannot open a store of kind gs://"),
         (("inspect", "digits"), "dataset digits is not in"),
         (("inspect", "mnist"), "unknown dataset 'mnist'"),
-        (("inspect", "digits", "--grid", "grid.jpg"), "is not a .png file"),
+        (("inspect", "digits", "--grid", "grid.jpg"), "is not the path of a .png file"),
         (("inspect", "digits", "--grid", "no/such/grid.png"), "in an existing folder"),
         (("verify", "cifar10"), "run `cifarray data prepare cifar10"),
         (("verify", "../runs"), "unknown dataset '../runs'"),
@@ -172,7 +172,7 @@ def test_verify_ends_with_0_for_a_sound_dataset_and_1_for_a_damaged_one(
     cifarray("data", "prepare", "digits", "--quiet")
     code, out, _ = cifarray("data", "verify", "digits")
     assert code == 0
-    assert "is sound: 2 files" in out
+    assert "is intact: 2 files" in out
     key = (
         f"{dataset_prefix('digits', load_manifest(home, 'digits').digest)}/test/part-00000.parquet"
     )
@@ -219,7 +219,7 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert code == 0
     assert "left out: train/dog/003.png (its bytes are not an image of JPEG, PNG" in err
     assert "left out: 1 image of train: unreadable (train/dog/003.png)" in out
-    assert "jobs on them set preprocess.resize" in out
+    assert "a job must set preprocess.resize" in out
     digest = load_manifest(home, "my-pets").digest
     *_, listed = cifarray("datasets")[1].splitlines()
     assert listed.split()[:4] == ["my-pets", "any", "size", "2"]
@@ -244,7 +244,7 @@ def test_birds_say_what_is_missing_and_crops_are_asked_for(
     words = ("data", "prepare", "cub200", "--archive", str(folder))
     code, out, _ = cifarray(*words)
     assert code == 0
-    assert "images that it lists and does not hold: 1" in out
+    assert "images that are listed but missing: 1" in out
     assert "fewer rows than published" in out
     assert "left out: 197 classes: class without an image (" in out
     whole = load_manifest(home, "cub200")

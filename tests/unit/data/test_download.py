@@ -135,7 +135,7 @@ def test_an_answer_of_unknown_length_is_read_to_its_end(
 
 def test_a_wrong_md5_is_refused_and_the_file_removed(server: ArchiveServer, wanted: Wanted) -> None:
     server.files["a.tar.gz"] = CONTENT[::-1]
-    with pytest.raises(ArchiveError, match=f"published is {MD5}; the file was removed"):
+    with pytest.raises(ArchiveError, match=f"but {MD5} was published; the file was removed"):
         download(wanted(), Silent())
     assert not wanted().target.exists()
     server.files["a.tar.gz"] = CONTENT

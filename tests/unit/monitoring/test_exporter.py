@@ -26,10 +26,10 @@ __all__ = ["typed"]
 
 CIFARRAY = Path(sys.executable).with_name("cifarray")
 PATIENCE_S = 30.0
-Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
+CommandOutput = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(url: str) -> Shown:
+def scrape(url: str) -> CommandOutput:
     """Every sample of a page of metrics, by name and labels."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
@@ -41,11 +41,11 @@ def scrape(url: str) -> Shown:
     }
 
 
-def value(shown: Shown, name: str, **labels: str) -> float | None:
+def value(shown: CommandOutput, name: str, **labels: str) -> float | None:
     return shown.get((name, frozenset(labels.items())))
 
 
-def scrape_until(url: str, true: Callable[[Shown], bool]) -> Shown:
+def scrape_until(url: str, true: Callable[[CommandOutput], bool]) -> CommandOutput:
     """Scrape again and again until what is shown is as it should be."""
     deadline = time.monotonic() + PATIENCE_S
     while not true(shown := scrape(url)):
@@ -54,7 +54,7 @@ def scrape_until(url: str, true: Callable[[Shown], bool]) -> Shown:
     return shown
 
 
-def is_read(shown: Shown) -> bool:
+def is_read(shown: CommandOutput) -> bool:
     return value(shown, "cifarray_store_up") is not None
 
 
@@ -134,7 +134,7 @@ def test_it_goes_on_while_the_store_is_away_and_says_so_once(here: Store, add_ru
         kept.rename(root)
         scrape_until(url, lambda shown: value(shown, "cifarray_store_up") == 1)
     assert len(remarks) == 3
-    assert "trying again every 0.05 s" in remarks[1]
+    assert "retrying every 0.05 s" in remarks[1]
     assert "can be read again" in remarks[2]
 
 

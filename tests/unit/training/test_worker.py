@@ -257,7 +257,7 @@ def test_a_training_that_had_ended_tells_of_its_last_epoch_and_trains_no_more(
 def test_a_trial_keeps_its_best_epoch_by_the_metric_of_the_sweep(
     store: Store, digits: Digits, metric: str, epochs: list[int]
 ):
-    """Its loss falls to the end, while the most images are recognised after the first epoch."""
+    """Its loss falls to the end, while the most images are recognized after the first epoch."""
     sweep = {"space": {"optimizer.lr": {"choice": [0.02]}}, "metric": metric}
     of_run = work_on(store, digits, kind="tune", sweep=sweep, train={"epochs": 3})
     trial = replace(of_run, place=PLACE.of_trial("t1"), params={"optimizer.lr": 0.02})

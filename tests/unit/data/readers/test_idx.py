@@ -34,8 +34,8 @@ LABELS = np.zeros(100, dtype=np.uint8)
         ("train-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x0d\x01" + bytes(404)), "0000080"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(b""), "begins with nothing"),
         ("train-labels-idx1-ubyte.gz", b"", "begins with nothing"),
-        ("train-labels-idx1-ubyte.gz", b"no gzip", "cut short or not a gzip file"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-6], "cut short or not a gzip"),
+        ("train-labels-idx1-ubyte.gz", b"no gzip", "truncated or not a gzip file"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-6], "truncated or not a gzip"),
         ("t10k-images-idx3-ubyte.gz", gzip.compress(bytes(10**7), 1), "unpacks to more"),
         (
             "train-images-idx3-ubyte.gz",
