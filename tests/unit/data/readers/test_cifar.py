@@ -93,7 +93,7 @@ def test_a_tar_without_compression_is_read(tmp_path: Path) -> None:
         ({"fine_labels": [0, -1]}, "row 1 of fine_labels is -1"),
         ({"fine_labels": [0, 1 << 20]}, "row 1 of fine_labels is 1048576"),
         ({"fine_labels": [0, "apple"]}, "row 1 of fine_labels is memoryview"),
-        ({"fine_labels": [0]}, "2 images and 1 fine_labels"),
+        ({"fine_labels": [0]}, "2 images but 1 fine_labels"),
         ({"fine_labels": None}, "has no valid 'fine_labels'"),
         ({"coarse_labels": [4, 20]}, "coarse labels hold 20; 0 to 19 are allowed"),
         (
@@ -125,13 +125,13 @@ def test_other_class_names_are_refused(tmp_path: Path) -> None:
 
 def test_more_rows_than_published_are_refused(tmp_path: Path) -> None:
     path = write_cifar100(tmp_path / "a.tar.gz", 3, 1)
-    with pytest.raises(ArchiveError, match="holds 300 rows; 1 to 200"):
+    with pytest.raises(ArchiveError, match="has 300 rows; 1 to 200"):
         check_splits(SMALL, read_cifar(SMALL, path))
 
 
 def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:
     path = write_cifar100(tmp_path / "a.tar.gz", 1, 1, test=batch(rows=0))
-    with pytest.raises(ArchiveError, match="holds 0 rows"):
+    with pytest.raises(ArchiveError, match="has 0 rows"):
         check_splits(CIFAR100, read_cifar(CIFAR100, path))
 
 

@@ -131,7 +131,7 @@ def test_rows_of_a_class_that_the_other_split_lacks_are_lost_only_when_asked(
 
 def test_a_test_without_labels_offers_the_split_that_has_some(local_store: Store, tmp_path: Path):
     files = shards(train=[0, 1] * 3, validation=[0, 1, 1], test=[-1] * 6)
-    sentence = r"6 rows of split test have no label .* add --test-split validation$"
+    sentence = r"6 rows of split test have no class label .* add --test-split validation$"
     with pytest.raises(ArchiveError, match=sentence):
         prepared(local_store, tmp_path, files)
     with pytest.raises(ArchiveError, match=r"give shards with labeled rows$"):

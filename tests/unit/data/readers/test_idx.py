@@ -27,7 +27,7 @@ LABELS = np.zeros(100, dtype=np.uint8)
     ("name", "content", "reason"),
     [
         ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS + 10)), "labels hold 10"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS[:99])), "100 images and 99 lab"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS[:99])), "100 images but 99 lab"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS) + b"x"), "and 101 follow"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS)[:-1]), "and 99 follow"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x08\x03"), "begins with 00000803"),
@@ -40,7 +40,7 @@ LABELS = np.zeros(100, dtype=np.uint8)
         (
             "train-images-idx3-ubyte.gz",
             gzip.compress(idx(np.zeros((100, 32, 32), dtype=np.uint8))),
-            r"images of shape \[32, 32, 1\]; Fashion-MNIST has \[28, 28, 1\]",
+            r"images of shape \[32, 32, 1\], but Fashion-MNIST has \[28, 28, 1\]",
         ),
     ],
 )

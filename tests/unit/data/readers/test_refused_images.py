@@ -34,7 +34,7 @@ BAD_FOLDERS: list[tuple[Files, str]] = [
     ({"readme.txt": b""}, r"no file of the layout imagefolder; arrange it as train/CLASS/x\.jpg"),
     (changed(folder_files(), "train/"), r"contains no image in train/CLASS/; both train and test"),
     (changed(folder_files(), "test/"), r"contains no image in test/CLASS/; both train and test"),
-    (changed(folder_files(), "/cat"), "holds one class, 'dog'; at least two classes are"),
+    (changed(folder_files(), "/cat"), "contains one class, 'dog'; at least two classes are"),
     (
         changed(folder_files(), "test/cat"),
         "6 of 6 .*'cat' in train .*no image in test",
@@ -157,7 +157,7 @@ def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
 ):
     for number, (classes, sentence) in enumerate(
         [
-            (("a",), "holds one class, 'a'"),
+            (("a",), "contains one class, 'a'"),
             (("a", "a"), "occurs twice"),
             ((1, 2), "is not text"),
             (("a", ""), "is not text"),
