@@ -77,8 +77,8 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
         runs = [name or "." for name in runs]
         more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
         raise CheckpointError(
-            f"{path} contains several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give one of "
-            "these folders run"
+            f"{path} contains several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give the folder "
+            "of one run"
         )
     if runs and runs != [""]:
         return _in_pulled_run(path / runs[0])
