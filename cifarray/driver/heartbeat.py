@@ -57,14 +57,16 @@ class WaitsFor:
 def watched(attempt: Attempt, spec: RunSpec, waits_for: WaitsFor) -> Iterator[None]:
     """Read the attempt's records in the background and write what changed to the run's status.
 
-    Ends this process as SIGTERM does once another attempt is in charge.
+    Ends what the main thread does inside as SIGTERM does, once another attempt is in charge.
+    Raises: LeaseLostError if it has.
     """
     reported: Progress | None = None
+    lost: LeaseLostError | None = None
     over = False
 
     def report() -> bool:
         """False once the attempt writes nothing any more."""
-        nonlocal reported
+        nonlocal reported, lost
         try:
             progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
             waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
@@ -72,19 +74,25 @@ def watched(attempt: Attempt, spec: RunSpec, waits_for: WaitsFor) -> Iterator[No
             if current != reported or attempt.lost.is_set():
                 attempt.heartbeat(*current)
                 reported = current
-        except LeaseLostError:
+        except LeaseLostError as error:
             if not over:
+                lost = error
                 os.kill(os.getpid(), signal.SIGTERM)
             return False
         except StoreError:  # a store that is away is asked again
             pass
         return True
 
-    with every(POLL_S, report, f"progress of {spec.run_id}", at_end=True):
-        try:
-            yield
-        finally:
-            over = True
+    try:
+        with every(POLL_S, report, f"progress of {spec.run_id}", at_end=True):
+            try:
+                yield
+            finally:
+                over = True
+    except (KeyboardInterrupt, SystemExit) as ended:  # the latter while ray.init() runs
+        if lost:
+            raise lost from ended
+        raise
 
 
 def read_progress(store: Store, prefix: str, job: Job) -> Progress:
