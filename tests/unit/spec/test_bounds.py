@@ -77,7 +77,6 @@ HOMES = {
     "json.loads": {
         "spec/bounds.py",
         "cli/output.py",  # of what it has just written
-        "backends/ray_jobs/client.py",  # a cluster's answers
         "backends/kubernetes/client.py",
         "backends/kubernetes/bootstrap.py",
     },

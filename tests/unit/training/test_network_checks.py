@@ -42,7 +42,7 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
     job = small_job(model=model, train={"global_batch_size": 3})
     if refused:
         sentence = (
-            "^train.global_batch_size 3 leaves one worker a step with one image, and BatchNorm "
+            "^train.global_batch_size 3 leaves one worker a step with one image, but BatchNorm "
             f"of {model['name']} requires two at {shape[0]}x{shape[1]} pixels; raise it, or use "
             "fewer"
         )

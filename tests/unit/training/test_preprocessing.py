@@ -143,7 +143,7 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
         ({"whitening": {"mean": 1, "matrix": 2}}, "shape"),
         (
             {"whitening": {"mean": torch.zeros(64).long(), "matrix": torch.zeros(64, 64)}},
-            "whole numbers",
+            "integer values",
         ),
     ],
 )
