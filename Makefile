@@ -1,20 +1,20 @@
-# Everything a person needs to run here; `make help` lists it.
+# Everything a person needs to run in this repository; `make help` lists it.
 SHELL := bash
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Made last, so that an interrupted installation is taken up again.
+# Created last, so that an interrupted installation is repeated.
 INSTALLED := $(VENV)/installed
 
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# Of its own, for what pip cannot do: the lowest versions that are admitted, and requirements with hashes.
+# A separate environment for what pip cannot do: the lowest allowed versions, and requirements with hashes.
 UV := .venv-uv
 LOWEST := .venv-lowest
-# No version of datasets, a tool of the tests, both takes these and reads binary of a fixed size.
+# No version of the package datasets, which this test uses, accepts these versions and reads fixed-size binary.
 LOWEST_LEFT_OUT := --deselect tests/unit/data/readers/test_image_layouts.py::test_what_is_written_opens_in_the_datasets_package
 LOWEST_TESTS := $(addprefix tests/unit/,spec store models data training inference report monitoring)
 
@@ -31,10 +31,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv and install cifarray with everything that its tests need
+install: $(INSTALLED) ## create .venv and install cifarray with everything that its tests need
 
 .PHONY: demo
-demo: $(INSTALLED) ## tune and train on real handwritten digits, on this machine, with nothing downloaded
+demo: $(INSTALLED) ## tune and train on real handwritten digits, on this machine, without any download of data
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
@@ -46,7 +46,7 @@ test-all: $(INSTALLED) ## the whole test suite, before a release
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml admits
+test-lowest: $(LOWEST)/installed ## the quick part of the suite on the lowest Python and packages that pyproject.toml allows
 	@$(LOWEST)/bin/python -m pytest -m "not slow" $(or $(TESTS),$(LOWEST_TESTS)) $(LOWEST_LEFT_OUT) $(ARGS)
 
 .PHONY: mutate
@@ -59,7 +59,7 @@ test-cluster: $(INSTALLED) ## tests on the throw-away Kubernetes cluster that CI
 	@$(BIN)/python -m pytest $(or $(TESTS),tests/cluster) $(ARGS)
 
 .PHONY: results
-results: $(INSTALLED) ## run the published recipes (SMALL=1: what two cores do; ONLY="lenet25 fast") and write docs/results.md
+results: $(INSTALLED) ## run the published recipes (SMALL=1: those for two cores; ONLY="lenet25 fast") and write docs/results.md
 	@$(BIN)/python -m benchmarks.results $(if $(SMALL),--small) $(if $(STORE),--store $(STORE)) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: image
@@ -84,7 +84,7 @@ lint: $(INSTALLED) ## ruff: style and formatting
 	@$(BIN)/ruff format --check .
 
 .PHONY: format
-format: $(INSTALLED) ## ruff: mend style and formatting
+format: $(INSTALLED) ## ruff: fix style and formatting
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -93,10 +93,10 @@ types: $(INSTALLED) ## mypy, strict
 	@$(BIN)/mypy
 
 .PHONY: contracts
-contracts: $(INSTALLED) ## import-linter: who may import whom
+contracts: $(INSTALLED) ## import-linter: which packages may import which
 	@PATH="$(abspath $(BIN)):$$PATH" lint-imports --no-cache
 
 .PHONY: clean
-clean: ## remove .venv, builds and caches; the store and what was pulled stay
+clean: ## remove .venv, builds and caches; keep the store and pulled runs
 	@rm -rf $(VENV) $(UV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -path ./store -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

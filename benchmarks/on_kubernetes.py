@@ -1,4 +1,4 @@
-"""From `cifarray submit` to the first step on a Kubernetes cluster, and what that time goes into.
+"""From `cifarray submit` to the first step on a Kubernetes cluster, and how that time is spent.
 
     python -m benchmarks.on_kubernetes [--cluster kubernetes-local] [--n 5]
 
@@ -25,8 +25,8 @@ from cifarray.spec.load import load_profile
 from cifarray.store import Store
 
 STAGES = (
-    "the CLI checks, records the run and makes the RayJob",
-    "KubeRay makes the pods, Ray starts in them",
+    "the CLI checks and records the run and creates the RayJob",
+    "KubeRay creates the pods, Ray starts in them",
     "KubeRay submits, the driver imports torch and Ray",
     "Train's controller and workers start, the shards are read",
 )
@@ -39,7 +39,7 @@ def cifarray(*arguments: str) -> str:
 
 
 def moments(store: Store, kube: Kube, cluster: str) -> Iterator[float]:
-    """When a run was typed, its RayJob made, its pods ready, its driver and its training begun."""
+    """Times of a run: submitted, RayJob created, pods ready, driver and training started."""
     yield time.time()
     words = ("--cluster", cluster, "--set", "train.epochs=2", "--set", "schedule.warmup_epochs=0")
     run = Run.open(

@@ -1,4 +1,4 @@
-"""Run the published recipes and write docs/results.md: their figures beside ours.
+"""Run the published recipes and write docs/results.md: their figures next to ours.
 
     python -m benchmarks.results [--small] [--only NAME ...] [--store URI] [--cluster NAME]
     python -m benchmarks.results --weights URI --only NAME ...
@@ -35,7 +35,7 @@ RECIPES = HERE / "recipes.yaml"
 KEPT = HERE.parent / "docs" / "results.json"
 PAGE = HERE.parent / "docs" / "results.md"
 CONDITIONS = ("dataset_digest", "hardware", "threads")
-"""What runs share whose figures are put together."""
+"""What runs must share so that their figures are combined."""
 
 TRIED = "published weights not available; path tested with own weights"
 
@@ -56,7 +56,7 @@ class Recipe(Record):
     skip: str | None = None
     """How long it would take there, where it is left out."""
     path: tuple[str, ...] = ()
-    """Further fields for a test of a fine-tune's way with other weights."""
+    """More fields for a test of a fine-tuning recipe with other weights."""
     note: str = ""
 
     def fields(self, options: argparse.Namespace) -> list[str]:
@@ -90,7 +90,7 @@ def measured(kept: list[dict[str, Any]], job: Job) -> list[dict[str, Any]]:
     return [found[seed] for seed in sorted(found)]
 
 
-def carry_out(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
+def run_recipe(recipe: Recipe, seed: int, options: argparse.Namespace) -> str:
     """One run, from submission to its report; its id."""
     sets = [*recipe.fields(options), f"seed={seed}"]
     command = [
@@ -147,7 +147,7 @@ def cells(recipe: Recipe, kept: list[dict[str, Any]]) -> list[str]:
 
 
 def tried(recipe: Recipe, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs that tested a fine-tune's way with other weights."""
+    """The runs that tested a fine-tuning recipe with other weights."""
     return [run for run in kept if run["recipe"] == recipe.name and run.get("weights")]
 
 
@@ -167,7 +167,7 @@ def figures(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def budget(whole: Job, run: Job, note: str) -> str:
-    """In what a run was smaller than its recipe."""
+    """How a run was smaller than its recipe."""
     less = [
         f"{field} {getattr(run.train, field)} instead of {getattr(whole.train, field)}"
         for field in ("epochs", "steps")
@@ -177,7 +177,7 @@ def budget(whole: Job, run: Job, note: str) -> str:
 
 
 def incomplete(runs: list[dict[str, Any]], job: Job) -> str:
-    """Of how many test rows the figures are, where these are not all that were published."""
+    """The number of test rows, if it is smaller than published."""
     entry = DATASETS.get(job.dataset.name)
     if entry is None or not entry.rows:
         return ""
@@ -193,12 +193,12 @@ HEAD = """# Published systems and ours
 
 `make results` (`make results SMALL=1` on a machine of two cores) runs the recipes of
 [benchmarks/recipes.yaml](../benchmarks/recipes.yaml) and writes this page;
-[results.json](results.json) has every run with its seed, commit, versions and resolved job. Ours is
-always top-1 on the whole test split (of the classes that the job learns) unless the remarks name
-fewer rows, read once, from the checkpoint that validation chose. Published figures are as their
-reports give them, with what they were measured on. ± is the standard deviation over seeds. Seconds
-are those of all epochs, validation included, without the start of the node; other work ran on the
-machine meanwhile, so they are upper bounds.
+[results.json](results.json) has every run with its seed, commit, versions and resolved job. Our
+figures are always top-1 on the whole test split (of the classes that the job learns) unless the
+remarks name fewer rows, evaluated once, from the checkpoint chosen by validation. Published figures
+are quoted from their reports, with the rows they were measured on. ± is the standard deviation over
+seeds. Seconds are the time of all epochs, including validation but not the start of the node; other
+work ran on the machine at the same time, so they are upper bounds.
 
 | system | published top-1 | ours, test top-1 | parameters | epochs | s | hardware | remarks |
 |---|---|---|---|---|---|---|---|
@@ -212,7 +212,7 @@ def page(kept: list[dict[str, Any]]) -> str:
 
 
 def left_out(recipe: Recipe, options: argparse.Namespace) -> bool:
-    """Whether a recipe is not run this time, and why is said."""
+    """Whether a recipe is skipped this time; prints why."""
     if options.only:
         return recipe.name not in options.only
     if options.small and recipe.skip:
@@ -221,7 +221,7 @@ def left_out(recipe: Recipe, options: argparse.Namespace) -> bool:
 
 
 def missing_seeds(recipe: Recipe, kept: list[dict[str, Any]], small: bool) -> list[int]:
-    """The seeds that no kept run has."""
+    """The seeds without a recorded run."""
     done = {run["seed"] for run in measured(kept, recipe.jobs()[-1 if small else 0])}
     return [seed for seed in range(recipe.seeds) if seed not in done]
 
@@ -240,7 +240,7 @@ def main() -> None:
     if unknown := set(options.only) - {recipe.name for recipe in recipes()}:
         parser.error(f"no recipe is called {', '.join(sorted(unknown))}")
     if (options.take or options.weights) and not options.only:
-        parser.error("--take and --weights want --only, which names the recipe")
+        parser.error("--take and --weights require --only, which names the recipe")
     kept: list[dict[str, Any]] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else []
     for recipe in () if options.write else recipes():
         if left_out(recipe, options):
@@ -248,7 +248,7 @@ def main() -> None:
         once = options.weights or options.take
         seeds = [0] if once else missing_seeds(recipe, kept, options.small)
         while seeds:
-            run_id = options.take or carry_out(recipe, seeds[0], options)
+            run_id = options.take or run_recipe(recipe, seeds[0], options)
             kept.append(kept_of(recipe, run_id, options))
             print(f"{recipe.name}, seed {seeds[0]}: {kept[-1]['test_top1']:.4f}", file=sys.stderr)
             KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -186,7 +186,7 @@ def crop(images_NCHW: Tensor) -> Tensor:
 
 
 def normalize(images_NCHW: Tensor) -> Tensor:
-    """uint8 to floats, standardised per channel."""
+    """uint8 to floats, standardized per channel."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     return ((images_NCHW.float() / 255) - mean) / std
 

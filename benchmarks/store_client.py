@@ -1,4 +1,4 @@
-"""Seconds that clients of a bucket take: ours (boto3, proving uploads), pyarrow's own, and obstore.
+"""Seconds that clients of a bucket take: ours (boto3, verifying uploads), pyarrow's, and obstore.
 
     python -m benchmarks.store_client --store s3://bucket/prefix --endpoint URL [--n 5]
 
@@ -39,7 +39,7 @@ def rows() -> pa.Table:
 
 
 def read_groups(source: Any) -> None:
-    """Every row group by itself, as a worker reads its shard."""
+    """Each row group separately, as a worker reads its shard."""
     parquet = pq.ParquetFile(source)
     for number in range(parquet.num_row_groups):
         parquet.read_row_group(number)
@@ -132,7 +132,7 @@ def main() -> None:
         try:
             sides["obstore"] = obstores(store, file)
         except ImportError:
-            print("obstore is not installed: no column of it", file=sys.stderr)
+            print("obstore is not installed and is left out", file=sys.stderr)
         taken: dict[tuple[str, str], list[float]] = {}
         for _ in range(options.n):
             for task in sides["ours"]:

@@ -25,7 +25,7 @@ SIDES = {
 
 
 def measure(arguments: list[str]) -> dict[str, float]:
-    """One training in a process of its own."""
+    """One training in its own process."""
     command = [sys.executable, "-m", "benchmarks.sides", *arguments]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,6 @@
 """SHA-256 as hexadecimal digits: of bytes, of a file, of what arrives in pieces.
 
-By these files, records and names are told apart, wherever they lie.
+Files, records and names are identified by these digests.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ def content_sha256(content: bytes | str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file, which is never held whole."""
+    """Of a file, which is never in memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,42 +1,42 @@
 """The errors that cifarray raises; each carries the exit code with which the CLI ends.
 
 CifarrayError                    anything below; its text is one sentence for a person
-├── InputError          exit 2   what was typed or given cannot work: change it and try again
+├── InputError          exit 2   the input cannot work: change it and try again
 │   ├── JobError                 a job file, a profile or a --set
-│   ├── ArchiveError             a published archive that is broken, malicious or another one
-│   ├── DatasetError             a dataset that is missing or is not what its manifest says
+│   ├── ArchiveError             a published archive that is broken, malicious or a different one
+│   ├── DatasetError             a dataset that is missing or differs from its manifest
 │   ├── CheckpointError          a checkpoint that is missing, damaged or of another job
 │   ├── RunNotFoundError         no such run in the store
-│   └── StoreAddressError        a store's URI or endpoint that names none
-├── StoreError          exit 1   a store that did not do what was asked
+│   └── StoreAddressError        a store's URI or endpoint that is not valid
+├── StoreError          exit 1   the store did not do what was asked
 │   ├── KeyMissingError          the store has no object under this key
-│   ├── StoreDamagedError        it holds an object that is not what was written
-│   ├── StoreAwayError           it does not answer, or cannot now: worth waiting for
-│   │   └── StoreFullError       it has no space left: worth waiting for, since somebody makes some
-│   └── StoreRefusedError        it answers, and says no
-└── WorkError           exit 1   the input was fine, the work failed
+│   ├── StoreDamagedError        an object is not what was written
+│   ├── StoreAwayError           it does not answer, or cannot at the moment: worth waiting for
+│   │   └── StoreFullError       it has no space left: worth waiting for, as somebody may free some
+│   └── StoreRefusedError        it answers with a refusal
+└── WorkError           exit 1   the input was valid, but the work failed
     ├── ClusterError             a node or a Jobs API that does not start, answer or have capacity
-    │   └── UntrustedError       a record that leads to a cluster or job which the user did not name
+    │   └── UntrustedError       a record names a cluster or job that the user did not name
     ├── RunFailedError           a run that ended without a result
-    │   ├── DivergedError        a training whose loss is no number any more
-    │   ├── NoGpuError           a worker that was promised a GPU and sees none
-    │   └── RepeatingError       an error of the network's code or of its data that comes again
+    │   ├── DivergedError        a training whose loss is no longer a finite number
+    │   ├── NoGpuError           a worker that should have a GPU but sees none
+    │   └── RepeatingError       an error of the network's code or data that would repeat
     └── LeaseLostError           another attempt is in charge of this run
 """
 
 
 class CifarrayError(Exception):
-    """Anything that cifarray raises on purpose; `str(error)` is one sentence."""
+    """Base of all errors that cifarray raises on purpose; `str(error)` is one sentence."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """One line, whatever names and values from a file it quotes."""
+        """The message on one line, even if a quoted name or value contains line breaks."""
         return super().__str__().replace("\r", "\\r").replace("\n", "\\n")
 
 
 class InputError(CifarrayError):
-    """What was typed or given cannot work."""
+    """The input cannot work."""
 
     exit_code = 2
 
@@ -46,11 +46,11 @@ class JobError(InputError):
 
 
 class ArchiveError(InputError):
-    """A published archive that is broken, malicious or not what was named."""
+    """A published archive that is broken, malicious or not the named one."""
 
 
 class DatasetError(InputError):
-    """A dataset that is missing from the store or is not what its manifest says."""
+    """A dataset that is missing from the store or differs from its manifest."""
 
 
 class CheckpointError(InputError):
@@ -62,11 +62,11 @@ class RunNotFoundError(InputError):
 
 
 class StoreAddressError(InputError):
-    """A store's URI or endpoint that names none."""
+    """A store's URI or endpoint that is not valid."""
 
 
 class StoreError(CifarrayError):
-    """A store that did not do what was asked."""
+    """The store did not do what was asked."""
 
 
 class KeyMissingError(StoreError):
@@ -74,23 +74,23 @@ class KeyMissingError(StoreError):
 
 
 class StoreDamagedError(StoreError):
-    """The store holds an object that is not what was written; waiting does not change it."""
+    """An object in the store is not what was written; waiting does not help."""
 
 
 class StoreAwayError(StoreError):
-    """The store does not answer, or cannot do it now: worth waiting for."""
+    """The store does not answer, or cannot at the moment: worth waiting for."""
 
 
 class StoreFullError(StoreAwayError):
-    """The store has no space left, until somebody makes some."""
+    """The store has no space left until somebody frees some."""
 
 
 class StoreRefusedError(StoreError):
-    """The store answers and says no; asking again gets the same answer."""
+    """The store answers with a refusal; asking again gets the same answer."""
 
 
 class WorkError(CifarrayError):
-    """The input was fine, the work failed."""
+    """The input was valid, but the work failed."""
 
     exit_code = 1
 
@@ -100,7 +100,7 @@ class ClusterError(WorkError):
 
 
 class UntrustedError(ClusterError):
-    """A record that leads to a cluster or a job which the user has not named."""
+    """A record names a cluster or a job that the user has not named."""
 
 
 class RunFailedError(WorkError):
@@ -108,18 +108,18 @@ class RunFailedError(WorkError):
 
 
 class DivergedError(RunFailedError):
-    """A training whose loss is no number any more; trying again gives the same."""
+    """A training whose loss is no longer a finite number; a retry gives the same."""
 
 
 class NoGpuError(RunFailedError):
-    """A worker that was promised a GPU and sees none; trying again gives the same."""
+    """A worker that should have a GPU but sees none; a retry gives the same."""
 
 
 class RepeatingError(RunFailedError):
-    """An error of the network's code or of its data; trying again gives the same."""
+    """An error of the network's code or data; a retry gives the same."""
 
     rank: int | None = None
-    """Of the worker that met it, and the name of that worker's machine."""
+    """Rank of the worker that raised it, and the name of that worker's machine."""
     host: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""Every metric, once: its direction, its names in Prometheus and TensorBoard, its panel; and best.
+"""The registry of metrics (direction, names in Prometheus and TensorBoard, panel), and `best`.
 
 `EPOCH` lists the fields of an epoch's record. A new field is an entry there and, if it is exported
 under a name of its own, one in `TRAINING`.
@@ -53,10 +53,10 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochField:
-    """A figure that every epoch's record holds."""
+    """A figure in every epoch's record."""
 
     better: Direction | None = None
-    """Which way is better; None for what no job can optimise."""
+    """Which way is better; None for what no job can optimize."""
     exported: str | None = None
     """The metric of `TRAINING` that shows it."""
     split: str | None = None
@@ -72,7 +72,7 @@ class EpochField:
 
 TRAIN_LOSS = "train.running_loss"
 DEFAULT_OBJECTIVE = "validation.top1"
-"""What a job optimises if it names nothing else."""
+"""The metric that a job optimizes by default."""
 
 EPOCH: dict[str, EpochField] = {
     "epoch": EpochField(exported="cifarray_epoch"),
@@ -93,7 +93,7 @@ EPOCH: dict[str, EpochField] = {
 OBJECTIVES: dict[str, Direction] = {
     name: field.better for name, field in EPOCH.items() if field.better is not None
 }
-"""What a job may optimise, stop by or rank trials by, and which way is better."""
+"""What a job may optimize, stop by or rank trials by, and which way is better."""
 
 OF_TRAINING = ("run", "trial", "job_name")
 """`trial` is empty, and so absent, outside a sweep."""
@@ -104,19 +104,19 @@ TRAINING: dict[str, Metric] = {
     "cifarray_loss": Metric(
         OF_SPLIT,
         "number",
-        "Loss of the last epoch; of train as seen while training",
+        "Loss of the last epoch; for train as measured during training",
         Panel("Training", "Loss"),
     ),
     "cifarray_top1_ratio": Metric(
         OF_SPLIT,
         "ratio",
-        "Top-1 of the last epoch; of train as seen while training",
+        "Top-1 of the last epoch; for train as measured during training",
         Panel("Training", "Top-1"),
     ),
     "cifarray_learning_rate": Metric(
         OF_TRAINING,
         "number",
-        "Learning rate of the last epoch's last step",
+        "Learning rate of the last step of the last epoch",
         Panel("Training", "Learning rate"),
     ),
     "cifarray_epoch": Metric(OF_TRAINING, "number", "Epochs trained", Panel("Training", "Epoch")),
@@ -132,31 +132,31 @@ TRAINING: dict[str, Metric] = {
     "cifarray_images_per_second": Metric(
         OF_TRAINING,
         "images_per_second",
-        "Train rows over step time, all workers together",
+        "Training images per second of step time, all workers together",
         Panel("Speed", "Images per second"),
     ),
     "cifarray_data_wait_ratio": Metric(
         OF_TRAINING,
         "ratio",
-        "Share of step time in which a step waited for its batch",
+        "Share of step time spent waiting for batches",
         Panel("Speed", "Waiting for data"),
     ),
     "cifarray_gpu_memory_bytes": Metric(
         OF_TRAINING,
         "bytes",
-        "Memory of the first worker's GPU that torch holds",
+        "GPU memory allocated by torch on the first worker",
         Panel("Speed", "GPU memory of the first worker"),
     ),
     "cifarray_epoch_seconds": Metric(
         OF_TRAINING,
         "seconds",
-        "Time of the last epoch, with its evaluation",
+        "Duration of the last epoch, including evaluation",
         Panel("Speed", "Time per epoch"),
     ),
     "cifarray_checkpoint_seconds": Metric(
         OF_TRAINING,
         "seconds",
-        "Time to write the last checkpoint and to store it",
+        "Time to write and store the last checkpoint",
         Panel("Speed", "Time per checkpoint"),
     ),
     "cifarray_checkpoint_age_seconds": Metric(
@@ -166,7 +166,7 @@ TRAINING: dict[str, Metric] = {
         Panel("Speed", "Age of the last checkpoint"),
     ),
 }
-"""Exported by a training's first worker through Ray, for as long as it lives. All are gauges:
+"""Exported by a training's first worker through Ray, as long as the worker runs. All are gauges:
 a counter would stay on the node after the run."""
 
 STORE: dict[str, Metric] = {
@@ -182,7 +182,7 @@ STORE: dict[str, Metric] = {
     "cifarray_run_epochs": Metric(
         (*OF_RUN, "kind"),
         "number",
-        "Epochs trained; of a sweep, over all trials",
+        "Epochs trained; for a sweep, over all trials",
         Panel("Runs", "Epochs, over all trials"),
     ),
     "cifarray_run_heartbeat_age_seconds": Metric(
@@ -203,19 +203,19 @@ STORE: dict[str, Metric] = {
     "cifarray_run_gpu_seconds": Metric(
         OF_RUN,
         "seconds",
-        "GPUs of the run times the time since it started",
+        "Number of GPUs times the time since the run started",
         Panel("Runs", "GPU time per run"),
     ),
     "cifarray_job_gpu_seconds": Metric(
         ("job_name",),
         "seconds",
-        "GPU time of all the job's runs in the store",
+        "GPU time of all runs of the job in the store",
         Panel("Runs", "GPU time per job"),
     ),
     "cifarray_job_last_success_timestamp_seconds": Metric(
         ("job_name",),
         "timestamp",
-        "When a run of the job last finished",
+        "Time when a run of the job last finished",
         Panel("Runs", "Time since a job's last success", "stat"),
     ),
     "cifarray_store_up": Metric(
@@ -225,38 +225,41 @@ STORE: dict[str, Metric] = {
         Panel("Store", "Store can be read", "stat"),
     ),
     "cifarray_store_read_seconds": Metric(
-        (), "seconds", "Time of the last round", Panel("Store", "Time to read it")
+        (),
+        "seconds",
+        "Duration of the last round of reading",
+        Panel("Store", "Time to read the store"),
     ),
     "cifarray_store_read_errors_total": Metric(
         (),
         "number",
-        "Reads of the store that failed",
+        "Failed reads of the store",
         Panel("Store", "Failed reads in 5 minutes"),
         kind="counter",
     ),
     "cifarray_store_last_read_timestamp_seconds": Metric(
         (),
         "timestamp",
-        "When the store could last be read",
+        "Time of the last successful read of the store",
         Panel("Store", "Time since the last read", "stat"),
     ),
 }
-"""Exported by `cifarray exporter` from what the store holds. Those with a label `run` are there
-while a run lives, and for a while after its end."""
+"""Exported by `cifarray exporter` from the store's content. Metrics with a label `run` exist
+while a run is active, and for a while after its end."""
 
 FOREIGN: dict[str, str] = {
     "kube_pod_container_status_restarts_total": "kube-state-metrics",
 }
-"""Metrics of others that alerts may name, and who exports them."""
+"""Metrics of other exporters that alerts may use, and who exports them."""
 
 
 def scraped() -> dict[str, Metric]:
-    """Every metric of ours under the name that Prometheus finds."""
+    """Every metric of ours under its name in Prometheus."""
     return {f"{RAY_PREFIX}{name}": metric for name, metric in TRAINING.items()} | STORE
 
 
 def epoch_samples(history: Sequence[Record], gpu_memory_bytes: int | None) -> list[Sample]:
-    """What the last of some records shows; a figure that is no finite number is left out."""
+    """The metrics of the last of some records; a figure that is not a finite number is left out."""
     if not history:
         return []
     found = [

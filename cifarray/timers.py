@@ -1,4 +1,4 @@
-"""Time limits, pauses between tries, and calls that repeat in the background."""
+"""Time limits, pauses between retries, and repeated calls in the background."""
 
 import itertools
 import random
@@ -30,6 +30,13 @@ class Deadline:
     def allows(self, pause_s: float) -> bool:
         """Whether a pause that starts now ends before it."""
         return pause_s < self.left_s
+
+    def looks(self, pause_s: float) -> Iterator[None]:
+        """Once now, and after every such pause until it is over, as `for _ in` takes them."""
+        yield
+        while not self.is_over:
+            time.sleep(pause_s)
+            yield
 
 
 def pauses(steps_s: Sequence[float], jitter: float = 0.25) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Where a process may keep files, also for a user without a home or an entry in /etc/passwd."""
+"""Where a process may write files, even for a user without a home or an entry in /etc/passwd."""
 
 import os
 import pwd
@@ -20,8 +20,8 @@ def state_folder() -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ClusterError(
-            f"cannot keep state in {folder}: {error.strerror}; "
-            "name another folder in CIFARRAY_STATE_DIR"
+            f"cannot write the state folder {folder}: {error.strerror}; name another folder in "
+            "CIFARRAY_STATE_DIR"
         ) from error
     return folder
 
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def home_folder() -> Path | None:
-    """The user's home; None where neither HOME nor the password database names one."""
+    """The user's home; None if neither HOME nor the password database names one."""
     try:
         return Path.home()
     except RuntimeError:
@@ -49,7 +49,7 @@ def expanded(path: str) -> str:
     """The path with its leading `~` replaced. Raises: InputError for a user without a home."""
     found = os.path.expanduser(path)
     if found == path and (path == "~" or path.startswith("~/")):
-        raise InputError(f"cannot use {path}: {_homeless()}; give an absolute path, or set HOME")
+        raise InputError(f"cannot use {path}: {_no_home()}; give an absolute path, or set HOME")
     return found
 
 
@@ -86,12 +86,12 @@ def _state_path() -> Path:
 def _required_home(variable: str) -> Path:
     home = home_folder()
     if home is None:
-        raise InputError(f"{_homeless()}; name a writable folder in {variable}")
+        raise InputError(f"{_no_home()}; name a writable folder in {variable}")
     return home
 
 
-def _homeless() -> str:
-    return f"user {os.getuid()} has no home, neither in HOME nor in the password database"
+def _no_home() -> str:
+    return f"user {os.getuid()} has no home directory, neither in HOME nor in the password database"
 
 
 def _is_known() -> bool:

@@ -9,7 +9,7 @@ from cifarray.metrics import Metric, scraped
 PATH = Path(__file__).resolve().parents[1] / "k8s" / "components" / "monitoring" / "dashboard.json"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 VARIABLES = ("job_name", "run", "trial")
-"""Labels by which a person chooses what is shown; each narrows down those behind it."""
+"""Labels for the dashboard's filters; each narrows down the following ones."""
 UNITS = {
     "number": "short",
     "seconds": "s",
@@ -34,7 +34,7 @@ def expression(name: str, metric: Metric) -> str:
 
 
 def panel_json(number: int, name: str, metric: Metric, at: tuple[int, int]) -> dict[str, Any]:
-    """A metric's panel as Grafana takes it."""
+    """A metric's panel in Grafana's format."""
     panel = metric.panel
     shown = [label for label in metric.labels if label != "job_name" or "run" not in metric.labels]
     target = {
@@ -56,7 +56,7 @@ def panel_json(number: int, name: str, metric: Metric, at: tuple[int, int]) -> d
 
 
 def variable_json(label: str, before: tuple[str, ...]) -> dict[str, Any]:
-    """A choice among the values that a label has, given what is chosen before it."""
+    """A filter by a label's values, given the filters before it."""
     source = "ray_cifarray_checkpoint_age_seconds" if label == "trial" else "cifarray_run_attempts"
     known = scraped()[source].labels
     narrowed = ", ".join(f'{name}=~"${name}"' for name in before if name in known)

@@ -1,4 +1,4 @@
-"""The demo: tune, then train, on real handwritten digits, through the command line alone."""
+"""The demo: tunes, then trains, on real handwritten digits, using only the command line."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def ask(*arguments: str) -> Any:
 
 
 def submit_and_pull(job: str, *options: str) -> tuple[str, str]:
-    """Follow a job to its end and bring it here; return its run's id and where its page is."""
+    """Follow a job to its end and pull it; return its run's id and the path of its page."""
     run_id: str = ask("submit", job, *options)["run_id"]
     page: str = ask("pull", run_id, f"pulled/{run_id}")["report"]
     return run_id, page
@@ -44,7 +44,7 @@ def demonstrate() -> list[tuple[str, str]]:
 
 
 def find_node() -> Any:
-    """What `cluster status` knows of the Ray node on this machine; None where there is none."""
+    """What `cluster status` knows of the Ray node on this machine; None if there is none."""
     command = [CIFARRAY, "cluster", "status", "--json"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE).stdout or "null")
 
@@ -60,7 +60,7 @@ def end_node(even_if_busy: bool) -> None:
 
 
 def main() -> None:
-    """Run the demo on a Ray node of its own, unless one of ours runs already, and sum it up."""
+    """Run the demo on a new Ray node, unless one of cifarray runs already, and print a summary."""
     started = time.monotonic()
     found_node = find_node()
     runs: list[tuple[str, str]] = []
@@ -68,7 +68,7 @@ def main() -> None:
         runs = demonstrate()
     finally:
         if not found_node:
-            # Cut short, our own run may go on and ends with the node; else what runs is not ours.
+            # An interrupted run of ours may continue and ends with the node; others are not ours.
             end_node(even_if_busy=not runs)
     for run_id, _ in runs:
         show("report", run_id)

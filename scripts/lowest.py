@@ -1,4 +1,4 @@
-"""Makes a virtual environment with the lowest versions that pyproject.toml admits."""
+"""Makes a virtual environment with the lowest versions that pyproject.toml allows."""
 
 import argparse
 import re
@@ -17,7 +17,7 @@ BOUND = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,|$)")
 
 
 def lower_bounds(requirements: Iterable[str]) -> dict[str, str]:
-    """The lowest version that each requirement admits, by normalised name."""
+    """The lowest version that each requirement allows, by normalized name."""
     found = {}
     for requirement in requirements:
         bound = BOUND.match(requirement)
@@ -39,10 +39,10 @@ def too_low(bounds: dict[str, str], resolved: Iterable[str]) -> list[str]:
 
 
 def main() -> None:
-    """Resolve, hold the bounds against the outcome, and install."""
+    """Resolve, compare the bounds with the result, and install."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("uv", type=Path, help="the uv to use")
-    parser.add_argument("venv", type=Path, help="the virtual environment to make")
+    parser.add_argument("venv", type=Path, help="the virtual environment to create")
     options = parser.parse_args()
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     python = project["requires-python"].removeprefix(">=")
@@ -54,7 +54,9 @@ def main() -> None:
     subprocess.run([*resolve, "--output-file", pins], check=True)
     bounds = lower_bounds(project["dependencies"])
     if wrong := too_low(bounds, pins.read_text("utf-8").splitlines()):
-        sys.exit("error: pyproject.toml admits what cannot be had: " + "; ".join(wrong))
+        sys.exit(
+            "error: pyproject.toml allows versions that cannot be installed:  " + "; ".join(wrong)
+        )
     pins.write_text("".join(f"{name}=={bound}\n" for name, bound in bounds.items()), "utf-8")
     install = [uv, "pip", "install", "--python", options.venv / "bin" / "python"]
     install += ["--constraints", pins, "--editable", f"{REPOSITORY}[dev]"]

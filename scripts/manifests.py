@@ -1,27 +1,28 @@
 """Renders the overlays of k8s/ with kubectl's kustomize: `make manifests`.
 
-Writes k8s/rendered/OVERLAY.yaml, which travel in the wheel, and k8s/cifarray.yaml, which is what
+Writes k8s/rendered/OVERLAY.yaml, which are part of the wheel, and k8s/cifarray.yaml, which is what
 `kubectl apply -f k8s/` applies: the overlay gpu.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cifarray.backends.kubernetes.manifests import job_name
-from cifarray.proxies import spare_loopback
-from scripts.registry import Image, RegistryError, digest_of
+from cifarray.digests import content_sha256, file_sha256
+from cifarray.proxies import is_loopback, spare_loopback
 
 Document = dict[str, Any]
 
@@ -33,11 +34,71 @@ OVERLAYS = ("local", "gpu", "external-s3")
 DEFAULT = "gpu"
 SOURCES = ("base", "overlays", "components/images")
 OWN_IMAGE = "cifarray"
+EXACT = re.compile(
+    r"(?P<name>[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9._-]+)*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TOOLS = {
+    "skopeo": ("inspect --no-tags --format {{.Digest}}", "--tls-verify=false", "docker://"),
+    "crane": ("digest", "--insecure", ""),
+    "docker": ("buildx imagetools inspect --format {{.Manifest.Digest}}", "", ""),
+}
+"""What asks a registry for a digest: its command, its option for one without TLS, and what it
+writes before an image's name. Each knows the logins of `docker login`."""
+
+
+class RegistryError(Exception):
+    """A registry did not name a digest; one sentence says why."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image's name with its exact tag, digest, or both."""
+
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @staticmethod
+    def parse(text: str) -> "Image":
+        """Read NAME:TAG or NAME@DIGEST. Raises: RegistryError for any tag that moves, or none."""
+        found = EXACT.fullmatch(text)
+        if found is None or found["tag"] == "latest" or not (found["tag"] or found["digest"]):
+            raise RegistryError(
+                f"image '{text}' names no exact version; write it as in "
+                "registry.example.org/cifarray:0.1.0"
+            )
+        return Image(found["name"], found["tag"], found["digest"])
+
+    @property
+    def host(self) -> str | None:
+        """The registry; None for a name that any machine may hold an image of."""
+        first, slash, _ = self.name.partition("/")
+        return first if slash and ("." in first or ":" in first or first == "localhost") else None
+
+
+def digest_of(image: Image) -> str:
+    """The digest that the registry has the image's tag at. Raises: RegistryError."""
+    name = next(filter(shutil.which, TOOLS), None)
+    if name is None:
+        raise RegistryError(
+            f"asking a registry for a digest requires one of {', '.join(TOOLS)}; install skopeo"
+        )
+    command, insecure, prefix = TOOLS[name]
+    options = [insecure] if insecure and is_loopback(f"//{image.host}") else []
+    asked = [name, *command.split(), *options, f"{prefix}{image.name}:{image.tag}"]
+    ended = subprocess.run(asked, capture_output=True, encoding="utf-8")
+    digest = ended.stdout.strip()
+    if ended.returncode or not DIGEST.fullmatch(digest):
+        told = (ended.stderr.strip() or digest).splitlines()
+        raise RegistryError(f"`{shlex.join(asked)}` names no digest: {' '.join(told[-1:])}")
+    return digest
 
 
 def kubectl_problem() -> str | None:
-    """What keeps kubectl here from rendering; None if nothing does."""
-    wanted = "no kubectl with kustomize 5 here"
+    """Why kubectl cannot render here; None if it can."""
+    wanted = "no kubectl with kustomize 5 found"
     if shutil.which("kubectl") is None:
         return f"{wanted}; install kubectl >= 1.27"
     asked = subprocess.run(
@@ -46,7 +107,9 @@ def kubectl_problem() -> str | None:
     try:
         version = str(json.loads(asked.stdout)["kustomizeVersion"])
     except (ValueError, KeyError):
-        version = "none"  # kubectl before 1.24 has one too old to be told
+        version = (
+            "none"  # kubectl before 1.24 has a kustomize that is too old and reports no version
+        )
     major = re.match(r"v(\d+)", version)
     return None if major and int(major[1]) >= 5 else f"{wanted} but {version}; install >= 1.27"
 
@@ -83,19 +146,17 @@ def render(
 def as_text(overlay: str, documents: Iterable[Document]) -> str:
     """Manifests as a file that says where it comes from."""
     origin = f"k8s/overlays/{overlay}"
-    head = f"# Rendered by `make manifests` from {origin}: change that and what it is made of.\n"
+    head = f"# Rendered by `make manifests` from {origin}: change the sources and render again.\n"
     head += f"# sources: {sources_digest()}\n"
     return head + yaml.safe_dump_all(documents, sort_keys=False, width=120)
 
 
 def sources_digest(folder: Path = K8S) -> str:
-    """A digest of all that the rendered files are made of, so that stale ones show anywhere."""
+    """A digest of all sources of the rendered files, which shows outdated ones."""
     files = (path for name in SOURCES for path in sorted((folder / name).rglob("*.yaml")))
-    total = hashlib.sha256()
-    for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return total.hexdigest()
+    return content_sha256(
+        "".join(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in files)
+    )
 
 
 def fill_digests(table: Path = TABLE) -> None:
@@ -104,7 +165,7 @@ def fill_digests(table: Path = TABLE) -> None:
     for entry in yaml.safe_load(text)["images"]:
         image = Image(entry["name"], str(entry["newTag"]))
         if image.host is None:
-            print(f"{image.name}:{image.tag} names no registry, and so stays without a digest")
+            print(f"{image.name}:{image.tag} names no registry, so it gets no digest")
             continue
         digest = digest_of(image)
         print(f"{image.name}:{image.tag} is {digest}")

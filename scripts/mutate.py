@@ -1,4 +1,4 @@
-"""Changes the package in one place at a time and sees whether a test notices: `make mutate`.
+"""Changes the package in one place at a time and checks whether a test notices: `make mutate`.
 
 A sample of mutants is drawn from the modules that decide about correctness. Each is tried against
 the unit tests that run its line, which one run of them under coverage tells; what no test notices
@@ -118,7 +118,7 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _is_number(node: ast.BinOp) -> bool:
-    """Neither text nor a type is put together here, as far as one can see."""
+    """Whether this is, as far as visible, no concatenation of texts or types."""
     return not any(
         isinstance(part, ast.JoinedStr | ast.List | ast.Tuple)
         or (isinstance(part, ast.Constant) and not isinstance(part.value, int | float))
@@ -154,7 +154,7 @@ def measure_coverage() -> CoverageData:
         settings.write_text(
             "[run]\ndynamic_context = test_function\nsource = cifarray\n"
             f"data_file = {kept}\nconcurrency = thread\n",
-            "utf-8",
+            encoding="utf-8",
         )
         tests = ("-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "tests/unit")
         command = (sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", *tests)
@@ -194,7 +194,7 @@ def _node_id(context: str) -> str | None:
 
 
 class Copies:
-    """Copies of the checkout, each lent to one mutant at a time."""
+    """Copies of the checkout, each used by one mutant at a time."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._free: Queue[Path] = Queue()
@@ -236,7 +236,7 @@ def survives(mutant: Mutant, tests: list[str], copies: Copies) -> bool:
 
 
 def equivalent() -> set[str]:
-    """Mutants that change nothing that anybody could observe, as `module: before -> after`."""
+    """Mutants without an observable effect, as `module: before -> after`."""
     lines = EQUIVALENT.read_text("utf-8").splitlines() if EQUIVALENT.exists() else []
     return {line for line in lines if line and not line.startswith("#")}
 

@@ -40,10 +40,15 @@ SESSION = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "KUBECONFIG": os.devnull,
 }
-LIBRARIES = ("store", "spec", "runs", "data", "report", "monitoring")
+LIBRARIES = ("store", "spec", "runs", "data", "report", "monitoring", "backends")
 """Folders of tests/unit whose packages start no process, and so leave its environment alone."""
-SET_BY_OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
-"""The last two by scikit-learn when it is imported."""
+SET_BY_OTHERS = {
+    "PYTEST_CURRENT_TEST",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "TORCHINDUCTOR_CACHE_DIR",
+}
+"""By pytest, and by scikit-learn and torchvision when they are imported."""
 MOTOS_KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 
 

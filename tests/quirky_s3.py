@@ -265,7 +265,7 @@ QUIRKS: dict[str, Callable[[], Quirk]] = {
     "clock runs late": _late_clock,
     "another name": lambda: _named("another server"),
 }
-"""Behaviours of servers that speak S3; tests name them."""
+"""Behaviors of servers that speak S3; tests name them."""
 
 
 @dataclass

@@ -34,9 +34,9 @@ from cifarray.runs import (
     Examined,
     Run,
     Status,
-    carry_out,
     delete_run,
     examine,
+    execute_plan,
     plan_prune,
     refuse_live,
 )
@@ -313,7 +313,7 @@ class World:
         plan = plan_prune(self.run.store, timedelta(0), 0, lambda runs: [self._examined()])
         if not plan.runs:
             raise InputError("nothing to prune")
-        carry_out(plan)
+        execute_plan(plan)
 
 
 @dataclass(frozen=True)

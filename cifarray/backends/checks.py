@@ -1,4 +1,4 @@
-"""What job, profile and manifest show to be impossible before a node starts; no torch, no ray."""
+"""Checks of job, profile and manifest that need no running node; no torch, no ray."""
 
 import importlib.metadata
 import math
@@ -18,7 +18,7 @@ from cifarray.data.split import (
     Selection,
     check_part,
     known_dataset,
-    learnt_labels,
+    learned_labels,
     select_rows,
 )
 from cifarray.errors import JobError
@@ -37,23 +37,23 @@ from cifarray.training.trials import case_values, decides, most_epochs, trial_jo
 
 VERSIONS_OF = ("torch", "torchvision", "ray", "numpy", "pyarrow", "timm", "optuna")
 NOT_SWEEPABLE = {
-    "name": "it only names the job",
+    "name": "it is only the job's name or description",
     "kind": "a trial is a train job",
-    "description": "it changes nothing",
+    "description": "it does not change the training",
     "dataset": "trials on different rows cannot be compared",
-    "augment.preset": "it stands for other fields, which can be",
-    "validation": "trials judged by different rows cannot be compared",
-    "sweep": "a sweep does not vary itself",
+    "augment.preset": "it is an abbreviation for other fields, which can be swept",
+    "validation": "trials evaluated on different rows cannot be compared",
+    "sweep": "a sweep cannot vary its own settings",
     "train.compile": "it changes the speed, not the result",
     "train.channels_last": "it changes the speed, not the result",
-    "model.weights": "all trials start from the one file of weights that the run holds",
+    "model.weights": "all trials start from the same file of weights, which the run stores",
     "model.features": "it changes the speed, not the result",
-    "train.histograms": "it shows the training, and changes nothing",
+    "train.histograms": "it only records the training",
 }
 LENGTHS = ("train.epochs", "train.steps", "train.global_batch_size")
 """Fields that a schedule has to fit."""
 MOST_COMBINATIONS = 4096
-"""Of the values of fields that are judged together; of more, each value is tried by itself."""
+"""Maximum number of combinations checked together; with more, each value is checked alone."""
 OPTUNA_SEEDS = 2**32
 
 
@@ -64,9 +64,9 @@ def check(
     code: Path | None = None,
     store: Store | None = None,
 ) -> None:
-    """Refuse what the job and the profile show to be impossible, before any row is read.
+    """Refuse a job that cannot run with this profile, before any row is read.
 
-    The store says what images of the user's own are like; the catalog knows the other datasets.
+    The store says what images of the user are like; the catalog knows the other datasets.
 
     Raises: JobError, StoreError.
     """
@@ -96,15 +96,15 @@ def _check_dataset(job: Job, known: KnownDataset) -> None:
         raise JobError(
             f"dataset {known.name} has no coarse labels; those that have: {', '.join(having)}"
         )
-    learnt_labels(job.dataset, known)
+    learned_labels(job.dataset, known)
     for part in (job.dataset.archive_part, job.validation.archive_part):
         if part is not None:
             check_part(part, known)
 
 
 def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: int) -> None:
-    """Refuse what the prepared dataset shows to be impossible. Raises: JobError."""
-    learnt_labels(job.dataset, manifest)
+    """Refuse a job that cannot run on the prepared dataset. Raises: JobError."""
+    learned_labels(job.dataset, manifest)
     rows = len(selection.positions["train"])
     for candidate in candidates(job):
         shape = held_shape(manifest.name, manifest.shape, candidate.preprocess)
@@ -112,8 +112,7 @@ def check_rows(job: Job, manifest: Manifest, selection: Selection, world_size: i
         batch = candidate.train.global_batch_size
         if batch > rows:
             raise JobError(
-                f"train.global_batch_size {batch} is above the {rows} rows that are left to train "
-                "on; lower it"
+                f"train.global_batch_size {batch} is more than the {rows} training rows; lower it"
             )
         steps_per_epoch = -(-rows // batch)
         epochs, steps = candidate.train.epochs, candidate.train.steps
@@ -132,8 +131,8 @@ def check_workers(job: Job, profile: Profile, workers: int | None) -> int:
     for what, number in wanted.items():
         if number > profile.workers:
             raise JobError(
-                f"{what} {number} is more than the {profile.workers} that profile {profile.name} "
-                "holds"
+                f"{what} {number} is more than the {profile.workers} workers of profile "
+                f"{profile.name}"
             )
         if number < 1:
             raise JobError(f"{what} {number} is too few; give 1 to {profile.workers}")
@@ -175,13 +174,13 @@ def _check_metrics(job: Job) -> None:
 def _check_workers_share(job: Job, profile: Profile, world_size: int) -> None:
     if job.train.global_batch_size < world_size:
         raise JobError(
-            f"train.global_batch_size {job.train.global_batch_size} is below the {world_size} "
-            "workers that share it; raise it or take fewer workers"
+            f"train.global_batch_size {job.train.global_batch_size} is less than the "
+            f"{world_size} workers that share it; raise it or use fewer workers"
         )
     if job.train.sync_batchnorm and not profile.gpus_per_worker:
         raise JobError(
-            "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; "
-            f"profile {profile.name} has none: set it to false"
+            "train.sync_batchnorm requires GPU workers, because torch has no SyncBatchNorm for "
+            f"CPUs; profile {profile.name} has none: set it to false"
         )
 
 
@@ -199,9 +198,9 @@ def _commit() -> str | None:
 
 
 def candidates(job: Job) -> Iterable[Job]:
-    """The job itself, or train jobs that between them hold every value that a sweep may try.
+    """The job itself, or train jobs that together cover every value that a sweep may try.
 
-    Fields that are judged together come in every combination. Raises: JobError.
+    Fields that depend on each other appear in every combination. Raises: JobError.
     """
     if job.sweep is None:
         return [job]
@@ -220,14 +219,14 @@ def candidates(job: Job) -> Iterable[Job]:
 
 
 def remarks(job: Job) -> list[str]:
-    """What is allowed and perhaps not meant."""
+    """Warnings about settings that are allowed but probably not intended."""
     rule = job.sweep.scheduler if job.sweep else None
     most = most_epochs(job)
     if rule is None or rule.name != "asha" or most is None or rule.grace_epochs < most:
         return []
     return [
         f"sweep.scheduler.grace_epochs {rule.grace_epochs} is not below the {most} epochs of the "
-        "longest trial: asha will stop none early"
+        "longest trial: asha will not stop any trial early"
     ]
 
 
@@ -239,14 +238,15 @@ def _cases(job: Job) -> list[Job]:
         trial = with_fields(job.model_copy(update={"kind": "train", "sweep": None}), case)
         if unread := sorted(given.keys() & set(unread_fields(trial))):
             raise JobError(
-                f"sweep.cases.{number} gives {unread[0]}, and nothing that it chooses reads that"
+                f"sweep.cases.{number} sets {unread[0]}, which its optimizer, schedule and "
+                "network do not use"
             )
         trials.append(trial_job(job, case))
     return trials
 
 
 def _groups(space: Mapping[str, Domain]) -> list[list[str]]:
-    """The swept fields, those together of which one may not fit beside another."""
+    """The swept fields; those that may not fit together are in one group."""
     groups: dict[str, list[str]] = {}
     for path in space:
         section = "schedule" if path in LENGTHS else path.partition(".")[0]
@@ -288,20 +288,20 @@ def _check_space(job: Job) -> None:
         )
     if job.sweep.scheduler.name == "asha" and most_epochs(job) is None:
         raise JobError(
-            "sweep.scheduler asha has to know the most epochs of a trial; set train.epochs (beside "
-            "train.steps, if you like), or choose median or none"
+            "sweep.scheduler asha requires the maximum number of epochs of a trial; set "
+            "train.epochs (train.steps may be set too), or choose median or none"
         )
     if job.model.weights != "none" and "model.name" in job.sweep.fields:
         raise JobError(
-            f"model.name cannot be swept beside model.weights {job.model.weights}, which are of "
-            "one network; sweep each network by itself"
+            f"model.name cannot be swept together with model.weights {job.model.weights}, which "
+            "fit one network only; sweep each network separately"
         )
     for path in job.sweep.fields:
         check_field(Job, path)
         if within := [other for other in job.sweep.fields if other.startswith(f"{path}.")]:
             raise JobError(
-                f"{path} and {within[0]}, which lies within it, cannot both be swept: a trial has "
-                "one value of each; give the whole record or its fields, in every trial the same"
+                f"{path} and {within[0]}, which is part of it, cannot both be swept; sweep "
+                "either the whole record or its fields"
             )
         for prefix, reason in NOT_SWEEPABLE.items():
             if path == prefix or path.startswith(f"{prefix}."):
@@ -310,7 +310,8 @@ def _check_space(job: Job) -> None:
         kinds_of_value = types_of(Job, path)
         if domain.kind in ("uniform", "loguniform") and kinds_of_value & {int, bool}:
             raise JobError(
-                f"{path} takes no fractions, and {domain.kind} draws them; use randint or choice"
+                f"{path} takes whole numbers, and {domain.kind} draws fractions; use randint or "
+                "choice"
             )
 
 
@@ -321,4 +322,6 @@ def _refuse_unread(job: Job, first: dict[str, Any]) -> None:
     trials = [with_fields(base, first | names) for names in _names(job.sweep.space)]
     never = sorted(set.intersection(*(set(unread_fields(trial)) for trial in trials)))
     if never:
-        raise JobError(f"no trial uses {never[0]}: nothing that any of them chooses reads it")
+        raise JobError(
+            f"no trial uses {never[0]}: no optimizer, schedule or network of the sweep reads it"
+        )

@@ -1,4 +1,4 @@
-"""Which backend a cluster profile means, and which one a run's record is of: the one place."""
+"""Decides which backend a cluster profile or a run's record means; no other module does."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -51,6 +51,8 @@ def driver_command(run_id: str, store: StoreSpec, here: bool = False) -> str:
     words += ["--store", store.uri]
     if store.endpoint:
         words += ["--endpoint", store.endpoint]
+    if store.region:
+        words += ["--region", store.region]
     return f"exec {shlex.join(words)}"
 
 
@@ -59,9 +61,6 @@ def job_environment(profile: Profile, store: Store, here: bool) -> dict[str, str
     environment = run_environment(profile)
     if store.uri.startswith("s3://"):
         environment |= _aws_environment(here)
-        told = here and {"AWS_REGION", "AWS_DEFAULT_REGION"} & environment.keys()
-        if profile.store.region and not told:
-            environment["AWS_REGION"] = profile.store.region
     return environment
 
 

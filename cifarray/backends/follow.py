@@ -1,4 +1,4 @@
-"""Follow a run from the store to its end; nothing is written, whatever is seen."""
+"""Follow a run to its end by reading the store; writes nothing."""
 
 import time
 from collections.abc import Callable
@@ -10,19 +10,20 @@ from cifarray.backends.progress_text import rough_time
 from cifarray.errors import ClusterError, LeaseLostError, StoreAwayError
 from cifarray.runs import ENDED, Evidence, Run, Status, cause_of_death, post_mortem
 from cifarray.runs.liveness import NO_EVIDENCE, HeartbeatWatch
+from cifarray.timers import Deadline
 
 POLL_S = 1.0
 ASK_EVERY_S = 4.0
 ASK_PATIENCE_S = 3.0
 STORE_PATIENCE_S = 1800.0
-"""As long as a run itself waits for its store."""
+"""The same time for which a run waits for its store."""
 CLOSING_S = 3.0
-"""The driver's last status may appear a moment after the job has ended."""
+"""The driver's last status may appear shortly after the job has ended."""
 LEAVING_S = 30.0
 OLD_HEARTBEAT_S = 60.0
-"""From then on the age of the last heartbeat is told."""
+"""From this heartbeat age on, the age is shown."""
 GIVE_UP_S = 3600.0
-"""A heartbeat that was seen not to move for so long, with nobody who vouches for it, is the end."""
+"""Following ends after this time without heartbeats or other signs of the run."""
 LONGEST_GAP_S = 30.0
 SHOWN_LINES = 15
 
@@ -36,7 +37,7 @@ class Outcome:
     run: Run
     status: Status
     cause: str = ""
-    """Why it is certainly dead, though its record says otherwise; empty where it has ended."""
+    """Why it is certainly dead, though its record says otherwise; empty if it has ended."""
 
     @property
     def state(self) -> str:
@@ -45,7 +46,7 @@ class Outcome:
 
 
 class Follower:
-    """Watches one run and the job that carries it out."""
+    """Watches one run and its job."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Follower:
         self._evidence, self._waits_for = NO_EVIDENCE, ""
 
     def follow(self, show: Show, poll_s: float = POLL_S) -> Outcome:
-        """Call `show(status, remark)` with what is new until the run has ended, or is known dead.
+        """Call `show(status, remark)` with what is new until the run has ended, or is dead.
 
         Raises: StoreError if the store stays away or refuses, LeaseLostError if another job took
         over.
@@ -95,10 +96,10 @@ class Follower:
             self._sleep(poll_s)
 
     def _wait_for_job(self) -> None:
-        """Let the driver leave: it stores its log after the last status, and holds the node."""
-        deadline = self._clock() + LEAVING_S
+        """Wait until the driver has ended: it stores its log last, and occupies the node."""
+        deadline = Deadline(LEAVING_S, self._clock)
         try:
-            while self._jobs and self.job_id and self._clock() < deadline:
+            while self._jobs and self.job_id and not deadline.is_over:
                 job = self._jobs.find(self.job_id)
                 if job is None or job.status != "RUNNING":
                     return
@@ -128,7 +129,7 @@ class Follower:
                 if waited_s >= STORE_PATIENCE_S:
                     raise
                 last = last or Status("pending")
-                show(last, f"waiting for the store, {rough_time(waited_s)} so far ({error})")
+                show(last, f"waiting for the store for {rough_time(waited_s)} ({error})")
                 self._sleep(POLL_S)
 
     def _cause_of_death(self, status: Status, unmoved_s: float) -> str:
@@ -140,7 +141,7 @@ class Follower:
         return cause_of_death(status, self._evidence, unmoved_s if unmoved_s > GIVE_UP_S else None)
 
     def _how_its_job_ended(self) -> str:
-        """Its cluster may know more than that a process has gone."""
+        """The cluster may know why the process is gone."""
         try:
             job = self._jobs.find(self.job_id) if self._jobs and self.job_id else None
         except ClusterError:
@@ -156,7 +157,7 @@ class Follower:
             )
 
     def _ask(self, status: Status) -> Evidence:
-        """What is certain of the run at this moment, and what its job waits for."""
+        """What is known for certain about the run now, and what its job waits for."""
         self._waits_for = ""
         try:
             here = evidence_here(self.run, status)
@@ -173,11 +174,11 @@ class Follower:
         return job_evidence(status, self.job_id, job, self._cluster)
 
     def _remark(self, status: Status, unmoved_s: float) -> str:
-        """What is waited for, or what is not known."""
+        """What the run waits for, or what is unknown."""
         if self._waits_for:
             return self._waits_for
         is_old = status.state == "running" and unmoved_s > OLD_HEARTBEAT_S
-        said = f"it has had no heartbeat for {rough_time(unmoved_s)}" if is_old else ""
+        said = f"no heartbeat for {rough_time(unmoved_s)}" if is_old else ""
         return "; ".join(filter(None, (said, self._evidence.doubt)))
 
 

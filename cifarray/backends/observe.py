@@ -1,7 +1,7 @@
-"""What is certain of a run: its record, this machine's processes, and what its cluster says.
+"""What is known for certain about a run: its record, this machine's processes, and its cluster.
 
-Observing writes nothing. A run that is recorded as live and certainly dead is shown as lost; one of
-which nothing is heard is shown as it is recorded, with the doubt beside it.
+Observing writes nothing. A run that is recorded as live but certainly dead is shown as lost; a run
+without recent heartbeats is shown as recorded, with a remark.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +22,9 @@ from cifarray.runs.liveness import NO_EVIDENCE, lease_evidence
 from cifarray.spec.profile import Profile
 
 PATIENCE_S = 5.0
-"""Whoever looks at a run shall not wait for long for a cluster that is away."""
+"""Commands that only look at a run must not wait long for a cluster that does not answer."""
 OLD_HEARTBEAT_S = 60.0
-"""A running run whose heartbeat is older than this by this machine's clock is asked about."""
+"""Above this heartbeat age, by this machine's clock, the cluster is asked about a running run."""
 
 
 def evidence_here(run: Run, status: Status) -> Evidence:
@@ -39,18 +39,18 @@ def evidence_here(run: Run, status: Status) -> Evidence:
     if not is_from_here(record):
         return Evidence(doubt=f"its Ray node is on machine {record.get('host')}")
     if has_ended(str(record.get("dashboard"))):
-        return Evidence(dead="the Ray node of this machine that it was on has ended")
+        return Evidence(dead="the Ray node of this machine that it ran on has ended")
     return NO_EVIDENCE
 
 
 def _of_process(status: Status, holder: Holder) -> Evidence:
-    """What is seen of the driver's process; a pending run's next one may have another."""
+    """What is known about the driver's process; a pending run's next driver is another process."""
     alive = processes.recorded_is_alive(holder.process) if holder.process else None
     if alive is None or holder.process is None:
         return NO_EVIDENCE
     pid = holder.process["pid"]
     if alive:
-        return Evidence(alive=f"its driver, process {pid}, is there")
+        return Evidence(alive=f"its driver, process {pid}, is running")
     if status.state != "running":
         return NO_EVIDENCE
     return Evidence(dead=f"its driver, process {pid} of this machine, has ended")
@@ -59,12 +59,12 @@ def _of_process(status: Status, holder: Holder) -> Evidence:
 def job_evidence(
     status: Status, job_id: str, job: SubmittedJob | None, cluster: Backend | None
 ) -> Evidence:
-    """What a cluster's answer says of the run's job; None stands for a job it does not know.
+    """What a cluster's answer about the run's job shows; None: the cluster has no such job.
 
-    Of a run that has begun that is its end, where the answer came certainly from the run's cluster.
+    For a run that has started this is its end, if the answer certainly came from the run's cluster.
     """
     if job is None:
-        said = f"{cluster.answers_as if cluster else 'its cluster'} knows no job {job_id}"
+        said = f"{cluster.answers_as if cluster else 'its cluster'} has no job {job_id}"
         has_begun = status.state == "running"
         certain = cluster is not None and cluster.certain
         return Evidence(dead=said) if has_begun and certain else Evidence(doubt=said)
@@ -80,7 +80,7 @@ def end_of(job: SubmittedJob) -> str:
     code = job.exit_code
     if code is not None and (code < 0 or code > 128):
         number = -code if code < 0 else code - 128
-        hint = ", as happens when memory runs out" if number == 9 else ""
+        hint = ", which happens when memory runs out" if number == 9 else ""
         return f"its driver was killed by signal {number}{hint}"
     if code is not None:
         return f"its driver ended with exit code {code} without closing the run"
@@ -89,11 +89,11 @@ def end_of(job: SubmittedJob) -> str:
 
 
 @dataclass
-class Witness:
+class EvidenceCollector:
     """Asks for evidence on runs; `many` asks each cluster once, for all of its jobs.
 
-    A Ray cluster of the user's is asked only `before_acts`: whoever merely looks sends no token to
-    an address that a record names.
+    A user's Ray cluster is asked only `before_acts`: commands that only look send no token to an
+    address that a record names.
     """
 
     named: Profile | None = None
@@ -104,7 +104,7 @@ class Witness:
     _asked: dict[str, "Answer"] = field(default_factory=dict)
 
     def evidence(self, run: Run, status: Status) -> Evidence:
-        """All that can be learnt of a run: here, and else from its cluster."""
+        """All that can be learned about a run: here, or else from its cluster."""
         here = evidence_here(run, status)
         if here.dead or here.alive:
             return here
@@ -142,7 +142,7 @@ class Witness:
             place = recorded_class(record).place_of(record)
             if place not in self._asked:
                 self._asked[place] = self._all(run, record)
-        except ClusterError as error:  # says nothing of other runs of that place
+        except ClusterError as error:  # says nothing about other runs there
             return Answer(evidence=Evidence(doubt=str(error)))
         return self._asked[place]
 
@@ -162,7 +162,7 @@ class Witness:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a cluster said; without `jobs` it said nothing."""
+    """A cluster's answer; without `jobs` there was none."""
 
     cluster: Backend | None = None
     jobs: Mapping[str, SubmittedJob] | None = None
@@ -179,7 +179,7 @@ def _why_unanswered(cluster: Backend | None, error: ClusterError) -> str:
 
 @dataclass(frozen=True)
 class ObservedState:
-    """A run's state for people, and one sentence on what it waits for, died of, or leaves open."""
+    """A run's state for people, and one sentence on what it waits for or why it died."""
 
     state: str
     reason: str = ""
@@ -189,18 +189,18 @@ class ObservedState:
 
 def observe(run: Run, status: Status, named: Profile | None = None) -> ObservedState:
     """The run's state. A profile that the command names says how its cluster is reached."""
-    return _observe(run, status, Witness(named, before_acts=False))
+    return _observe(run, status, EvidenceCollector(named, before_acts=False))
 
 
 def observe_all(
     summaries: Iterable[RunSummary], named: Profile | None = None
 ) -> list[ObservedState]:
     """The states of many runs: each cluster is asked once, and for no reason of waiting."""
-    witness = Witness(named, many=True, before_acts=False)
+    witness = EvidenceCollector(named, many=True, before_acts=False)
     return [_observe(summary.run, summary.status, witness) for summary in summaries]
 
 
-def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
+def _observe(run: Run, status: Status, witness: EvidenceCollector) -> ObservedState:
     if status.state in ENDED:
         return ObservedState(status.state)
     here = evidence_here(run, status)
@@ -217,7 +217,7 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         answer = Answer()
     else:
         answer = witness.ask(run, status)
-        status = run.status()  # a driver's last word comes before its job's end
+        status = run.status()  # a driver records its end before its job ends
         if status.state in ENDED:
             return ObservedState(status.state)
     if waited_for and old_s is None:
@@ -231,18 +231,18 @@ def _observe(run: Run, status: Status, witness: Witness) -> ObservedState:
         return ObservedState("pending", because or evidence.doubt)
     if old_s is None:
         return ObservedState("running")
-    said = f"its last heartbeat is {rough_time(old_s)} old by this machine's clock"
+    said = f"its last heartbeat was {rough_time(old_s)} ago by this machine's clock"
     known = evidence.alive or evidence.doubt
     return ObservedState("running", "; ".join(filter(None, (said, known, because))), old_s)
 
 
 def _lost(run: Run, cause: str, because: str) -> ObservedState:
     reason = f"{cause}: {because}" if because else cause
-    return ObservedState("lost", f"{reason}; `cifarray resume {run.id}` goes on with it")
+    return ObservedState("lost", f"{reason}; `cifarray resume {run.id}` continues it")
 
 
 def _pods_lack(status: Status, answer: Answer) -> str:
-    """What the pods of a run lack that waits for capacity."""
+    """What the pods of a run that waits for capacity lack."""
     try:
         job_id = str((status.cluster or {}).get("job_id"))
         return answer.cluster.explain(job_id) if answer.cluster else ""

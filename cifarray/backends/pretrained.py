@@ -1,4 +1,4 @@
-"""The pretrained weights of a run: found, held against its network, made one file.
+"""The pretrained weights of a run: found, checked against its network, written as one file.
 
 The file travels in the run's folder, so that every worker, trial and attempt starts with the same
 bytes, and no worker downloads anything.
@@ -30,17 +30,17 @@ class PretrainedWeights:
 
     path: Path
     source: str
-    """What they were read from: `model.weights`, or of a run the key of its checkpoint."""
+    """Their source: `model.weights`, or the key of a run's checkpoint."""
     sha256: str
     fresh: tuple[str, ...]
-    """The network's weights that it has none for; of a sweep, those of any trial."""
+    """The network's weights that the file lacks; for a sweep, those of any trial."""
 
     def spec(self, key: str) -> WeightsSpec:
         """What a run records of them, once they lie under this key."""
         return WeightsSpec(key=key, source=self.source, sha256=self.sha256, fresh=self.fresh)
 
 
-def lies_here(weights: str) -> bool:
+def is_local_path(weights: str) -> bool:
     """Whether `model.weights` is a path, which means nothing on another machine."""
     return weights not in ("none", "timm") and not weights.startswith((RUN, S3))
 
@@ -50,7 +50,7 @@ def find_weights(
 ) -> PretrainedWeights | None:
     """Write the job's weights into the folder, if it names any that its networks take.
 
-    `shape` is (H, W, C) of the dataset's images. Weights of a network of the user's own are held
+    `shape` is (H, W, C) of the dataset's images. Weights of a network of the user are checked
     against it by the workers: its code does not run here.
 
     Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
@@ -78,7 +78,7 @@ def find_weights(
 
 
 def _found(job: Job, store: Store, scratch: Path) -> tuple["Weights", str]:
-    """The tensors that the address means, and what they were read from."""
+    """The tensors at the address, and what they were read from."""
     from cifarray.inference.find_checkpoint import checkpoint_in_folder, checkpoint_of_run
     from cifarray.models.pretrained import published_weights, read_weights
     from cifarray.store.layout import STATE_FILE

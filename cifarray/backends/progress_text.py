@@ -1,4 +1,4 @@
-"""What a run's status says in one line: epochs or trials done, the best value, the time left."""
+"""A run's status in one line: epochs or trials done, the best value, the time left."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from cifarray.runs import Status
 from cifarray.runs.status import parse_time
 
 
-class Pace:
-    """How long a run still takes, from how fast it went while it was watched."""
+class TimeEstimate:
+    """Estimates a run's remaining time from its speed while it is watched."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._now = clock
@@ -19,7 +19,7 @@ class Pace:
         self._last: tuple[float, float] | None = None
 
     def remaining_s(self, status: Status) -> float | None:
-        """Seconds to the end of the last epoch or trial; None where nothing tells."""
+        """Seconds to the end of the last epoch or trial; None if unknown."""
         progress = status.progress or {}
         done, total = _number(progress.get("done")), _number(progress.get("total"))
         if not total or done is None or not 0 < done < total:
@@ -107,7 +107,7 @@ def _trials_line(status: Status, progress: dict[str, Any]) -> str:
 
 
 def fraction_done(status: Status) -> float | None:
-    """How much of the run is over, 0 to 1; None where its length is not known."""
+    """How much of the run is over, 0 to 1; None if its length is not known."""
     progress = status.progress or {}
     done, total = _number(progress.get("done")), _number(progress.get("total"))
     return min(1.0, done / total) if done is not None and total else None
@@ -146,6 +146,6 @@ def rough_time(seconds: float) -> str:
 
 
 def seconds_since(text: str | None) -> float:
-    """Seconds since a time that a record holds; 0 where it holds none."""
+    """Seconds since a recorded time; 0 if there is none."""
     then = parse_time(text)
     return (datetime.now(UTC) - then).total_seconds() if then else 0.0

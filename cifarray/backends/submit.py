@@ -18,7 +18,7 @@ from cifarray.backends.checks import (
     versions,
 )
 from cifarray.backends.choice import backend_of
-from cifarray.backends.observe import Witness
+from cifarray.backends.observe import EvidenceCollector
 from cifarray.backends.pretrained import PretrainedWeights, find_weights
 from cifarray.backends.trust import remember_context, remember_submission
 from cifarray.data.manifest import Manifest, load_manifest
@@ -40,7 +40,7 @@ from cifarray.training.trials import decides, unread_fields, unset
 
 @dataclass(frozen=True)
 class Submission:
-    """A checked job, where it is to run and as which run; nothing is written yet."""
+    """A checked job, where it will run and under which id; nothing is written yet."""
 
     job: Job
     profile: Profile
@@ -56,7 +56,7 @@ class Submission:
         return self.workers or self.profile.workers
 
     def seeds(self, number: int) -> "list[Submission]":
-        """So many submissions, each with the next seed."""
+        """This many submissions, each with the next seed."""
         first = self.job.seed
         return [
             replace(self, job=with_fields(self.job, {"seed": first + n}), name=name)
@@ -65,7 +65,7 @@ class Submission:
 
 
 def run_names(name: str | None, number: int) -> list[str | None]:
-    """The ids of so many runs under one name."""
+    """The ids of this many runs under one name."""
     if name is None or number == 1:
         return [name] * number
     return [f"{name}-{n}" for n in range(1, number + 1)]
@@ -82,10 +82,10 @@ def plan(
     store: Store | None = None,
     name: str | None = None,
 ) -> Submission:
-    """Check a job against its profile, with a sweep's best fields where they are asked for.
+    """Check a job against its profile, with a sweep's best fields if they are asked for.
 
-    `sets` are the fields that were typed: they win over those of the sweep. `store` holds the
-    dataset, if it is one of the user's own.
+    `sets` are the fields given on the command line, which override those of the sweep. `store`
+    holds the dataset, if it is one of the user.
 
     Raises: JobError, StoreError.
     """
@@ -95,8 +95,9 @@ def plan(
         job = _with_best(job, source["params"], {item.partition("=")[0] for item in sets})
         if is_user_network(job.model.name) and job.model.name != own:
             raise JobError(
-                f"--best-of {best_of.id}: its best trial has the network {job.model.name}, which "
-                f"is code outside cifarray; say --set model.name={job.model.name} to execute it"
+                f"--best-of {best_of.id}: its best trial uses the network {job.model.name}, "
+                f"which is code outside cifarray; add --set model.name={job.model.name} to allow "
+                "it"
             )
     check(job, profile, workers, code, store)
     return Submission(job, profile, workers, code, source, name)
@@ -118,13 +119,13 @@ def _with_best(job: Job, params: Mapping[str, Any], typed: set[str]) -> Job:
 def best_fields(run: Run) -> dict[str, Any]:
     """The swept fields of a sweep's best trial: {"run_id", "trial_id", "params"}.
 
-    Raises: JobError if the run is no sweep.
+    Raises: JobError if the run is not a sweep.
     """
     report = run.report()
     trials: Sequence[Mapping[str, Any]] = report.get("trials") or []
     best = [trial for trial in trials if trial["id"] == report.get("best_trial_id")]
     if not best:
-        raise JobError(f"--best-of {run.id}: it is not a sweep; give a run of kind tune")
+        raise JobError(f"--best-of {run.id}: this run is not a sweep; give a run of kind tune")
     return {"run_id": run.id, "trial_id": best[0]["id"], "params": dict(best[0]["parameters"])}
 
 
@@ -137,7 +138,7 @@ def check_data(submission: Submission, store: Store, manifest: Manifest) -> Sele
 def check_weights(
     submission: Submission, store: Store, manifest: Manifest, selection: Selection
 ) -> None:
-    """Hold the weights that the job names against its network; timm's are not downloaded for it.
+    """Check the weights that the job names against its network; timm's are not downloaded for this.
 
     Raises: JobError, CheckpointError, RunNotFoundError, StoreError.
     """
@@ -155,7 +156,7 @@ def _find_weights(
 
 
 def request(submission: Submission, manifest: Manifest | None) -> RunRequest:
-    """What is asked for, of the dataset as it is if that is known."""
+    """The request for a run, with the dataset's current digest if that is known."""
     return RunRequest(
         run_id=submission.name or new_run_id(submission.job.name),
         job=submission.job,
@@ -169,10 +170,10 @@ def request(submission: Submission, manifest: Manifest | None) -> RunRequest:
 
 
 def record_request(store: Store, asked: RunRequest) -> Run:
-    """The run of a request; recorded now unless somebody has done so. Raises: JobError, StoreError.
+    """The run of a request, recorded if it is not yet. Raises: JobError, StoreError.
 
-    A driver does this on a cluster that was given the request and nothing else: where nobody has
-    recorded on which RayJob the run is, it is the one that was applied.
+    A driver does this on a cluster that was given the request and nothing else: if no RayJob is
+    recorded for the run, it is the one that was applied.
     """
     run = Run(store, asked.run_id)
     if not store.exists(run.key(SPEC_FILE)):
@@ -227,8 +228,8 @@ def _create(
                 store.upload(weights.path, run.key(WEIGHTS_FILE))
             store.write(run.key(VALIDATION_FILE), _as_parquet(selection))
         except StoreError as error:
-            with suppress(StoreError):  # the same that failed just now
-                run.mark_failed(f"it could not be recorded: {error}")
+            with suppress(StoreError):  # the same error as just now
+                run.mark_failed(f"the run could not be recorded: {error}")
             raise
     return run, spec
 
@@ -253,18 +254,18 @@ def launch(run: Run, backend: Backend) -> str:
 
 
 def give_up(runs: Iterable[Run], error: BaseException, profile: Profile | None = None) -> None:
-    """Close runs that no job will carry out, because of this error.
+    """Close runs that no job will execute, because of this error.
 
-    What is not pending was never opened for a job: it stays as it is, and so does one that somebody
-    else has submitted at this moment. `profile` is the one that they were to go to.
+    A run that is not pending stays unchanged, and so does one that somebody else has just
+    submitted. `profile` is the one for which they were submitted.
     """
     for run in runs:
         status = run.status()
         if status.state != "pending":
             continue
         if isinstance(error, Exception):
-            if Witness(profile).evidence(run, status).alive:
+            if EvidenceCollector(profile).evidence(run, status).alive:
                 continue
-            run.mark_failed(f"it could not be submitted: {error}")
+            run.mark_failed(f"the run could not be submitted: {error}")
         else:
-            run.mark_stopped("it was interrupted while it was being submitted")
+            run.mark_stopped("the submission was interrupted")

@@ -1,4 +1,4 @@
-"""The line of trust around the store: records lead a credential to no place of their own choice.
+"""Trust in the store's records: a record never decides where credentials are sent.
 
 Whoever may write to the store writes a run's status.json and job.yaml, and with them addresses,
 contexts, namespaces, jobs and the code that a run names. A recorded place is used only if the user
@@ -34,8 +34,8 @@ from cifarray.store.layout import SPEC_FILE
 from cifarray.user_folders import state_folder
 
 MOST_SUBMISSIONS = 1000
-"""How many RayJobs of a run whose names had to be cut are told from other runs' jobs."""
-ALLOW = "give --cluster PROFILE with a profile that names it, if it is yours"
+"""How many RayJobs of a run with shortened names can be distinguished from other runs' jobs."""
+ALLOW = "give --cluster PROFILE with a profile that names it, if you trust it"
 SUBMITTED_FILE = "submitted.jsonl"
 
 
@@ -65,7 +65,7 @@ def recorded_backend(
 def _naming_backend(
     run: Run, record: Mapping[str, Any], named: Profile | None, patience_s: float = PATIENCE_S
 ) -> Backend:
-    """The backend of the user's own profile that names what a run's status names.
+    """The backend of the user profile that names what a run's status names.
 
     The context of --cluster wins over a recorded one.
     """
@@ -74,8 +74,8 @@ def _naming_backend(
         if found := backend_of(own).recorded_as(record, own is named, patience_s):
             return found
     raise UntrustedError(
-        f"run {run.id} is recorded {recorded_class(record).place_of(record)}, which no cluster "
-        f"profile of yours names; {ALLOW}"
+        f"run {run.id} is recorded {recorded_class(record).place_of(record)}, which none of your "
+        f"cluster profiles names; {ALLOW}"
     )
 
 
@@ -84,8 +84,8 @@ def refuse_foreign_job(run_id: str, record: Mapping[str, Any]) -> None:
     job_id = record.get("job_id")
     if job_id is not None and not is_job_of(run_id, job_id):
         raise UntrustedError(
-            f"run {run_id} is recorded as job {job_id}, which is not a job of this run; submit it "
-            "again, and look who else writes to the store"
+            f"run {run_id} is recorded as job {job_id}, which is not a job of this run; submit "
+            "the run again, and check who else writes to the store"
         )
 
 
@@ -137,8 +137,8 @@ def resumed_profile(
         mine = named.model_copy(update={"store": named.store.model_copy(update=given)})
         hint = f" (profile {named.name} differs in {', '.join(_differing(mine, recorded, True))})"
     raise InputError(
-        f"job.yaml of run {run.id} asks for {_asked(recorded)}, as no cluster profile of yours "
-        f"does{hint}; {ALLOW}, or submit its job again"
+        f"job.yaml of run {run.id} asks for {_asked(recorded)}, which matches none of your "
+        f"cluster profiles{hint}; {ALLOW}, or submit its job again"
     )
 
 
@@ -149,8 +149,8 @@ def code_of(spec: RunSpec) -> list[str]:
         brought.append(f"the code that it brings (sha256 {spec.code.sha256[:12]})")
     if is_user_network(spec.job.model.name):
         brought.append(f"the network {spec.job.model.name}")
-    if spec.job.kind == "tune":
-        brought.append("the state of its search, which Ray Tune pickled")
+    if spec.job.sweep is not None:
+        brought.append("the state of its search, a pickle of Ray Tune")
     return brought
 
 
@@ -208,12 +208,12 @@ def _asked(recorded: Profile) -> str:
 
 
 def remember_submission(spec: RunSpec) -> None:
-    """Note a run that is submitted now; where no folder takes that, `resume` asks about it."""
+    """Note a run that is submitted now; if no folder is writable, `resume` asks about it."""
     _append(_of_job(spec.run_id, spec_bytes(spec)))
 
 
 def remember_context(run_id: str, context: str) -> None:
-    """Note by which context of this kubeconfig a run went to its cluster."""
+    """Note with which context of this kubeconfig a run was submitted."""
     _append({"run_id": run_id, "context": context})
 
 
@@ -245,7 +245,7 @@ def _append(entry: dict[str, str]) -> None:
 
 
 def _entries() -> list[dict[str, str]]:
-    """All notes; a line that was cut while it was written counts for nothing."""
+    """All notes; a line that was not written completely is ignored."""
     try:
         text = (state_folder() / SUBMITTED_FILE).read_text("utf-8", "replace")
     except (ClusterError, OSError):

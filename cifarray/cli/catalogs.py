@@ -1,4 +1,4 @@
-"""`cifarray jobs`, `models` and `datasets`: what there is to submit, to train and to learn from."""
+"""`cifarray jobs`, `models` and `datasets`: lists of shipped jobs, networks and datasets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +49,9 @@ def models(
     ] = None,
     classes: Annotated[
         int,
-        typer.Option("--classes", min=1, max=1_000_000, help="Number of classes to count with."),
+        typer.Option(
+            "--classes", min=1, max=1_000_000, help="Number of classes, for the parameter counts."
+        ),
     ] = 100,
     head: Annotated[
         int | None,
@@ -57,7 +59,7 @@ def models(
             "--head",
             min=1,
             max=65_536,
-            help="Width of a hidden dense layer before the last, of timm/<name>.",
+            help="Width of a hidden dense layer before the last; timm/<name> only.",
             show_default=False,
         ),
     ] = None,
@@ -73,7 +75,7 @@ def models(
     code: CodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the networks with their numbers of parameters, for images that each was made for.
+    """List the networks with their parameter counts, each for the images it was designed for.
 
     \b
     Example:  cifarray models resnet18 --classes 10
@@ -85,12 +87,14 @@ def models(
     from cifarray.spec.job import ModelSpec
 
     if name is None and (summary or picture is not None):
-        raise InputError("--summary and --picture are of one network; name it, as in `models cnn3`")
+        raise InputError(
+            "--summary and --picture require one network; name it, as in `models cnn3`"
+        )
     if name is None and head is not None:
         raise InputError(f"--head {head} is for one network; name it, as in timm/resnet50")
     if code is not None and not (name and is_user_network(name)):
         raise InputError(
-            f"--code {code} is for a network of your own; name it, as package.module:factory"
+            f"--code {code} is for your own network; name it as package.module:factory"
         )
     names = list(MODELS) if name is None else [name]
     listed = summary or picture is not None
@@ -177,12 +181,12 @@ def datasets(
     for name in names:
         try:
             manifest = load_manifest(opened, name) if latest_digest(opened, name) else None
-        except DatasetError as error:  # the others are there all the same
+        except DatasetError as error:  # the other datasets are still listed
             output.warn(str(error))
             manifest = None
         entry = DATASETS.get(name)
         known = entry or manifest
-        if known is None:  # half of a dataset, which is none
+        if known is None:  # an incomplete dataset does not count
             continue
         found.append(
             _about(known, entry) | {"prepared": described(opened, manifest) if manifest else None}
@@ -194,7 +198,7 @@ def datasets(
 
 
 def _about(known: "DatasetEntry | Manifest", entry: "DatasetEntry | None") -> dict[str, Any]:
-    """What is known of a dataset; `entry` is the catalog's, None of the user's images."""
+    """What is known about a dataset; `entry` is from the catalog, None for the user's images."""
     return {
         "name": known.name,
         "title": known.title,

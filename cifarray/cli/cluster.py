@@ -10,20 +10,20 @@ from cifarray.cli.options import ClusterOption, JsonOption, QuietOption, Verbose
 from cifarray.errors import InputError
 
 if TYPE_CHECKING:
-    from cifarray.backends.base import Backend, Shown
+    from cifarray.backends.base import Backend, CommandOutput
 
 OverlayOption = Annotated[
     str | None,
     typer.Option(
         "--overlay",
         metavar="NAME",
-        help="Which of the manifests that come with cifarray: gpu, local or external-s3.",
+        help="Which of the shipped manifests: gpu, local or external-s3.",
         show_default="gpu",
     ),
 ]
 ImageOption = Annotated[
     str | None,
-    typer.Option("--image", help="Image to run instead of the one rendered.", show_default=False),
+    typer.Option("--image", help="Image to use instead of the rendered one.", show_default=False),
 ]
 RenderedForOption = Annotated[
     str | None,
@@ -37,7 +37,7 @@ RenderedForOption = Annotated[
 ForceOption = Annotated[
     bool,
     typer.Option(
-        "--force-conflicts", help="Kubernetes: take over fields that somebody else manages."
+        "--force-conflicts", help="Kubernetes: take over fields that another manager owns."
     ),
 ]
 DeleteStoreOption = Annotated[
@@ -45,19 +45,19 @@ DeleteStoreOption = Annotated[
     typer.Option(
         "--delete-store/--keep-store",
         help="Kubernetes: delete the store's volume claim too, with every dataset and run.",
-        show_default="ask; keep it with --yes",
+        show_default="ask; with --yes keep it",
     ),
 ]
 FinalizersOption = Annotated[
     bool,
     typer.Option(
         "--remove-finalizers",
-        help="Kubernetes: free RayJobs that wait for an operator which does not answer.",
+        help="Kubernetes: remove finalizers of RayJobs if no KubeRay operator runs to do it.",
     ),
 ]
 
 app = typer.Typer(
-    help="Start, end and look at this machine's Ray node, or a namespace on Kubernetes.",
+    help="Start, stop and inspect this machine's Ray node, or a namespace on Kubernetes.",
     rich_markup_mode=None,
 )
 
@@ -66,9 +66,10 @@ app = typer.Typer(
 def render(
     overlay: OverlayOption = None, image: ImageOption = None, cluster: RenderedForOption = None
 ) -> None:
-    """Print the Kubernetes manifests: as they came with cifarray, or as a profile wants them.
+    """Print the Kubernetes manifests, as shipped or adapted to a profile.
 
-    With --cluster it is what `cluster up` applies: the profile's image, namespace and store.
+    With --cluster these are the objects that `cluster up` applies, with the profile's image,
+    namespace and store.
 
     \b
     Example:  cifarray cluster render --overlay local | kubectl apply -f -
@@ -97,7 +98,7 @@ def up(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Start a Ray node on this machine, or set up a namespace on Kubernetes; waits until ready.
+    """Start a Ray node here, or set up a namespace on Kubernetes; wait until it is ready.
 
     \b
     Example:  cifarray cluster up
@@ -120,7 +121,7 @@ def down(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """End the Ray node that cifarray started, or what it set up on Kubernetes, and nothing else.
+    """Stop cifarray's Ray node, or delete what cifarray created on Kubernetes.
 
     \b
     Example:  cifarray cluster down
@@ -135,14 +136,14 @@ def down(
     can_ask = delete_store is None and not yes and output.can_ask()
     if can_ask and ending.store_question:
         delete_store = output.ask(ending.store_question)
-    _show(ending.carry_out(bool(delete_store)), json)
+    _show(ending.execute(bool(delete_store)), json)
 
 
 @app.command()
 def status(
     cluster: ClusterOption = "local", json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
-    """Say whether the cluster answers, where, and what runs on it.
+    """Show whether the cluster answers, its address, and what runs on it.
 
     \b
     Example:  cifarray cluster status
@@ -158,7 +159,7 @@ def _backend(cluster: str) -> "Backend":
     return backend_of(load_profile(cluster))
 
 
-def _show(shown: "Shown", as_json: bool) -> None:
+def _show(shown: "CommandOutput", as_json: bool) -> None:
     if as_json:
         output.print_json(shown.data)
         return

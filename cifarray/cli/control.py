@@ -1,4 +1,4 @@
-"""Commands that end a run or go on with it: stop, resume."""
+"""Commands that end or continue a run: stop, resume."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cifarray.spec.profile import Profile
 
 FollowOption = Annotated[
-    bool, typer.Option("--follow/--detach", help="Show its progress, or leave it to itself.")
+    bool, typer.Option("--follow/--detach", help="Follow the run, or return at once.")
 ]
 
 
@@ -37,9 +37,9 @@ def stop(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Stop a run, and wait until it has closed.
+    """Stop a run and wait until it has ended.
 
-    What it reached stays; `cifarray resume` goes on with it.
+    Its results stay; `cifarray resume` continues it.
 
     \b
     Example:  cifarray stop tune-digits-26
@@ -54,13 +54,13 @@ def stop(
         if (waiting := find_unrecorded(run, named)) is None:
             raise
         waiting.stop()
-        _say_stopped(run, "stopped", "was stopped before its driver began", json)
+        _say_stopped(run, "stopped", "was stopped before its driver started", json)
         return
     current = found.status()
     if current.state in ENDED:
         job_id = _stop_leftover(found, current, named)
         state = "been stopped" if current.state == "stopped" else current.state
-        ended = f"had {state} already; its job {job_id}, which had not, is ended"
+        ended = f"had {state} already; its job {job_id} was still running and is now ended"
         _say_stopped(found.id, current.state, ended, json)
         return
     current = _stop(found, current, named)
@@ -80,14 +80,13 @@ def resume(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Go on with a run that did not finish.
+    """Continue a run that did not finish.
 
-    It begins at its last good checkpoint, on the cluster profile that it was submitted with. Of a
-    run that was submitted elsewhere, --cluster names that profile, and code that it brings is asked
-    about.
+    It starts from its last complete checkpoint, on the cluster profile with which it was submitted.
+    For a run that was submitted from another machine, name its profile with --cluster; before the
+    run's code is executed you are asked.
 
-    \b
-    Example:  cifarray resume train-cifar100-26
+    \b Example: cifarray resume train-cifar100-26
     """
     from cifarray.backends.choice import backend_of
     from cifarray.backends.submit import give_up, launch
@@ -134,7 +133,9 @@ def _stop(run: "Run", current: "Status", named: "Profile | None") -> "Status":
 
     backend = recorded_backend(run, current.cluster, named)
     job_id = (current.cluster or {}).get("job_id")
-    if backend is None or not job_id:  # its node is gone, or a driver that watches its lease
+    if (
+        backend is None or not job_id
+    ):  # its node is gone; a remaining driver ends when it finds its lease gone
         run.mark_stopped("stopped by `cifarray stop`")
         return run.status()
     return backend.stop(run, job_id, output)
@@ -156,15 +157,15 @@ def _stop_leftover(run: "Run", current: "Status", named: "Profile | None") -> st
         backend = recorded_backend(run, record, named)
         is_stopped = backend is not None and backend.end_leftover(run, job_id)
     except ClusterError as error:
-        raise ClusterError(f"{ended}, and whether its job has is not known: {error}") from error
+        raise ClusterError(f"{ended}, but whether its job has ended is unknown: {error}") from error
     if not is_stopped:
         raise InputError(f"{ended}: nothing to stop")
     return str(job_id)
 
 
 def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
-    """Raise InputError for a run that has finished, or that somebody works on or may."""
-    from cifarray.backends.observe import Witness
+    """Raise InputError for a run that has finished or may still be running."""
+    from cifarray.backends.observe import EvidenceCollector
     from cifarray.runs import examine
 
     if run.status().state == "finished":
@@ -172,19 +173,19 @@ def _refuse_if_live(run: "Run", named: "Profile | None") -> None:
             f"run {run.id} has finished; look at it with `cifarray report {run.id}`, "
             "or submit its job again"
         )
-    (found,) = examine([run], Witness(named).evidence, output.say)
+    (found,) = examine([run], EvidenceCollector(named).evidence, output.say)
     if not found.is_over:
         known = found.evidence.alive or found.evidence.doubt
         raise InputError(
-            f"run {run.id} is {found.status.state}{f' ({known})' if known else ''}; follow it with "
-            f"`cifarray logs {run.id} -f`, or end it with `cifarray stop {run.id}`"
+            f"run {run.id} is {found.status.state}{f' ({known})' if known else ''}; follow it "
+            f"with `cifarray logs {run.id} -f`, or stop it with `cifarray stop {run.id}`"
         )
 
 
 def _agreed_to_code(run: "Run", yes: bool) -> bool:
-    """Say what code a run brings; of one that was not submitted from here, ask first.
+    """Say what code a run brings; if it was not submitted from here, ask first.
 
-    Raises: InputError where nobody can be asked.
+    Raises: InputError if nobody can be asked.
     """
     from cifarray.backends.trust import code_of, submitted_spec
 
@@ -197,10 +198,10 @@ def _agreed_to_code(run: "Run", yes: bool) -> bool:
         return True
     if not output.can_ask():
         raise InputError(
-            f"{told}, and was not submitted from here; look at {run.prefix} in {run.store.uri}, "
-            "then say --yes to execute it"
+            f"{told}, and was not submitted from here; inspect {run.prefix} in {run.store.uri}, "
+            "then add --yes to execute it"
         )
-    if output.ask(f"{told}, and was not submitted from here: go on?"):
+    if output.ask(f"{told}, and was not submitted from here: continue?"):
         return True
     output.say("nothing was started")
     return False

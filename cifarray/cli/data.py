@@ -26,21 +26,19 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 20
 
-app = typer.Typer(
-    help="Prepare datasets in the store, look into them, check them.", rich_markup_mode=None
-)
+app = typer.Typer(help="Prepare, inspect and verify datasets in the store.", rich_markup_mode=None)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A dataset; `cifarray datasets` lists them.")
+    str, typer.Argument(metavar="NAME", help="Name of a dataset; `cifarray datasets` lists them.")
 ]
 ArchiveOption = Annotated[
     str | None,
     typer.Option(
         "--archive",
         metavar="PATH|URL",
-        help="The published archive, or one of its layout with fewer rows; a folder where it comes "
-        "as several files; for --layout a folder, tar or zip  [default: fetched from its official "
-        "address]",
+        help="The published archive, or one with the same layout and fewer rows; a folder if it "
+        "consists of several files; with --layout a folder, tar or zip  [default: "
+        "downloaded from the official address]",
         show_default=False,
     ),
 ]
@@ -49,22 +47,22 @@ LayoutOption = Annotated[
     typer.Option(
         "--layout",
         metavar="LAYOUT",
-        help="Of images of your own, under a NAME that you choose: imagefolder (train/CLASS/x.jpg, "
-        "test/CLASS/y.png) or huggingface (train-*.parquet, test-*.parquet)  [default: NAME is of "
-        "the catalog]",
+        help="Layout of your own images, whose NAME you choose: imagefolder (train/CLASS/x.jpg, "
+        "test/CLASS/y.png) or huggingface (train-*.parquet, test-*.parquet)  [default: NAME "
+        "is a dataset of the catalog]",
         show_default=False,
     ),
 ]
 CropOption = Annotated[
-    bool, typer.Option("--crop", help="Cut images to the boxes that the archive holds (cub200).")
+    bool, typer.Option("--crop", help="Crop images to the archive's bounding boxes (cub200).")
 ]
 SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")
+    bool, typer.Option("--skip-bad", help="Skip images that do not decode, and count them.")
 ]
 AcceptLossOption = Annotated[
     bool,
     typer.Option(
-        "--accept-loss", help="Continue where more than 1 % of a class's images are left out."
+        "--accept-loss", help="Continue even if more than 1 % of a class's images are left out."
     ),
 ]
 TestSplitOption = Annotated[
@@ -72,16 +70,20 @@ TestSplitOption = Annotated[
     typer.Option(
         "--test-split",
         metavar="SPLIT",
-        help="The split that becomes test: test, validation, valid, val or dev (--layout).",
+        help="The split to use as test: test, validation, valid, val or dev (with --layout).",
     ),
 ]
 AgainOption = Annotated[
     bool,
-    typer.Option("--again", help="Write it again although it is there, as when it is damaged."),
+    typer.Option(
+        "--again", help="Write the dataset again even if it exists, as when it is damaged."
+    ),
 ]
 GridOption = Annotated[
     Path | None,
-    typer.Option("--grid", metavar="FILE.png", help="Write a picture of some images per class."),
+    typer.Option(
+        "--grid", metavar="FILE.png", help="Write a picture with some images of each class."
+    ),
 ]
 
 
@@ -101,7 +103,7 @@ def prepare(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring a dataset into the store as Parquet; what is there already is left as it is.
+    """Write a dataset into the store as Parquet, unless it is already there.
 
     \b
     Example: cifarray data prepare cifar100 --archive cifar-100-python.tar.gz
@@ -129,17 +131,19 @@ def prepare(
     source = manifest.source
     published = DATASETS[name].rows if name in DATASETS else {}
     if any(manifest.splits[split].rows < rows for split, rows in published.items()):
-        output.print_line(f"  fewer rows than published: {source.name} holds a part")
+        output.print_line(
+            f"  fewer rows than published: {source.name} is only a part of the dataset"
+        )
     if source.missing_images:
-        output.print_line(f"  images that it lists and does not hold: {source.missing_images:,}")
+        output.print_line(f"  images that are listed but missing: {source.missing_images:,}")
     if source.test_split != "test":
-        output.print_line(f"  test is its split {source.test_split}")
+        output.print_line(f"  test is the source's split {source.test_split}")
     for form, count in source.converted_images.items():
-        output.print_line(f"  images of {form} that are stored as PNG, without loss: {count:,}")
+        output.print_line(f"  images of {form} that were converted to PNG, without loss: {count:,}")
     for line in left_out_lines(manifest.left_out):
         output.print_line(f"  {line}")
     if manifest.storage == "encoded":
-        output.print_line("  images have different sizes: jobs on them set preprocess.resize")
+        output.print_line("  images have different sizes: a job must set preprocess.resize")
 
 
 @app.command()
@@ -152,7 +156,7 @@ def inspect(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what a prepared dataset holds: rows, classes, pixels, damage, duplicates.
+    """Show what a prepared dataset contains: rows, classes, pixel statistics, damage, duplicates.
 
     Example: cifarray data inspect digits --grid digits.png
     """
@@ -162,7 +166,8 @@ def inspect(
         with _writing(grid):
             if grid.suffix.lower() != ".png" or not grid.parent.is_dir():
                 raise InputError(
-                    f"--grid {grid} is not a .png file in an existing folder; give one"
+                    f"--grid {grid} is not the path of a .png file in an existing folder; give "
+                    "such a path"
                 )
     opened = open_store(store, endpoint, cluster)
     findings = inspect_dataset(opened, name)
@@ -205,11 +210,11 @@ def verify(
     if problems:
         raise WorkError(
             f"{name} in {opened.uri} differs from its manifest in {len(problems)} places; run "
-            f"`{repair_command(opened, manifest)}` (with the same --archive, if you gave one)"
+            f"`{repair_command(opened, manifest)}` (with the same --archive, if you used one)"
         )
     if not json:
         output.print_line(
-            f"{manifest.title} in {_folder(opened, manifest)} is sound: {files} files"
+            f"{manifest.title} in {_folder(opened, manifest)} is intact: {files} files"
         )
 
 
@@ -248,10 +253,10 @@ def left_out_lines(entries: "Sequence[LeftOut] | None") -> list[str]:
     from cifarray.data.left_out import in_words, summed
 
     if entries is None:
-        return ["what is left out of its source was not counted; `--again` counts it"]
+        return ["images left out of its source were not counted; `--again` counts them"]
     lines = [f"left out: {in_words(row)}" for row in summed(entries)]
     more = len(lines) - SHOWN_REASONS
-    rest = [f"left out: {more} reasons more; --json lists them"] if more > 0 else []
+    rest = [f"left out: {more} more reasons; --json lists them"] if more > 0 else []
     return lines[:SHOWN_REASONS] + rest
 
 
@@ -316,20 +321,22 @@ def _figure(value: Any) -> object:
 def _print_duplicates(duplicates: dict[str, Any]) -> None:
     for split, count in duplicates["within"].items():
         output.print_line(f"exact duplicates within {split}: {count}")
-    output.print_line(f"test images that train holds too: {duplicates['test_rows_also_in_train']}")
+    output.print_line(
+        f"test images that are also in train: {duplicates['test_rows_also_in_train']}"
+    )
     differing = duplicates["groups_with_different_labels"]
-    output.print_line(f"equal images under different labels: {differing}")
+    output.print_line(f"equal images with different labels: {differing}")
     for group in duplicates["listed_groups"]:
         rows = (f"{row['split']} {row['row_id']} {row['label']}" for row in group)
         output.print_line("  " + ", ".join(rows))
 
 
 class ShownProgress:
-    """Each piece of work as a bar of its own; a remark where its length is unknown."""
+    """Shows each piece of work as a progress bar, or as a remark if its length is unknown."""
 
     def __init__(self) -> None:
         self._shown = ExitStack()
-        self._advance: Callable[[int], None] = _nowhere
+        self._advance: Callable[[int], None] = _ignore
 
     def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
         """End the bar that is shown and begin the next."""
@@ -350,7 +357,7 @@ class ShownProgress:
     def close(self) -> None:
         """End the bar that is shown."""
         self._shown.close()
-        self._advance = _nowhere
+        self._advance = _ignore
 
 
 @contextmanager
@@ -363,5 +370,5 @@ def shown_progress() -> Iterator[ShownProgress]:
         progress.close()
 
 
-def _nowhere(amount: int) -> None:
+def _ignore(amount: int) -> None:
     """Where nothing is shown."""

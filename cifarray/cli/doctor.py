@@ -1,4 +1,4 @@
-"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and what fixes it."""
+"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and how to fix it."""
 
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,9 @@ def doctor(
     cluster: ClusterOption = "local",
     json: JsonOption = False,
 ) -> None:
-    """Check all that runs depend on, and say what to do about what fails.
+    """Check everything that runs depend on, and say how to fix what fails.
 
-    With --store or --endpoint only the store is checked: what its server does of all that
-    cifarray asks, probed anew.
+    With --store or --endpoint only the store is checked: its server's features are probed again.
 
     \b
     Example:  cifarray doctor

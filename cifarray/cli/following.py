@@ -1,4 +1,4 @@
-"""What a person sees of a run that is followed: its progress, its end, and how to come back."""
+"""Shows a followed run to a person: its progress, its end, and how to follow it again."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from cifarray.cli.options import store_words
 if TYPE_CHECKING:
     from cifarray.backends.base import Backend
     from cifarray.backends.follow import Outcome
-    from cifarray.backends.progress_text import Pace
+    from cifarray.backends.progress_text import TimeEstimate
     from cifarray.runs import Run, Status
     from cifarray.spec.profile import Profile
 
@@ -61,7 +61,7 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> "Outcome":
     follower = Follower(run, cluster, job_id)
     with _shown() as show:
         if output.is_verbose():
-            threading.Thread(target=_say_log, args=(cluster, job_id), daemon=True).start()
+            threading.Thread(target=_print_log, args=(cluster, job_id), daemon=True).start()
         outcome = follower.follow(show)
     if outcome.state in ("failed", "lost"):
         lines = follower.last_lines()
@@ -75,14 +75,14 @@ def follow_run(run: "Run", profile: "Profile | None" = None) -> "Outcome":
 
 
 def _clear_away(run: "Run", status: "Status", cluster: "Backend", job_id: str) -> None:
-    """Of a run that has ended, delete what would only cost: retries, a policy."""
+    """After a run has ended, delete what it no longer needs: retries, a policy."""
     from cifarray.errors import ClusterError
 
     try:
         if done := cluster.clear_away(run, status, job_id):
             output.say(done)
     except ClusterError as error:
-        output.warn(f"job {job_id} may go on: {error}; `cifarray stop {run.id}` ends it")
+        output.warn(f"job {job_id} may continue: {error}; `cifarray stop {run.id}` ends it")
 
 
 def ended(outcome: "Outcome") -> "Outcome":
@@ -97,15 +97,12 @@ def ended(outcome: "Outcome") -> "Outcome":
         output.say(f"report     cifarray report {words}")
         output.say(f"pull       cifarray pull {words}")
     elif status.state == "stopped":
-        output.say(f"run {run.id} was stopped; `cifarray resume {words}` goes on with it")
+        output.say(f"run {run.id} was stopped; `cifarray resume {words}` continues it")
     return outcome
 
 
 def end_with(over: "Sequence[Outcome]", as_json: bool) -> None:
-    """Print the outcome as data if wanted; raise if a run did not finish.
-
-    Raises: RunFailedError.
-    """
+    """Print the outcome as data if asked to. Raises: RunFailedError if a run did not finish."""
     from cifarray.errors import RunFailedError
 
     if as_json:
@@ -124,7 +121,7 @@ def _reason(outcome: "Outcome") -> str | None:
     if not outcome.cause:
         return outcome.status.error
     words = outcome.run.id + store_words(outcome.run.store)
-    return f"{outcome.cause}; `cifarray resume {words}` goes on from its last checkpoint"
+    return f"{outcome.cause}; `cifarray resume {words}` continues from its last checkpoint"
 
 
 def _described(each: "Outcome") -> dict[str, Any]:
@@ -142,7 +139,7 @@ def _described(each: "Outcome") -> dict[str, Any]:
 def _say_detached(runs: "Sequence[Run]") -> None:
     for run in runs:
         words = run.id + store_words(run.store)
-        output.say(f"run {run.id} goes on by itself")
+        output.say(f"run {run.id} continues in the background")
         output.say(f"follow     cifarray logs -f {words}")
         output.say(f"see        cifarray status {words}")
         output.say(f"stop       cifarray stop {words}")
@@ -150,7 +147,7 @@ def _say_detached(runs: "Sequence[Run]") -> None:
 
 @contextmanager
 def _shown() -> Iterator[Show]:
-    """A live line on a terminal, else a plain line whenever something has changed."""
+    """A live line on a terminal, or a plain line whenever something changes."""
     if output.is_quiet():
         yield lambda status, remark: None
     elif output.on_terminal():
@@ -160,8 +157,8 @@ def _shown() -> Iterator[Show]:
         yield _plain_lines()
 
 
-def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
-    """Say what the driver writes, as it writes it."""
+def _print_log(cluster: "Backend | None", job_id: str | None) -> None:
+    """Print the driver's log as it is written."""
     from cifarray.errors import ClusterError
 
     if cluster is None or not job_id:
@@ -174,12 +171,12 @@ def _say_log(cluster: "Backend | None", job_id: str | None) -> None:
         output.detail(str(error))
 
 
-def _line(status: "Status", remark: str, pace: "Pace") -> str:
+def _line(status: "Status", remark: str, estimate: "TimeEstimate") -> str:
     from cifarray.backends.progress_text import progress_line
 
     if status.state == "pending":
         return remark or "starting the driver"
-    line = progress_line(status, pace.remaining_s(status))
+    line = progress_line(status, estimate.remaining_s(status))
     return f"{line}  ({remark})" if remark else line
 
 
@@ -187,9 +184,9 @@ def _line(status: "Status", remark: str, pace: "Pace") -> str:
 def _live_line() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from cifarray.backends.progress_text import Pace, fraction_done
+    from cifarray.backends.progress_text import TimeEstimate, fraction_done
 
-    pace = Pace()
+    estimate = TimeEstimate()
 
     text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), text)
@@ -198,7 +195,7 @@ def _live_line() -> Iterator[Show]:
 
         def show(status: "Status", remark: str) -> None:
             done = fraction_done(status)
-            line = one_line(_line(status, remark, pace))
+            line = one_line(_line(status, remark, estimate))
             total = None if done is None else 1.0
             bars.update(task, description=line, total=total, completed=done or 0.0)
 
@@ -206,13 +203,13 @@ def _live_line() -> Iterator[Show]:
 
 
 def _plain_lines() -> Show:
-    from cifarray.backends.progress_text import Pace
+    from cifarray.backends.progress_text import TimeEstimate
 
-    last, pace = "", Pace()
+    last, estimate = "", TimeEstimate()
 
     def show(status: "Status", remark: str) -> None:
         nonlocal last
-        line = _line(status, remark, pace)
+        line = _line(status, remark, estimate)
         stable = line.partition("  ETA")[0]
         if stable != last:
             output.say(line)

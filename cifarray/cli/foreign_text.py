@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: as one line, as a log, or inside JSON.
+"""Makes text from others safe to print: as one line, as a log, or inside JSON.
 
 Whoever writes a record chooses its text. On a terminal an escape sequence moves the cursor, a
 newline begins a line that looks like one of ours, and a bidirectional mark turns words around.
@@ -13,11 +13,11 @@ _STRING = r"\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c|$)|[\x90\x98\x9d\x9e\x9f].*?(?:\x
 _CONTROL = r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
 _SHORT = r"\x1b[ -/]*[0-~]"
 _SEQUENCE = re.compile(f"{_STRING}|{_CONTROL}|{_SHORT}", re.MULTILINE)
-_COLOUR = re.compile(
+_COLOR = re.compile(
     r"\x1b\[(?:(?:0?[0-4]|0?7|2[2-479]|39|49|[349][0-7]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2(?:;\d{1,3}){3})"
     r"(?:;|(?=m)))*m"
 )
-"""Colours, bold and underlined text; nothing that hides text or blinks."""
+"""Colors, bold and underlined text; nothing that hides text or blinks."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control and format characters, among them all bidirectional marks; lone surrogates; separators
 of lines and paragraphs."""
@@ -38,7 +38,7 @@ class _Table(dict[int, str | int]):
         return self[code]
 
 
-def _gap(character: str) -> str:
+def _blank(character: str) -> str:
     """A blank for what parts words, nothing for the rest."""
     return " " if character.isspace() else ""
 
@@ -49,7 +49,7 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
-_ONE_LINE, _LINES, _JSON = _Table(_gap), _Table(_gap, "\t\n"), _Table(_escape, "\n")
+_ONE_LINE, _LINES, _JSON = _Table(_blank), _Table(_blank, "\t\n"), _Table(_escape, "\n")
 
 
 def one_line(text: object) -> str:
@@ -59,23 +59,23 @@ def one_line(text: object) -> str:
 
 def lines(text: str) -> str:
     """A text of several lines, of which each is safe; tabs stay."""
-    return _unseen_gone(_SEQUENCE.sub("", text))
+    return _without_unseen(_SEQUENCE.sub("", text))
 
 
 def log(text: str) -> str:
-    """A log with its lines, tabs and colours, and no other escape sequence."""
+    """A log with its lines, tabs and colors, and no other escape sequence."""
     kept: list[str] = []
     end, last = 0, RESET
     for found in _SEQUENCE.finditer(text):
-        kept.append(_unseen_gone(text[end : found.start()]))
-        if _COLOUR.fullmatch(found.group()):
+        kept.append(_without_unseen(text[end : found.start()]))
+        if _COLOR.fullmatch(found.group()):
             kept.append(last := found.group())
         end = found.end()
-    kept.append(_unseen_gone(text[end:]))
+    kept.append(_without_unseen(text[end:]))
     return "".join(kept) + ("" if last in (RESET, "\x1b[m") else RESET)
 
 
-def _unseen_gone(text: str) -> str:
+def _without_unseen(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_LINES)
 
 

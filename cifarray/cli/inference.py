@@ -33,7 +33,10 @@ TargetArgument = Annotated[
 CodeOption = Annotated[
     Path | None,
     typer.Option(
-        "--code", metavar="DIR", help="Folder of a network of your own.", show_default=False
+        "--code",
+        metavar="DIR",
+        help="Folder with the code of your own network.",
+        show_default=False,
     ),
 ]
 
@@ -45,12 +48,13 @@ def evaluate(
         typer.Option(
             "--dataset",
             metavar="NAME",
-            help="Another dataset with the same classes  [default: the one it was trained on]",
+            help="Another dataset with the same classes  [default: the one that the network was "
+            "trained on]",
             show_default=False,
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option("--split", help="test, or train or validation as the job cut them.")
+        str, typer.Option("--split", help="test, or the job's train or validation.")
     ] = "test",
     code: CodeOption = None,
     store: StoreOption = None,
@@ -93,7 +97,7 @@ def predict(
         typer.Option(
             "--picture",
             metavar="FILE.png|svg",
-            help="Draw each image, at most 32, beside its most probable classes.",
+            help="Draw each image (at most 32) next to its most probable classes.",
             show_default=False,
         ),
     ] = None,
@@ -107,7 +111,7 @@ def predict(
 ) -> None:
     """Classify image files: the five most probable classes of each.
 
-    Images are resized to the network's size and turned to its channels; the output says how.
+    Images are resized and converted to what the network takes; the output says how.
     With a pulled run or a checkpoint's folder this needs no store and no network.
 
     \b
@@ -146,11 +150,11 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="File to write  [default: the job's name, here]",
+            help="File to write  [default: named after the job, in the current folder]",
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     code: CodeOption = None,
     store: StoreOption = None,
     endpoint: EndpointOption = None,
@@ -159,14 +163,13 @@ def export(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a network with its preprocessing and class names as one file.
+    """Write a network with its preprocessing and class names into one file.
 
-    onnx and torch-export take raw pixels (uint8, batch x height x width x channels, any batch
-    size) and give probabilities; their metadata holds the class names. safetensors holds the
-    weights, and the rest in its header.
+    onnx and torch-export take raw pixels (uint8, batch x height x width x channels, any batch size)
+    and return probabilities; their metadata contains the class names. safetensors contains the
+    weights, with the rest in its header.
 
-    \b
-    Example:  cifarray export train-digits-261123-040000-1a2b --format onnx -o digits.onnx
+    \b Example: cifarray export train-digits-261123-040000-1a2b --format onnx -o digits.onnx
     """
     from cifarray.inference.export import check_format, default_output, export
 

@@ -93,14 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output.set_level(output.NORMAL)
     provide_home()
     spare_loopback()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a name may contain characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         build_app()(args=arguments, prog_name="cifarray")
     except CifarrayError as error:
         _end(str(error), error.exit_code)
-    except BrokenPipeError:  # who reads our output has seen enough, as in `cifarray runs | head`
+    except BrokenPipeError:  # the reader of our output has closed it, as in `cifarray runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -110,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _start_again_in_utf8() -> None:
-    """Take names for UTF-8 where the locale would make others of them, here and in children."""
+    """Use UTF-8 for file names whatever the locale says, here and in child processes."""
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
@@ -122,21 +124,21 @@ def _end(sentence: str, exit_code: int) -> NoReturn:
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
-    """Refuse what a shell makes of a variable that is unset: it would name the current folder."""
+    """Refuse an empty value, as from an unset shell variable: it would name the current folder."""
     for before, word in pairwise(["cifarray", *words]):
         if re.fullmatch(r"\s*|--[\w-]+=\s*", word):
             option = word.partition("=")[0].strip() or before
             raise InputError(
-                f"the value after {option} is empty, as when a shell variable is unset; give one, "
-                "or leave it out"
+                f"the value of {option} is empty, as when a shell variable is unset; give a "
+                "value, or leave the option out"
             )
 
 
 def _in_words(error: OSError) -> str:
-    """What the system refused, where no command has a better sentence for it."""
+    """The message for an OSError that no command explains better."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if error.filename is None:
-        return f"the system refused it: {reason}"
+        return f"the operating system refused: {reason}"
     return f"cannot use {error.filename}: {reason}; give another path, or fix this one"
 
 

@@ -52,7 +52,8 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         metavar="URI",
-        help="Local directory or s3://bucket/prefix  [default: $CIFARRAY_STORE, or the profile's]",
+        help="Local directory or s3://bucket/prefix  [default: $CIFARRAY_STORE, or the profile's "
+        "store]",
         show_default=False,
     ),
 ]
@@ -61,7 +62,8 @@ EndpointOption = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="Address of an S3-compatible server  [default: $AWS_ENDPOINT_URL, or the profile's]",
+        help="Address of an S3-compatible server  [default: $AWS_ENDPOINT_URL, or the profile's "
+        "endpoint]",
         show_default=False,
     ),
 ]
@@ -70,18 +72,18 @@ ClusterOption = Annotated[
     typer.Option("--cluster", metavar="PROFILE", help="Cluster profile, or a path to a YAML file."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 VerboseOption = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Say more.", callback=_verbose)
+    bool, typer.Option("-v", "--verbose", help="Print more.", callback=_verbose)
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print data and errors only.", callback=_quiet)
+    bool, typer.Option("--quiet", "-q", help="Print only data and errors.", callback=_quiet)
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, or enough of its start.")
+    str, typer.Argument(metavar="RUN", help="A run's id, or a unique beginning of it.")
 ]
 RunsArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or enough of their start.")
+    list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or unique beginnings of them.")
 ]
 
 
@@ -94,14 +96,14 @@ def open_store(store: str | None, endpoint: str | None, cluster: str = "local") 
     """
     from cifarray.spec.load import load_profile
     from cifarray.store import Access, Store
-    from cifarray.store.address import endpoint_of_environment
+    from cifarray.store.address import endpoint_of_environment, region_of_environment
 
     profile = load_profile(cluster)
-    if profile.kind == "kubernetes":
+    if profile.store_is_inside:
         return _kubernetes_store(profile, cluster, store, endpoint)
     uri = store or os.environ.get("CIFARRAY_STORE") or profile.store.uri
     endpoint = endpoint or endpoint_of_environment() or profile.store.endpoint
-    return Store.open(uri, endpoint, Access(profile.store.region))
+    return Store.open(uri, endpoint, Access(region_of_environment() or profile.store.region))
 
 
 def named_cluster(cluster: str) -> "Profile":
@@ -114,7 +116,7 @@ def named_cluster(cluster: str) -> "Profile":
 def _kubernetes_store(
     profile: "Profile", cluster: str, uri: str | None, endpoint: str | None
 ) -> "Store":
-    """The store of a profile on Kubernetes: what this shell says of stores is meant for others.
+    """The store of a profile on Kubernetes: the shell's store variables do not apply to it.
 
     Raises: ClusterError, StoreError.
     """

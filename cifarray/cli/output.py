@@ -21,7 +21,7 @@ _state = {"level": NORMAL}
 
 
 def set_level(level: int) -> None:
-    """How much commands say from now on: QUIET, NORMAL or VERBOSE."""
+    """How much commands print from now on: QUIET, NORMAL or VERBOSE."""
     _state["level"] = level
 
 
@@ -41,7 +41,7 @@ def on_terminal() -> bool:
 
 
 def can_ask() -> bool:
-    """Whether a person sits there who can answer a question."""
+    """Whether a person can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -86,7 +86,7 @@ def print_text(text: str) -> None:
 
 
 def print_log(text: str) -> None:
-    """What a run's processes wrote, with its colours."""
+    """What a run's processes wrote, with its colors."""
     print(log(text), end="", flush=True)
 
 
@@ -115,7 +115,7 @@ def console() -> "Console":
 
 @contextmanager
 def progress(title: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A progress bar; yields what is told of each further amount.
+    """A progress bar; yields a function to call with each new amount.
 
     `unit` "bytes" shows sizes and speed. Without a terminal every tenth part is a plain line.
     """

@@ -29,10 +29,14 @@ MOST_COLUMNS = 4
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="DIR", help="Write the report's files there.", show_default=False
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder to write the report's files to.",
+        show_default=False,
     ),
 ]
-OpenOption = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
 
 def report(
@@ -45,7 +49,7 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show what a finished run reached, and where its page is.
+    """Show the results of a finished run, and where its page is.
 
     \b
     Example:  cifarray report train-digits-26 --open
@@ -75,7 +79,7 @@ def compare(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Put the reports of runs side by side; runs of one job with several seeds are summed up.
+    """Compare the reports of runs; runs of one job with different seeds are also averaged.
 
     \b
     Example:  cifarray compare train-digits-261123-101500-3fa2 tune-digits-261123-095500-77b0
@@ -88,8 +92,8 @@ def compare(
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
     if len(found) < 2:
         raise InputError(
-            f"compare needs at least two runs and got {found[0].id} alone; "
-            "see `cifarray runs` for others"
+            f"compare requires at least two runs, but only {found[0].id} was given; `cifarray "
+            "runs` lists others"
         )
     comparison = compare_reports([read_report(each) for each in found])
     if json:
@@ -167,7 +171,7 @@ def _open(run: "Run", page: Path | None) -> None:
         page = fetch_report(run, Path(tempfile.mkdtemp(prefix="cifarray-report-")))
     shown = page or Path(_address(run))
     if not webbrowser.open(shown.absolute().as_uri()):
-        raise WorkError(f"found no browser on this machine; the page is {shown.absolute()}")
+        raise WorkError(f"no browser found on this machine; the page is {shown.absolute()}")
 
 
 def _print_side_by_side(comparison: "Comparison") -> None:

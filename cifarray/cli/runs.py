@@ -1,4 +1,4 @@
-"""Commands that look at runs: runs, status, logs; all but a live log need the store alone."""
+"""Commands that show runs: runs, status, logs; all but a live log read only the store."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from cifarray.spec.profile import Profile
 
 FollowLogOption = Annotated[
-    bool, typer.Option("-f", "--follow", help="Go on as it grows, until the run has ended.")
+    bool, typer.Option("-f", "--follow", help="Print new lines until the run has ended.")
 ]
 WhyOption = Annotated[
     bool,
-    typer.Option("--why", help="Say why it failed, from the store alone."),
+    typer.Option("--why", help="Explain why the run failed, from the store alone."),
 ]
 SHOWN_ERROR = 90
 COLUMNS = ("run", "state", "job", "best", "age", "duration", "size")
@@ -58,7 +58,7 @@ def runs(
     elif found:
         _print_summaries(known)
     else:
-        output.say(f"{opened.uri} holds no runs; begin one with `cifarray submit JOB`")
+        output.say(f"{opened.uri} contains no runs; start one with `cifarray submit JOB`")
 
 
 def status(
@@ -69,7 +69,7 @@ def status(
     why: WhyOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Say how a run is doing, and what to do next.
+    """Show a run's state, and what to do next.
 
     \b
     Example:  cifarray status tune-digits-26
@@ -110,7 +110,7 @@ def logs(
     cluster: ClusterOption = "local",
     quiet: QuietOption = False,
 ) -> None:
-    """Print what a run's driver and workers wrote.
+    """Print the log of a run's driver and workers.
 
     \b
     Example:  cifarray logs tune-digits-26 -f
@@ -126,7 +126,7 @@ def logs(
     except RunNotFoundError:
         if (waiting := find_unrecorded(run, named)) is None:
             raise
-        output.say(f"run {run} has no log: its driver has not begun ({waiting.reason})")
+        output.say(f"run {run} has no log: its driver has not started ({waiting.reason})")
         return
     current = found.status()
     reached = _cluster_or_none(found, current, named)
@@ -141,12 +141,12 @@ def logs(
             if shown:
                 return
         except ClusterError as error:
-            output.warn(f"{error}; what follows is the log as the store has it")
+            output.warn(f"{error}; this is the log from the store")
     output.print_log(stored_log(found))
 
 
 def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
-    """Say of a run that the store does not know what its RayJob waits for."""
+    """Show what the RayJob of a run that is not in the store yet waits for."""
     described = {
         "run": waiting.run_id,
         "state": waiting.state,
@@ -161,7 +161,7 @@ def _show_unrecorded(waiting: "Unrecorded", as_json: bool) -> None:
 
 
 def _cluster_or_none(run: "Run", current: "Status", named: "Profile | None") -> "Backend | None":
-    """Where the run executes; None where nothing leads there any more."""
+    """Where the run executes; None if it cannot be reached any more."""
     from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
 
@@ -173,7 +173,7 @@ def _cluster_or_none(run: "Run", current: "Status", named: "Profile | None") -> 
 
 
 def _print_summaries(known: "list[tuple[RunSummary, ObservedState]]") -> None:
-    """The table of runs; why some failed stands in its last column, where any did."""
+    """The table of runs; its last column says why runs failed, if any did."""
     errors = [summary.status.error or "" for summary, _ in known]
     failed = any(errors)
     rows = [
@@ -282,7 +282,7 @@ def _status_lines(
 
 
 def _dashboard(run: "Run", current: "Status", named: "Profile | None") -> str | None:
-    """Where to see it, or why that is not told."""
+    """Where to see the dashboard, or why it is not shown."""
     from cifarray.backends.trust import shown_dashboard
     from cifarray.errors import ClusterError
 

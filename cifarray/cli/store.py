@@ -1,4 +1,4 @@
-"""Commands on what a store holds: pull, delete, prune, and exporter, which serves its metrics."""
+"""Commands on the content of a store: pull, delete, prune, exporter."""
 
 import re
 import signal
@@ -34,23 +34,29 @@ UNITS = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 FolderArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[DIR]", help="Folder to fill  [default: ./<run id>]"),
+    typer.Argument(metavar="[DIR]", help="Folder to download to  [default: ./<run id>]"),
 ]
 OlderThanOption = Annotated[
     str | None,
-    typer.Option("--older-than", metavar="AGE", help="Runs that ended before, as 12h, 7d or 4w."),
+    typer.Option(
+        "--older-than",
+        metavar="AGE",
+        help="Delete runs that ended longer ago than this: 12h, 7d or 4w.",
+    ),
 ]
 KeepBestOption = Annotated[
     int | None,
     typer.Option("--keep-best", metavar="N", min=0, help="Keep the N best runs of each job."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show it and delete nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")
+]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")]
 HostOption = Annotated[
-    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every interface.")
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 means every interface.")
 ]
 IntervalOption = Annotated[
-    float, typer.Option("--interval", min=1.0, help="Seconds between two readings of the store.")
+    float, typer.Option("--interval", min=1.0, help="Seconds between two reads of the store.")
 ]
 
 
@@ -64,9 +70,9 @@ def pull(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Bring a run here: best and last checkpoint, report, records and logs, all checked.
+    """Download a run: best and last checkpoint, report, records and logs, all verified.
 
-    A pull that was cut goes on where it stopped.
+    An interrupted pull continues where it stopped.
 
     \b
     Example:  cifarray pull train-digits-26
@@ -87,8 +93,8 @@ def pull(
     if pulled.problems:
         more = f" (and {len(pulled.problems) - 1} more)" if len(pulled.problems) > 1 else ""
         raise WorkError(
-            f"run {found.id} is here but not whole: {pulled.problems[0]}{more}; "
-            "what is listed above is whole"
+            f"run {found.id} was pulled incompletely: {pulled.problems[0]}{more}; what is listed "
+            "above is complete"
         )
 
 
@@ -101,17 +107,17 @@ def delete(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete runs with everything that they hold; a live run is refused.
+    """Delete runs with all their files; a live run is refused.
 
     \b
     Example:  cifarray delete train-digits-261123-101500-3fa2
     """
-    from cifarray.backends.observe import Witness
+    from cifarray.backends.observe import EvidenceCollector
     from cifarray.runs import Run, delete_run, examine, refuse_live
 
     opened, named = open_store(store, endpoint, cluster), named_cluster(cluster)
     found = list({each.id: each for each in (Run.open(opened, run) for run in runs)}.values())
-    examined = examine(found, Witness(named).evidence, output.say)
+    examined = examine(found, EvidenceCollector(named).evidence, output.say)
     for one in examined:
         refuse_live(one)
     sizes = [each.size_bytes() for each in found]
@@ -142,20 +148,20 @@ def prune(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete runs that are old or not among the best, and datasets that no run needs any more.
+    """Delete runs that are old or not among the best, and datasets that no run uses any more.
 
-    With neither limit only unused datasets go.
+    Without --older-than and --keep-best only unused datasets are deleted.
 
     \b
     Example:  cifarray prune --older-than 7d --keep-best 3 --dry-run
     """
-    from cifarray.backends.observe import Witness
-    from cifarray.runs import carry_out, examine, plan_prune
+    from cifarray.backends.observe import EvidenceCollector
+    from cifarray.runs import examine, execute_plan, plan_prune
 
     age, named = None if older_than is None else _age(older_than), named_cluster(cluster)
 
     def examine_runs(found: "Iterable[Run]") -> "list[Examined]":
-        return examine(found, Witness(named, many=True).evidence, output.say)
+        return examine(found, EvidenceCollector(named, many=True).evidence, output.say)
 
     plan = plan_prune(open_store(store, endpoint, cluster), age, keep_best, examine_runs)
     if not json:
@@ -171,7 +177,7 @@ def prune(
         return
     deleted: list[str] = []
     with output.progress("deleting", amount) as advance:
-        for remark in carry_out(plan, _noting(deleted, advance)):
+        for remark in execute_plan(plan, _recording(deleted, advance)):
             output.warn(remark)
     if json:
         output.print_json(_plan_as_json(plan, deleted))
@@ -202,7 +208,7 @@ def exporter(
         signal.signal(signal.SIGTERM, before)
 
 
-def _noting(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str], None]:
+def _recording(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str], None]:
     def done(name: str) -> None:
         deleted.append(name)
         advance(1)
@@ -211,11 +217,11 @@ def _noting(deleted: list[str], advance: Callable[[int], None]) -> Callable[[str
 
 
 def _agreed(question: str, yes: bool) -> bool:
-    """Whether the person agrees. Raises: InputError where nobody can be asked."""
+    """Whether the person agrees. Raises: InputError if nobody can be asked."""
     if yes:
         return True
     if not output.can_ask():
-        raise InputError(f"{question} there is nobody to ask; say --yes to do it")
+        raise InputError(f"{question} nobody can be asked; add --yes to do it")
     if output.ask(question):
         return True
     output.say("nothing was deleted")
@@ -226,7 +232,8 @@ def _age(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*(min|h|d|w)", text.strip())
     if not found:
         raise InputError(
-            f"--older-than {text!r} is no age; give a number with one of min, h, d, w, as in 7d"
+            f"--older-than {text!r} is not an age; give a number followed by min, h, d or w, as "
+            "in 7d"
         )
     return timedelta(seconds=float(found.group(1)) * UNITS[found.group(2)])
 
@@ -238,7 +245,7 @@ def _print_pulled(pulled: "Pulled") -> None:
     if pulled.report:
         output.print_line(f"  report           {pulled.report}")
     fetched = written_bytes(pulled.fetched_bytes)
-    output.print_line(f"  {_count(len(pulled.files), 'file')} checked, {fetched} fetched")
+    output.print_line(f"  {_count(len(pulled.files), 'file')} verified, {fetched} downloaded")
     for problem in pulled.problems:
         output.warn(problem)
 
@@ -257,7 +264,7 @@ def _as_json(pulled: "Pulled") -> dict[str, Any]:
 
 def _print_plan(plan: "PrunePlan", limited: bool) -> None:
     if not plan.runs and not plan.datasets:
-        hint = "" if limited else "; for runs give --older-than AGE or --keep-best N"
+        hint = "" if limited else "; to delete runs give --older-than AGE or --keep-best N"
         output.print_line(f"nothing to prune in {plan.store.uri}{hint}")
         return
     rows: list[tuple[str, str, str]] = [

@@ -1,4 +1,4 @@
-"""Commands that begin a run: submit on a cluster, run in this process."""
+"""Commands that start a run: submit on a cluster, run in this process."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Another value for a field of the job, as train.epochs=3; repeatable.",
+        help="Set a field of the job, as in train.epochs=3; repeatable.",
         show_default=False,
     ),
 ]
@@ -50,10 +50,10 @@ NameOption = Annotated[
     typer.Option("--name", help="The run's id  [default: job, date, time]", show_default=False),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check and print the resolved job; start nothing.")
+    bool, typer.Option("--dry-run", help="Check and print the resolved job, and start nothing.")
 ]
 PrepareOption = Annotated[
-    bool, typer.Option("--prepare", help="Prepare the dataset first if the store lacks it.")
+    bool, typer.Option("--prepare", help="Prepare the dataset first if it is not in the store.")
 ]
 ArchiveOption = Annotated[
     str | None,
@@ -69,7 +69,7 @@ CodeOption = Annotated[
     typer.Option(
         "--code",
         metavar="DIR",
-        help="Folder with a network of your own; it travels with the run.",
+        help="Folder with the code of your own network; it is copied into the run.",
         show_default=False,
     ),
 ]
@@ -78,7 +78,7 @@ BestOfOption = Annotated[
     typer.Option(
         "--best-of",
         metavar="RUN",
-        help="Take the fields that this sweep's best trial had.",
+        help="Use the fields of this sweep's best trial.",
         show_default=False,
     ),
 ]
@@ -89,7 +89,7 @@ SeedsOption = Annotated[
         metavar="N",
         min=1,
         max=MOST_SEEDS,
-        help="So many runs, each with the next seed.",
+        help="Start this many runs, each with the next seed.",
     ),
 ]
 WorkersOption = Annotated[
@@ -98,12 +98,12 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="Workers of a training  [default: the profile's]",
+        help="Number of workers  [default: the profile's]",
         show_default=False,
     ),
 ]
 FollowOption = Annotated[
-    bool, typer.Option("--follow/--detach", help="Show its progress, or leave it to itself.")
+    bool, typer.Option("--follow/--detach", help="Follow the run, or return at once.")
 ]
 
 
@@ -126,10 +126,10 @@ def submit(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train or tune JOB on a cluster, and follow it.
+    """Train or tune JOB on a cluster, and follow the run.
 
-    On this machine a Ray node starts by itself. Ctrl-C leaves the run alone; `cifarray stop`
-    ends it.
+    On this machine a Ray node is started if none runs. Ctrl-C only stops following; `cifarray stop`
+    ends the run.
 
     \b
     Example:  cifarray submit tune-digits --prepare
@@ -163,13 +163,12 @@ def run(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train or tune JOB with its driver in this process.
+    """Train or tune JOB with the driver in this process.
 
-    No job server takes part and the log is on the screen; workers run on the same node as with
+    The log is printed here, and no job server is involved; workers run on the same node as with
     `submit` and give the same numbers. Ctrl-C stops the run.
 
-    \b
-    Example:  cifarray run train-digits --set train.epochs=2
+    \b Example: cifarray run train-digits --set train.epochs=2
     """
     from cifarray.backends.choice import backend_of
 
@@ -196,9 +195,9 @@ def resolve(
     workers: int | None = None,
     dry_run: bool = False,
 ) -> "tuple[list[Submission], Store | None]":
-    """Check everything that job and profile can tell, starting nothing: a submission per seed.
+    """Make the checked submissions, one per seed; nothing is started.
 
-    There is no store in a dry run whose cluster is out of reach.
+    In a dry run whose cluster cannot be reached there is no store.
     Raises: JobError, and RunNotFoundError or StoreError for `--best-of`.
     """
     from cifarray.backends.checks import remarks
@@ -221,7 +220,7 @@ def resolve(
     try:
         opened = open_store(store, endpoint, cluster)
     except (ClusterError, StoreError) as error:
-        if not dry_run or not backend.store_is_inside or best_of:
+        if not dry_run or not backend.profile.store_is_inside or best_of:
             raise
         output.say(f"not checked against its rows: {error}")
     if code is not None:
@@ -249,11 +248,11 @@ def _refuse_no_folder(code: Path) -> None:
             f"--code {code} cannot be read: {error.strerror}; give another folder"
         ) from error
     if not found:
-        raise InputError(f"--code {code} is not a folder; give one that holds your network")
+        raise InputError(f"--code {code} is not a folder; give the folder with your network's code")
 
 
 def show(submissions: "Sequence[Submission]", store: "Store | None", as_json: bool) -> None:
-    """Print what would run; a dataset that is there already is held against it.
+    """Print what would run; a dataset that is there already is checked against it.
 
     On Kubernetes that is what `kubectl apply -f -` takes, where a run is objects.
     Raises: JobError, StoreError, InputError for what does not fit into a manifest.
@@ -294,17 +293,17 @@ def show(submissions: "Sequence[Submission]", store: "Store | None", as_json: bo
 
 
 def _refuse_what_stays_here(submission: "Submission") -> None:
-    from cifarray.backends.pretrained import lies_here
+    from cifarray.backends.pretrained import is_local_path
 
-    if lies_here(weights := submission.job.model.weights):
+    if is_local_path(weights := submission.job.model.weights):
         raise InputError(
-            f"model.weights {weights} is a path of this machine and does not fit into a RayJob; "
+            f"model.weights {weights} is a path on this machine, which a RayJob cannot contain; "
             "submit without --dry-run, or give s3://bucket/file or run:ID"
         )
     if submission.code is not None:
         raise InputError(
-            "--code does not fit into a RayJob; submit without --dry-run, or build the network "
-            "into the image"
+            "a RayJob cannot contain the folder of --code; submit without --dry-run, or build "
+            "the network into the image"
         )
 
 
@@ -316,7 +315,7 @@ def record(
 ) -> "list[Run]":
     """Make sure of the dataset and write the runs, one per submission.
 
-    Raises: DatasetError if the dataset is missing and nobody says to prepare it; InputError if a
+    Raises: DatasetError if the dataset is missing and must not be prepared; InputError if a
     name is taken.
     """
     from cifarray.backends.submit import create, give_up
@@ -334,7 +333,7 @@ def record(
         raise
     weights = runs[0].spec().weights
     if weights is not None and weights.fresh:
-        output.say(f"its head starts with random weights: {', '.join(weights.fresh)}")
+        output.say(f"these layers start with random weights:  {', '.join(weights.fresh)}")
     return runs
 
 
@@ -344,7 +343,7 @@ def _refuse_taken(submissions: "Sequence[Submission]", store: "Store") -> None:
 
     for name in (each.name for each in submissions):
         if name is not None and store.exists(Run(store, name).key(SPEC_FILE)):
-            raise InputError(f"run {name} is in {store.uri} already; give another --name")
+            raise InputError(f"run {name} already exists in {store.uri}; give another --name")
 
 
 def _manifest(submission: "Submission", store: "Store") -> "Manifest":
@@ -366,8 +365,8 @@ def _prepared(
         return _manifest(submission, store)
     if archive is None and not prepare and not _agrees_to_prepare(name, store):
         raise DatasetError(
-            f"dataset {name} is not in {store.uri}; say --prepare to prepare it first, "
-            f"or run `cifarray data prepare {name}`"
+            f"dataset {name} is not in {store.uri}; add --prepare to prepare it first, or run "
+            f"`cifarray data prepare {name}`"
         )
     with shown_progress() as progress:
         manifest, _ = ingest.prepare(store, name, archive, progress)
@@ -426,14 +425,14 @@ def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> Non
         backend = backend_of(submission.profile)
         backend.start(output)
         for run in runs:
-            backend.enter(run)
+            os.environ |= backend.enter(run)  # this process is the driver, and Ray reads it there
             from cifarray.driver.attempt import execute
 
             say_where(run, backend)
             waiting.remove(run)
             with _log_on_stderr():
                 execute(run)
-            if run.status().state == "stopped":  # Ctrl-C means all of them
+            if run.status().state == "stopped":  # Ctrl-C stops all of them
                 raise KeyboardInterrupt
     except BaseException as error:
         give_up(waiting, error)
@@ -443,7 +442,7 @@ def _run_here(runs: "list[Run]", submission: "Submission", as_json: bool) -> Non
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Whatever the driver and its children print is remarks; standard output is for data."""
+    """Send output of the driver and its children to standard error; standard output is for data."""
     sys.stdout.flush()
     data = os.dup(1)
     os.dup2(2, 1)

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 SHOWN_LINES = 20
 SHOWN_LOGS = 4
 KILLED = (
-    "its driver ended without a word: it kept no post-mortem, and the log ends where it was stored "
-    "last"
+    "its driver ended without recording why: it left no post-mortem, and the log ends where it "
+    "was last stored"
 )
 
 
 def show_why(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None", as_json: bool
 ) -> None:
-    """Print what is known of a run's end; no cluster has to live for that."""
-    told = tell_why(run, status, found, named)
+    """Print what is known about a run's end; requires no running cluster."""
+    told = explain_end(run, status, found, named)
     if as_json:
         output.print_json(told)
         return
@@ -37,7 +37,7 @@ def show_why(
             output.print_line(f"  {line}")
 
 
-def tell_why(
+def explain_end(
     run: "Run", status: "Status", found: "ObservedState", named: "Profile | None"
 ) -> dict[str, Any]:
     """What is known of a run's end: its driver's post-mortem, or what its records say without."""
@@ -84,7 +84,7 @@ def tell_why(
 
 
 def _pods(run: "Run", status: "Status", named: "Profile | None") -> str | None:
-    """What Kubernetes still says of the run's pods; None where nobody can be asked any more."""
+    """What Kubernetes still says about the run's pods; None if no cluster can be asked."""
     from cifarray.backends.observe import PATIENCE_S
     from cifarray.backends.trust import recorded_backend
     from cifarray.errors import ClusterError
@@ -126,10 +126,10 @@ def _machine(found: Mapping[str, Any]) -> str:
         return ""
     memory, load = _record(found.get("memory_bytes")), found.get("load") or [None]
     free, total = memory.get("MemAvailable"), memory.get("MemTotal")
-    room = (
+    free_memory = (
         f", {written_bytes(free)} of {written_bytes(total)} memory free" if free and total else ""
     )
-    return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{room}"
+    return f"{found.get('host')}: load {load[0]} on {found.get('cores')} cores{free_memory}"
 
 
 def _logs(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

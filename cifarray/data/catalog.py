@@ -30,10 +30,10 @@ class DatasetEntry:
     name: str
     title: str
     shape: tuple[int, int, int] | None
-    """Height, width, channels; None where sizes differ, or nobody has looked yet."""
+    """Height, width, channels; None if sizes differ or are not known yet."""
     classes: tuple[str, ...]
     rows: Mapping[str, int]
-    """Published rows of each split, of which an archive may hold fewer; empty of the user's."""
+    """Published rows of each split (an archive may have fewer); empty for the user's images."""
     layout: Literal["cifar-pickle", "idx", "digits", "cub200", "imagefolder", "huggingface"]
     citation: str
     homepage: str
@@ -265,7 +265,7 @@ American_Three_toed_Woodpecker Pileated_Woodpecker Red_bellied_Woodpecker Red_co
 Red_headed_Woodpecker Downy_Woodpecker Bewick_Wren Cactus_Wren Carolina_Wren House_Wren Marsh_Wren
 Rock_Wren Winter_Wren Common_Yellowthroat
 """
-"""In the order of its classes.txt and without the number there."""
+"""In the order of classes.txt, without its numbers."""
 
 CUB200 = DatasetEntry(
     name="cub200",
@@ -295,7 +295,7 @@ DATASETS: dict[str, DatasetEntry] = {
 }
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 USER_LAYOUTS = ("imagefolder", "huggingface")
-"""The layouts in which the user's images may lie."""
+"""The layouts that the user's images may have."""
 
 
 def dataset_entry(name: str) -> DatasetEntry:
@@ -312,10 +312,10 @@ def dataset_entry(name: str) -> DatasetEntry:
 
 
 def _hint_for_user_images(name: str) -> str:
-    """The half-sentence that says how a name becomes that of a dataset."""
+    """The end of an error message that says how to prepare a dataset of this name."""
     called = name if DATASET_NAME.fullmatch(name) else "NAME"
     return (
-        f"or prepare images of your own: `cifarray data prepare {called} --layout imagefolder "
+        f"or prepare your own images: `cifarray data prepare {called} --layout imagefolder "
         "--archive DIR`"
     )
 
@@ -330,8 +330,8 @@ def user_dataset(name: str, layout: str) -> DatasetEntry:
         raise DatasetError(unknown_name("layout", layout, USER_LAYOUTS))
     if name in DATASETS:
         raise DatasetError(
-            f"{name} is a dataset of the catalog, whose layout is known; leave --layout out, or "
-            "give your images another name"
+            f"{name} is a dataset of the catalog, which has a fixed layout; leave --layout out, "
+            "or give your images another name"
         )
     if not DATASET_NAME.fullmatch(name):
         raise DatasetError(

@@ -1,8 +1,8 @@
-"""The one way from an image file to pixels: formats, limits, which way up, gray or RGB, a size.
+"""Decodes image files to pixels: formats, limits, orientation, gray or RGB, size.
 
-Whatever prepares, audits, trains, evaluates or predicts opens image files here. They come from
-strangers, so width and height are held against one limit before any pixel is decoded. PIL knows
-further formats than these, such as EPS, that run other programs.
+All code that reads image files opens them here. They come from strangers, so width and height are
+checked against one limit before any pixel is decoded. PIL knows further formats than these, such as
+EPS, that run other programs.
 """
 
 import io
@@ -35,9 +35,9 @@ SUFFIXES_OF: Mapping[str, tuple[str, ...]] = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 FORMATS = tuple(SUFFIXES_OF)
-"""What an archive may hold; of an image of several frames, the first is read."""
+"""Formats allowed in an archive; of an image with several frames, the first is read."""
 STORED_FORMATS = ("JPEG", "PNG")
-"""What a dataset stores, so that every reader of it decodes alike; the others become PNG."""
+"""Formats stored in a dataset, so that all readers decode the same; the others become PNG."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 MOST_PIXELS = 50_000_000
@@ -52,7 +52,7 @@ TILE_WIDTH, TILE_HEIGHT, STRIP_ROWS, ORIENTATION = 322, 323, 278, 274
 SEVERAL_FRAMES = "first of several frames"
 MODE_NAMES = {"P": "palette", "L": "gray"}
 STRIP_PIXELS = 1 << 20
-"""In which transparency is laid on white, so that a large image is not held four times over."""
+"""Rows at a time in which transparency is laid on white, which bounds the memory."""
 
 
 @cache
@@ -67,10 +67,7 @@ def readable(formats: tuple[str, ...]) -> tuple[str, ...]:
 def upright_image(
     content: bytes, changes: list[str], formats: tuple[str, ...] = FORMATS
 ) -> "Image.Image":
-    """The decoded first frame of an image file, turned upright; `changes` is told what that took.
-
-    Raises: ValueError, which says in one sentence why it is none.
-    """
+    """The decoded first frame of an image file, upright; `changes` receives what was changed."""
     from PIL import Image, ImageOps
 
     try:
@@ -93,7 +90,7 @@ def upright_image(
         raise ValueError(
             f"it has {claimed[0] if claimed else 'too many'} pixels; {_allowed()}"
         ) from error
-    except Exception as error:  # broken bytes bring PIL to raise nearly anything
+    except Exception as error:  # PIL may raise almost any error for broken bytes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "cannot identify" in reason:
             reason = f"its bytes are not an image of {', '.join(formats[:-1])} or {formats[-1]}"
@@ -106,7 +103,7 @@ def _has_more_frames(image: "Image.Image") -> bool:
         image.seek(1)
     except EOFError:
         return False
-    except Exception:  # the frames behind the first are broken, and nobody reads them
+    except Exception:  # the later frames are broken, but only the first is read
         return True
     finally:
         image.seek(0)
@@ -114,7 +111,7 @@ def _has_more_frames(image: "Image.Image") -> bool:
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file. Raises: ValueError for what is too large, OSError."""
+    """The bytes of an image file. Raises: ValueError if it is too large, OSError."""
     status = path.stat()
     if stat.S_ISREG(status.st_mode):
         _refuse_too_many_bytes(status.st_size)
@@ -167,7 +164,7 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
     """The image in a file of one of these formats. Raises: ValueError, which says why not."""
     changes: list[str] = []
     upright = upright_image(content, changes, formats)
-    # PIL calls a JPEG of a camera, with a preview behind it, an MPO.
+    # PIL calls a camera's JPEG with an appended preview an MPO.
     found = "JPEG" if upright.format == "MPO" else upright.format or ""
     gray = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I;16")
     image = with_channels(upright, 1 if gray else 3, [])
@@ -177,13 +174,15 @@ def decode_file(content: bytes, formats: tuple[str, ...] = FORMATS) -> Decoded:
 def with_channels(image: "Image.Image", channels: int, changes: list[str]) -> "Image.Image":
     """The image as gray (1 channel) or RGB (3); `changes` is told what that took.
 
-    Raises: ValueError for what can be neither.
+    Raises: ValueError if it can be neither.
     """
     from PIL import Image
 
     wanted = {1: "L", 3: "RGB"}.get(channels)
     if wanted is None:
-        raise ValueError(f"the network takes {channels} channels, neither gray nor RGB")
+        raise ValueError(
+            f"the network takes {channels} channels, but images are gray (1) or RGB (3)"
+        )
     if image.mode.startswith("I;16"):
         changes.append("16 bits to 8")
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
@@ -230,7 +229,7 @@ def square(content: bytes, side: int) -> NDArray[np.uint8]:
 def with_squares(table: pa.Table, side: int, what: str) -> pa.Table:
     """The table with its encoded images as `side` x `side` RGB pixels, of one size.
 
-    `what` is whose rows they are. Raises: DatasetError for an image that does not decode.
+    `what` names the source of the rows. Raises: DatasetError for an image that does not decode.
     """
     chunks = [_squares(batch["image"], batch["row_id"], side, what) for batch in table.to_batches()]
     kind = pa.binary(side * side * 3)

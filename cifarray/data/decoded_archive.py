@@ -1,4 +1,4 @@
-"""What an archive holds, ready to be written: every label checked, every image seen to decode.
+"""The content of an archive, ready to be written: all labels checked, all images decoded once.
 
 A JPEG or PNG file keeps its bytes, other formats become PNG without loss. Where all images are of
 one small size they are stored as pixels, which are read without decoding.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LARGEST_FIXED = 256
 """Height and width up to which images of one size are stored as pixels."""
 UNREADABLE = "unreadable"
-"""Why an image is left out that does not decode; found as it is read, other reasons before."""
+"""Reason for leaving out an image that does not decode, which shows only when it is read."""
 Shape = tuple[int, int, int]
 
 
@@ -49,7 +49,7 @@ class Content:
     """A dataset's splits, and what its manifest says of them."""
 
     shape: Shape | None
-    """None where images are stored encoded."""
+    """None if images are stored encoded."""
     classes: tuple[str, ...]
     splits: Mapping[str, SplitRows]
     pixels: NDArray[np.int64]
@@ -184,8 +184,7 @@ class _Decoder:
                 if not self.skip_bad:
                     raise ArchiveError(
                         f"{split} row_id {row}, {listed.names[row][-120:]}, does not decode "
-                        f"({error}); repair or remove it, or leave such images out with "
-                        "--skip-bad"
+                        f"({error}); repair or remove it, or skip such images with --skip-bad"
                     ) from error
                 self.how.left_out.add(
                     "image",
@@ -221,7 +220,7 @@ class _Decoder:
                 min(image.height, round(top + height)),
             )
             if right - left < 1 or bottom - top < 1:
-                raise ValueError(f"its box lies outside of its {image.width}x{image.height} pixels")
+                raise ValueError(f"its box is outside of its {image.width}x{image.height} pixels")
             image = image.crop((round(left), round(top), right, bottom))
             content = _png(image)
         elif found.format not in STORED_FORMATS:
@@ -240,8 +239,8 @@ class _Decoder:
             check_published_rows(self.entry, split, len(labels))
         elif len(empty):
             raise ArchiveError(
-                f"class {archive.classes[empty[0]][:80]!r} has no image left in {split} that "
-                "decodes; add some, or remove the class"
+                f"class {archive.classes[empty[0]][:80]!r} has no image in {split} that decodes; "
+                "add images, or remove the class"
             )
 
 

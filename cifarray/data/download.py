@@ -1,4 +1,4 @@
-"""Fetch a published file by HTTP: resumed where it was cut, tried again a few times, checked.
+"""Downloads a published file by HTTP: resumes, retries a few times, and checks the result.
 
 The server's own tags of a file are kept beside it, so that a later call can tell whether the file
 on this machine is still the one at the address.
@@ -6,37 +6,30 @@ on this machine is still the one at the address.
 
 import fcntl
 import hashlib
-import http.client
 import json
 import os
-import ssl
+import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cifarray.data.progress import Progress
 from cifarray.errors import ArchiveError
+from cifarray.proxies import http_client
 from cifarray.spec.bounds import parse_json
+
+if TYPE_CHECKING:
+    import httpx2
 
 TIMEOUT_S = 30.0
 """For each connection, and each wait for more bytes."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Before the next try; one that brings something starts again at the shortest."""
 MOST_TRIES = 50
-CHUNK_BYTES = 1 << 18
-CUT = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-)
-"""What a connection raises that fails or ends early; the transfer may be resumed."""
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 410, 451})
 """Answers that another try does not change."""
 TAGS = ("ETag", "Last-Modified")
@@ -50,7 +43,7 @@ class Download:
     target: Path
     limit_bytes: int
     md5: str | None = None
-    """None where nobody published one; then the server is asked whether a kept file still holds."""
+    """None if none was published; then the server is asked whether a kept file is current."""
     pauses_s: tuple[float, ...] = PAUSES_S
     timeout_s: float = TIMEOUT_S
 
@@ -122,20 +115,25 @@ def _fetch(wanted: Download, progress: Progress) -> None:
 
 def _try(wanted: Download, progress: Progress) -> str | None:
     """One request for what is missing; None when the file is whole, else why it is not."""
+    import httpx2
+
     try:
         return None if _request(wanted, progress) else "the connection ended early"
-    except urllib.error.HTTPError as error:
-        if error.code in REFUSED:
+    except httpx2.HTTPStatusError as error:
+        answer = error.response
+        said = _line(f"{answer.status_code} {answer.reason_phrase}")
+        if answer.status_code in REFUSED:
             raise ArchiveError(
-                f"{shown(wanted.url)} answers {_line(f'{error.code} {error.reason}')}; "
-                "give a path or another address with --archive"
+                f"{shown(wanted.url)} answers {said}; give a path or another address with --archive"
             ) from error
-        return _line(f"{error.code} {error.reason}")
-    except http.client.InvalidURL as error:
-        raise ArchiveError(f"{shown(wanted.url)!r} is not an http or https address") from error
-    except CUT as error:
-        cause = getattr(error, "reason", error)
-        return _line(str(getattr(cause, "strerror", None) or cause)) or type(error).__name__
+        return said
+    except httpx2.HTTPError as error:
+        return _line(re.sub(r"^\[Errno -?\d+\] ", "", str(error))) or type(error).__name__
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise ArchiveError(
+            f"{shown(wanted.url)} cannot be asked ({_line(str(error))}); check the address, and "
+            "the proxy if the environment names one"
+        ) from error
 
 
 def _line(text: str) -> str:
@@ -145,17 +143,18 @@ def _line(text: str) -> str:
 
 def _request(wanted: Download, progress: Progress) -> bool:
     """Ask for what is missing and append it; whether the file is whole afterwards."""
-    request = urllib.request.Request(wanted.url, headers=_headers(wanted))
-    try:  # an opener of its own: urlopen keeps the proxies that its first call found
-        answer = urllib.request.build_opener().open(request, timeout=wanted.timeout_s)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 304:
-                return True
-            if error.code == 416:
-                return _nothing_after(wanted, error.headers["Content-Range"] or "")
-        raise
-    with answer:
+    headers, timeout_s = _headers(wanted), wanted.timeout_s
+    with (
+        http_client(wanted.url) as client,
+        client.stream(
+            "GET", wanted.url, headers=headers, timeout=timeout_s, follow_redirects=True
+        ) as answer,
+    ):
+        if answer.status_code == 304:
+            return True
+        if answer.status_code == 416:
+            return _nothing_after(wanted, answer.headers.get("Content-Range", ""))
+        answer.raise_for_status()
         done = _size(wanted.part)
         if not _continues(answer, done):
             done = 0
@@ -165,26 +164,21 @@ def _request(wanted: Download, progress: Progress) -> bool:
         _keep_tags(wanted.part, answer.headers)
         progress.start(f"downloading {wanted.target.name}", total, "bytes")
         progress.advance(done)
-        done = _append(wanted, answer, done, progress)
-    if total is not None and done < total:
-        return False
+        _append(wanted, answer, done, progress)
     _finish(wanted)
     return True
 
 
-def _append(
-    wanted: Download, answer: http.client.HTTPResponse, done: int, progress: Progress
-) -> int:
-    """Write what arrives behind the part's first `done` bytes; its size afterwards."""
+def _append(wanted: Download, answer: "httpx2.Response", done: int, progress: Progress) -> None:
+    """Write what arrives behind the part's first `done` bytes. Raises: httpx2.HTTPError if cut."""
     with wanted.part.open("ab") as file:
         file.truncate(done)
-        while chunk := answer.read1(CHUNK_BYTES):
+        for chunk in answer.iter_raw():
             done += len(chunk)
             if done > wanted.limit_bytes:
                 raise _too_large(wanted)
             file.write(chunk)
             progress.advance(len(chunk))
-    return done
 
 
 def _nothing_after(wanted: Download, content_range: str) -> bool:
@@ -217,22 +211,22 @@ def _headers(wanted: Download) -> dict[str, str]:
     return headers
 
 
-def _continues(answer: http.client.HTTPResponse, done: int) -> bool:
+def _continues(answer: "httpx2.Response", done: int) -> bool:
     """Whether the answer begins where the part ends; a server may send the whole file instead."""
-    start = answer.headers["Content-Range"] or ""
-    return answer.status == 206 and start.startswith(f"bytes {done}-")
+    start: str = answer.headers.get("Content-Range", "")
+    return answer.status_code == 206 and start.startswith(f"bytes {done}-")
 
 
-def _total(answer: http.client.HTTPResponse, done: int) -> int | None:
-    length = answer.headers["Content-Length"] or ""
+def _total(answer: "httpx2.Response", done: int) -> int | None:
+    length = answer.headers.get("Content-Length", "")
     return done + int(length) if length.isdecimal() else None
 
 
 def _too_large(wanted: Download) -> ArchiveError:
     wanted.part.unlink(missing_ok=True)
     return ArchiveError(
-        f"{shown(wanted.url)} is larger than the {wanted.limit_bytes} bytes that an archive of "
-        "this dataset may have; is it another dataset's?"
+        f"{shown(wanted.url)} is larger than the {wanted.limit_bytes} bytes allowed for this "
+        "dataset's archive; is it another dataset's?"
     )
 
 
@@ -241,8 +235,8 @@ def _check_md5(wanted: Download) -> None:
         return
     wanted.target.unlink()
     raise ArchiveError(
-        f"{shown(wanted.url)} has md5 {found}, published is {wanted.md5}; the file was removed: "
-        "run the command again, or give a path or another address with --archive"
+        f"{shown(wanted.url)} has md5 {found}, but {wanted.md5} was published; the file was "
+        "removed: run the command again, or give a path or another address with --archive"
     )
 
 
@@ -272,9 +266,9 @@ def _tags_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _keep_tags(path: Path, headers: Mapping[str, str | None]) -> None:
+def _keep_tags(path: Path, headers: Mapping[str, str]) -> None:
     """Keep the tags of an answer; weak ones are left out, since no transfer resumes from them."""
-    tags = {name: headers.get(name) or "" for name in TAGS}
+    tags = {name: headers.get(name, "") for name in TAGS}
     strong = {name: tag for name, tag in tags.items() if tag and not tag.startswith("W/")}
     _tags_file(path).write_text(json.dumps(strong), encoding="utf-8")
 
@@ -287,4 +281,8 @@ def _kept_tags(path: Path) -> dict[str, str]:
         return {}
     tags = kept if isinstance(kept, dict) else {}
     found = {name: tags.get(name) for name in TAGS}
-    return {name: tag for name, tag in found.items() if isinstance(tag, str) and tag.isprintable()}
+    return {
+        name: tag
+        for name, tag in found.items()
+        if isinstance(tag, str) and tag.isascii() and tag.isprintable()
+    }

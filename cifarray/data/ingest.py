@@ -1,4 +1,4 @@
-"""Turn an archive into a dataset in the store: find it, write what is not there, put it in use.
+"""Turn an archive into a dataset in the store: find it, write what is missing, put it in use.
 
 Parquet parts are written first, then the manifest that makes them valid.
 """
@@ -54,13 +54,13 @@ class Ingest:
     layout: str | None = None
     """Of the user's images; the catalog knows that of its datasets."""
     crop: bool = False
-    """Cut images to the boxes that the archive holds."""
+    """Crop images to the archive's boxes."""
     skip_bad: bool = False
-    """Leave out images that do not decode, and count them."""
+    """Skip images that do not decode, and count them."""
     accept_loss: bool = False
     """Continue where more than 1 % of a class is left out."""
     test_split: str = "test"
-    """The split of the archive that becomes test."""
+    """The split of the archive to use as test."""
 
 
 def prepare(
@@ -74,10 +74,10 @@ def prepare(
 ) -> tuple[Manifest, bool]:
     """Bring a dataset into the store; the manifest, and whether anything had to be written.
 
-    `archive` is a path or an http(s) address; None takes the official one. Several may do this at
-    once, and one that was killed is simply done again: the same digest means the same bytes, and
-    parts without a manifest are no dataset. `again` writes though it is there, as when verify
-    finds damage.
+    `archive` is a path or an http(s) address; None takes the official one. Several processes may do
+    this at once, and a killed one is simply run again: the same digest means the same bytes, and
+    parts without a manifest do not count as a dataset. `again` writes even if it exists, as when
+    verify finds damage.
 
     Raises:
         DatasetError: the catalog has no such name, or another version came into use meanwhile.
@@ -94,8 +94,8 @@ def prepare(
     _put_in_use(store, manifest, before)
     if was is not None and was != manifest.digest:
         progress.remark(
-            f"{name} in this store was {was[:12]} and is {manifest.digest[:12]} for every run "
-            "from now on; runs that have started keep theirs"
+            f"{name} in this store was {was[:12]}; new runs use {manifest.digest[:12]}, runs "
+            "that have started keep the old one"
         )
     return manifest, written
 
@@ -147,19 +147,17 @@ def _refuse_what_is_not_read(entry: DatasetEntry, how: Ingest) -> None:
     if how.crop and not (layout and layout.boxes):
         having = ", ".join(name for name, other in IMAGE_LAYOUTS.items() if other.boxes)
         raise InputError(
-            f"{entry.name} has no boxes to crop its images to; leave --crop out (it is for "
-            f"{having})"
+            f"{entry.name} has no bounding boxes to crop to; leave --crop out (it is for {having})"
         )
     if how.skip_bad and not layout:
         raise InputError(
-            f"{entry.name} holds arrays of pixels, none of which can fail to decode; leave "
-            "--skip-bad out"
+            f"{entry.name} contains arrays of pixels, which always decode; leave --skip-bad out"
         )
     if how.test_split not in TEST_SPLITS:
         raise InputError(unknown_name("test split", how.test_split, TEST_SPLITS))
     if how.test_split != "test" and not (layout and layout.splits):
         raise InputError(
-            f"{entry.name} comes with its own train and test; leave --test-split out (it is for "
+            f"{entry.name} has fixed train and test splits; leave --test-split out (it is for "
             "your own images)"
         )
 
@@ -249,7 +247,7 @@ def _whole(store: Store, entry: DatasetEntry, digest: str) -> Manifest | None:
 
 
 def _tag_of_latest(store: Store, name: str) -> str | None:
-    """The version of LATEST, None where there is none."""
+    """The version of LATEST, None if there is none."""
     try:
         return store.read_tagged(latest_key(name))[1]
     except KeyMissingError:
@@ -257,7 +255,7 @@ def _tag_of_latest(store: Store, name: str) -> str | None:
 
 
 def _put_in_use(store: Store, manifest: Manifest, before: str | None) -> None:
-    """Let LATEST name this dataset, unless it has changed since `before`, when this call began.
+    """Make LATEST name this dataset, unless LATEST has changed since `before`.
 
     Raises: DatasetError if it names another one now, which somebody prepared meanwhile.
     """
@@ -267,14 +265,14 @@ def _put_in_use(store: Store, manifest: Manifest, before: str | None) -> None:
     written = store.create(key, data) if before is None else store.replace(key, data, before)
     if written is None and _named(store, manifest.name) != manifest.digest:
         raise DatasetError(
-            f"dataset {manifest.name} {manifest.digest[:12]} is in {store.uri} and not in use: "
-            f"somebody prepared another version meanwhile; to use this one, run "
+            f"dataset {manifest.name} {manifest.digest[:12]} is in {store.uri} but not in use, "
+            "because somebody prepared another version meanwhile; to use this one, run "
             f"`{prepare_command(store, manifest.name)}` again"
         )
 
 
 def _named(store: Store, name: str) -> str | None:
-    """The digest in use; None where there is none, or LATEST is damaged."""
+    """The digest in use; None if there is none, or LATEST is damaged."""
     try:
         return latest_digest(store, name)
     except DatasetError:

@@ -1,4 +1,4 @@
-"""Look into a prepared dataset: what its rows hold, what to know of before training, a picture."""
+"""Inspect a prepared dataset: its rows, problems to know before training, a picture."""
 
 import hashlib
 import io
@@ -128,7 +128,7 @@ def inspect_dataset(store: Store, name: str, digest: str | None = None) -> dict[
     A file that is not there counts its rows as missing images; a file or a row group that cannot be
     read counts them as undecodable.
 
-    Raises: DatasetError where the dataset is missing.
+    Raises: DatasetError if the dataset is missing.
     """
     manifest = load_manifest(store, name, digest)
     copies: Copies = defaultdict(list)
@@ -173,7 +173,7 @@ def _audit_split(store: Store, manifest: Manifest, split: str, copies: Copies) -
 
 
 def _decoded(parquet: pq.ParquetFile, group: int) -> pa.Table | None:
-    """A row group, or None where its bytes are damaged."""
+    """A row group, or None if its bytes are damaged."""
     try:
         return parquet.read_row_group(group)
     except (OSError, pa.ArrowException):
@@ -233,7 +233,7 @@ def _duplicates(manifest: Manifest, copies: Copies) -> dict[str, Any]:
 def sample_grid(store: Store, name: str, digest: str | None = None) -> bytes:
     """A PNG with the first images of each class of train, in the archive's order.
 
-    Raises: DatasetError where the dataset is missing.
+    Raises: DatasetError if the dataset is missing.
     """
     manifest = load_manifest(store, name, digest)
     present = sum(count > 0 for count in manifest.splits["train"].class_counts)

@@ -1,6 +1,6 @@
 """What a source holds and its dataset does not, counted by reason.
 
-Readers are handed one counter and tell it of every file, row and column that they pass over; the
+Readers report every file, row and column that they skip to one counter; the
 manifest keeps what it counted.
 """
 
@@ -16,7 +16,7 @@ from cifarray.spec.record import Record
 MOST_LOST = 0.01
 """The share of a class that may be left out without `--accept-loss`."""
 MOST_ENTRIES = 5_000
-"""Entries that are told apart: names in an archive are a stranger's, and may be without end."""
+"""Entries that are distinguished: names in an archive are a stranger's, and may be without end."""
 MOST_TEXT = 120
 LOST = ("image",)
 """Kinds that are counted against a class."""
@@ -26,7 +26,7 @@ INCOMPLETE = ("image", "split", "absent")
 Kind = Literal["image", "split", "absent", "class", "column", "frame", "file", "litter"]
 """An image or row of a split in use; one of no split or of one that is not used; what is listed or
 numbered and not there; a class without images; a column; frames after the first of an image; a file
-that is no image; a hidden or system file, a readme or a link (`litter` in manifests)."""
+that is not an image; a hidden or system file, a readme or a link (`litter` in manifests)."""
 KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
     "image": ("image", "images"),
     "split": ("image", "images"),
@@ -45,7 +45,7 @@ class LeftOut(Record):
     kind: Kind
     reason: str = Field(min_length=1, max_length=200)
     split: str | None = None
-    """The source's name of it; None where it is of none."""
+    """The source's name of the split; None if there is none."""
     class_name: str | None = None
     count: Annotated[int, Field(ge=1)]
     example: str = ""
@@ -136,8 +136,8 @@ class LeftOutCounter:
         more = f", and more than 1 % of {len(shares) - 1} more" * (len(shares) > 1)
         raise ArchiveError(
             f"{archive}: {count:,} of {whole:,} images of {what} would be left out{more} "
-            f"({self._reasons(split, class_name)}); fix the archive, or leave them out, counted, "
-            "with --accept-loss"
+            f"({self._reasons(split, class_name)}); fix the archive, or accept the loss with "
+            "--accept-loss"
         )
 
     def _reasons(self, split: str, class_name: str | None) -> str:
@@ -149,7 +149,7 @@ class LeftOutCounter:
         texts = [
             reason + f", such as {example}" * bool(example) for reason, example in found.items()
         ]
-        return "; ".join(texts[:3]) + f"; {len(texts) - 3} reasons more" * (len(texts) > 3)
+        return "; ".join(texts[:3]) + f"; {len(texts) - 3} more reasons" * (len(texts) > 3)
 
 
 def summed(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
@@ -173,7 +173,7 @@ def summed(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
 
 
 def as_json(entries: Iterable[LeftOut] | None) -> list[dict[str, Any]] | None:
-    """The entries for `--json`; None where nothing was counted."""
+    """The entries for `--json`; None if nothing was counted."""
     return None if entries is None else [entry.model_dump(mode="json") for entry in entries]
 
 

@@ -31,7 +31,7 @@ class FileManifest(Record):
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if sum(self.row_groups) != self.rows:
-            raise ValueError(f"row groups of {self.key} hold {sum(self.row_groups)} rows")
+            raise ValueError(f"row groups of {self.key} have {sum(self.row_groups)} rows")
         return self
 
 
@@ -72,18 +72,18 @@ class SourceManifest(Record):
 
     sha256: Sha256
     name: str
-    """The archive's file name, never where it lay."""
+    """The archive's file name, never its path."""
     complete: bool
-    """Whether the dataset holds every image that the archive holds or lists, and of one of the
+    """Whether the dataset has every image that the archive contains or lists, and for one of the
     catalog's as many rows as published."""
     published: bool = False
     """Whether its bytes are those of the catalog's checksums."""
     crop: bool = False
-    """Whether images were cut to the boxes that it holds."""
+    """Whether images were cropped to its boxes."""
     test_split: str = "test"
     """What it calls the split that became test."""
     missing_images: Count = 0
-    """Images that it lists and does not hold."""
+    """Images that it lists but does not contain."""
     skipped_images: Count = 0
     """Images of its train and test that were left out, for whatever reason."""
     converted_images: dict[str, Count] = Field(default_factory=dict)
@@ -114,14 +114,15 @@ class Manifest(Record):
     fine_to_coarse: tuple[Count, ...] = ()
     splits: dict[str, SplitManifest]
     mean: tuple[float, ...]
-    """Of all of train, per channel, pixels scaled to 0 to 1.
+    """Over all of train, per channel, of pixels scaled to 0 to 1.
 
-    A job on some of the classes or rows takes these too: the same image is the same input then.
+    A job on some of the classes or rows uses these too, so that the same image gives the same
+    input.
     """
     std: tuple[float, ...]
     source: SourceManifest
     left_out: tuple[LeftOut, ...] | None = None
-    """What the source holds and the dataset does not; None in what was prepared before that was
+    """What the source contains and the dataset does not; None if it was prepared before that was
     counted."""
     citation: str
 
@@ -154,15 +155,15 @@ class Manifest(Record):
 
 
 def latest_digest(store: Store, name: str) -> str | None:
-    """The digest in use, or None where the dataset was never prepared. Raises: DatasetError."""
+    """The digest in use, or None if the dataset was never prepared. Raises: DatasetError."""
     try:
         digest = store.read(latest_key(name)).decode("ascii", "replace").strip()
     except KeyMissingError:
         return None
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise DatasetError(
-            f"{latest_key(name)} in {store.uri} names no digest; "
-            f"run `{prepare_command(store, name)}` again"
+            f"{latest_key(name)} in {store.uri} contains no digest; run "
+            f"`{prepare_command(store, name)}` again"
         )
     return digest
 
@@ -187,7 +188,7 @@ def load_manifest(store: Store, name: str, digest: str | None = None) -> Manifes
 
 
 def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
-    """The manifest of this digest, None where there is none. Raises: DatasetError if damaged."""
+    """The manifest of this digest, None if there is none. Raises: DatasetError if damaged."""
     key = manifest_key(name, digest)
     try:
         content = store.read(key)
@@ -199,8 +200,9 @@ def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DatasetError(
-            f"{key} in {store.uri} is damaged or of another version of cifarray "
-            f"({where[:80]!r}: {first['msg'][:120]!r}); run `{prepare_command(store, name)}` again"
+            f"{key} in {store.uri} is damaged or was written by another version of cifarray "
+            f"({where[:80]!r}: {first['msg'][:120]!r}); run `{prepare_command(store, name)}` "
+            "again"
         ) from error
     if manifest.name != name or not manifest.digest.startswith(digest):
         raise DatasetError(
@@ -211,7 +213,7 @@ def find_manifest(store: Store, name: str, digest: str) -> Manifest | None:
 
 
 def repair_command(store: Store, manifest: Manifest) -> str:
-    """What a person types to write a damaged dataset anew, from the archive that it came from."""
+    """The command that writes a damaged dataset again from its archive."""
     source = manifest.source
     options = " --crop" * source.crop
     if source.test_split != "test":
@@ -221,7 +223,7 @@ def repair_command(store: Store, manifest: Manifest) -> str:
 
 
 def prepare_command(store: Store, name: str) -> str:
-    """What a person types to get the dataset into this store."""
+    """The command that prepares the dataset in this store."""
     endpoint = f" --endpoint {store.endpoint}" if store.endpoint else ""
     own = "" if name in DATASETS else " --layout LAYOUT --archive DIR"
     return f"cifarray data prepare {name}{own} --store {store.uri}{endpoint}"

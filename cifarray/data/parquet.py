@@ -24,7 +24,7 @@ ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ENCODED = 256
 """Rows per row group at most of encoded images, which are many times larger when decoded."""
 LEAST_ROW_GROUPS = 16
-"""Of a split: with fewer, the shards of a small dataset could not be cut apart."""
+"""Of a split: with fewer, a small dataset could not be divided among workers."""
 
 
 class SplitRows(Protocol):
@@ -40,7 +40,7 @@ class SplitRows(Protocol):
 
     @property
     def parts(self) -> Sequence[tuple[str, int]]:
-        """Name and rows of each of the archive's parts; empty where it names none."""
+        """Name and rows of each of the archive's parts; empty if it names none."""
 
     @property
     def rows(self) -> int:
@@ -151,8 +151,8 @@ def read_images(
     stored = read_columns(store, manifest, split, ["row_id"])["row_id"].to_numpy()
     if not np.array_equal(np.sort(stored), np.arange(manifest.splits[split].rows)):
         raise DatasetError(
-            f"{manifest.name} {split} does not hold each row_id once; "
-            f"run `cifarray data verify {manifest.name}`"
+            f"{manifest.name} {split} does not have each row_id exactly once; run `cifarray data "
+            f"verify {manifest.name}`"
         )
     position_of = np.argsort(stored)
     known = (wanted >= 0) & (wanted < len(position_of))
@@ -249,7 +249,7 @@ def opened(
         DatasetError: it is missing, is no Parquet file, or is not what the manifest says.
     """
     key = f"{dataset_prefix(manifest.name, manifest.digest)}/{file.key}"
-    again = f"run `{repair_command(store, manifest)}` (with the same --archive, if you gave one)"
+    again = f"run `{repair_command(store, manifest)}` (with the same --archive, if you used one)"
     try:
         with store.open_input(key) as source:
             parquet = pq.ParquetFile(source, page_checksum_verification=checked)
@@ -265,16 +265,18 @@ def opened(
 
 
 def _difference(parquet: pq.ParquetFile, manifest: Manifest, file: FileManifest) -> str | None:
-    """The half-sentence that says in what a file is not what the manifest promises."""
+    """The part of a message that says how a file differs from the manifest."""
     schema = dataset_schema(manifest.shape, coarse=bool(manifest.coarse_classes))
     found = parquet.schema_arrow
     if not found.equals(schema):
         columns = ", ".join(f"{field.name}: {field.type}" for field in found)
-        return f"has the columns {columns[:200]!r}, not those of the manifest"
+        return f"has the columns {columns[:200]!r}, which differ from the manifest"
     layout = found.field("image").metadata or {}
     if any(layout.get(key) != value for key, value in schema.field("image").metadata.items()):
-        return "says in its image column another shape or layout than the manifest"
+        return "has an image column whose shape or layout differs from the manifest"
     groups = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     if groups != list(file.row_groups):
-        return f"has {sum(groups)} rows in {len(groups)} row groups, not those of the manifest"
+        return (
+            f"has {sum(groups)} rows in {len(groups)} row groups, which differs from the manifest"
+        )
     return None

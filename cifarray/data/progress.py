@@ -1,19 +1,19 @@
-"""How work on a dataset reports its progress, whoever shows it."""
+"""The interface by which work on a dataset reports its progress."""
 
 from typing import Literal, Protocol
 
 
 class Progress(Protocol):
-    """Is told when a piece of work begins, and how far it is."""
+    """Receives the start and the progress of each piece of work."""
 
     def start(self, description: str, total: int | None, unit: Literal["bytes", "rows"]) -> None:
-        """A piece of work begins; the one before it is over. `total` is None where unknown."""
+        """A new piece of work starts and the previous one is over. `total` is None if unknown."""
 
     def advance(self, amount: int) -> None:
-        """So many more bytes or rows are done."""
+        """This many more bytes or rows are done."""
 
     def remark(self, text: str) -> None:
-        """Something that a person should know of what is read."""
+        """A remark about the source for a person."""
 
 
 class Silent:

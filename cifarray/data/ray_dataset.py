@@ -1,4 +1,4 @@
-"""A worker's rows through Ray Data: the row groups that overlap its range, in a known order."""
+"""Reads a worker's rows with Ray Data: the row groups that overlap its range, in a fixed order."""
 
 import logging
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ from cifarray.store.layout import dataset_prefix
 TASK_BYTES = 32 << 20
 """About how many bytes of images one Ray task reads."""
 TASK_CPUS = 0.25
-"""Reading is waiting, mostly; a fraction lets it run beside workers on a small machine."""
+"""Reading is mostly waiting; a fraction of a CPU lets it run next to workers on a small machine."""
 
 
 def keep_shared_actors_here() -> None:
-    """Create the actors that all readers of Ray Data share on this process' node.
+    """Create the actors that all Ray Data readers share on the node of this process.
 
-    They outlive the run, on the node of whoever asks for them first. On a worker's node they would
-    keep the autoscaler from ever removing it.
+    They outlive the run, on the node of the first process that asks for them. A worker's node with
+    them would never be removed by the autoscaler.
     """
     get_or_create_stats_actor()
     get_or_create_autoscaling_coordinator()
@@ -85,7 +85,7 @@ def read_group(store: Store, read: GroupRead, columns: tuple[str, ...]) -> pa.Ta
 
 
 class RowGroups(Datasource):
-    """Ray Data's view of a list of row-group reads; neighbours share a task up to TASK_BYTES."""
+    """Ray Data's view of a list of row-group reads; neighbors share a task up to TASK_BYTES."""
 
     def __init__(self, store: Store, reads: list[GroupRead], columns: tuple[str, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -156,7 +156,9 @@ def read_shard(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns of no bars
+    logging.getLogger("ray.data._internal.progress").setLevel(
+        logging.ERROR
+    )  # avoids a warning about progress bars
     source = RowGroups(store, reads, ("image", label_column, "row_id"))
     dataset = ray.data.read_datasource(
         source, num_cpus=TASK_CPUS, override_num_blocks=len(source.tasks())

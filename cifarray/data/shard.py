@@ -1,4 +1,4 @@
-"""A rank's rows as tensors: on its device once where they fit, streamed anew each epoch where not.
+"""A rank's rows as tensors: kept on its device if they fit, else streamed in each epoch.
 
 Shapes: N rows of a step, R rows of the shard, C channels, H and W the image's height and width.
 """
@@ -92,7 +92,7 @@ def rows_from_table(table: pa.Table, shape: Sequence[int]) -> Rows:
 
 
 class ResidentShard:
-    """A shard that lies on the device as uint8: shuffling is an index, reading happens once."""
+    """A shard that stays on the device as uint8: shuffling is an index, reading happens once."""
 
     def __init__(self, held: Rows, device: torch.device) -> None:
         self._held = held.to(device)
@@ -110,7 +110,7 @@ class ResidentShard:
 
 
 class StreamedShard:
-    """A shard that is read anew each epoch, row groups in random order, mixed in a buffer.
+    """A shard that is read again each epoch, row groups in random order, mixed in a buffer.
 
     Rows were shuffled once at ingest, so a buffer of whole row groups is a fair sample.
     """

@@ -1,4 +1,4 @@
-"""Which archive a dataset is made from, where it lies, and its checksum."""
+"""Which archive a dataset is made from, where it is, and its checksum."""
 
 import hashlib
 import tarfile
@@ -43,7 +43,7 @@ def find_source(
     """
     if not entry.rows and (archive is None or is_address(archive)):
         raise ArchiveError(
-            f"your own images are read from this machine, and {entry.name} has "
+            f"your own images are read from this machine, but {entry.name} has "
             f"{'no --archive' if archive is None else f'the address {shown(archive)}'}; give the "
             "path of a folder, tar or zip"
         )
@@ -80,9 +80,8 @@ def _source(
     ):
         names = ", ".join(file.name for file in entry.archives)
         raise ArchiveError(
-            f"{archive} is not an archive of {entry.title}, which is {names}"
-            + "; give the folder or the address that they lie under, or a zip or tar of them"
-            * several
+            f"{archive} is not an archive of {entry.title}, which is named {names}"
+            + "; give their folder or base address, or a zip or tar of them" * several
         )
     progress.start(f"checking {name}", path.stat().st_size, "bytes")
     sha256, md5 = _sums(path, progress)
@@ -106,7 +105,7 @@ def _fetch_official(entry: DatasetEntry, progress: Progress) -> Path:
 
 
 def _fetch_from(entry: DatasetEntry, address: str, progress: Progress) -> Path:
-    """From another address: of one file, or of the folder that holds the several files."""
+    """Downloads from another address: of one file, or of the folder with several files."""
     folder = cache_folder() / "other" / content_sha256(address)[:16]
     limits = {file.name: 2 * file.size_bytes for file in entry.archives}
     if len(limits) == 1:
@@ -132,7 +131,7 @@ def _images_source(
     files = FolderFiles(folder, IMAGE_LAYOUTS[entry.layout].wanted(test_split))
     if not files.names:
         raise ArchiveError(
-            f"{folder} holds no file in the layout {entry.layout}; lay it out as "
+            f"{folder} contains no file of the layout {entry.layout}; arrange it as "
             f"{IMAGE_LAYOUTS[entry.layout].looks}, or give another folder"
         )
     total = sum(files.place(file).stat().st_size for file in files.names)
@@ -159,17 +158,17 @@ def _folder_source(entry: DatasetEntry, folder: Path, name: str) -> Source:
 
 
 def _other_content(entry: DatasetEntry, folder: Path, names: Sequence[str]) -> str:
-    """The sentence on a folder that holds none of a dataset's files, and what it holds."""
+    """The error for a folder without any of a dataset's files, with what it contains."""
     if any(next(folder.glob(f"{below}*.parquet"), None) for below in ("", "*/", "*/*/")):
         return (
-            f"{folder} holds Parquet, as the Hub has {entry.title}; prepare it under a name of "
-            f"your own: `cifarray data prepare my-{entry.name} --layout huggingface --archive "
-            f"{folder}`"
+            f"{folder} contains Parquet, the Hub's format of {entry.title}; prepare it under a "
+            f"name of your own: `cifarray data prepare my-{entry.name} --layout huggingface "
+            f"--archive {folder}`"
         )
     expected = ", ".join(PurePosixPath(name).name for name in names[:6])
     return (
-        f"{folder} holds none of the files of {entry.title} ({expected}); give the folder, archive "
-        "or zip that they lie in, or leave --archive out to fetch them"
+        f"{folder} contains none of the files of {entry.title} ({expected}); give the folder, "
+        "tar or zip with these files, or leave --archive out to download them"
     )
 
 

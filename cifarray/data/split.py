@@ -1,6 +1,6 @@
-"""The classes and rows that a job learns: its labels, train, validation and test, each rank's rows.
+"""The classes and rows of a job: labels, train, validation and test, and each rank's rows.
 
-A position is a row's place in the stored order of its split's files, counted from 0.
+A position is a row's index in the stored order of its split's files, counted from 0.
 """
 
 import hashlib
@@ -49,16 +49,16 @@ class Classes(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that a job learns, 0 and up, and the stored ones that they stand for."""
+    """The labels of a job, 0 and up, and the stored labels that they correspond to."""
 
     column: str
     """The stored column that they come from."""
     classes: tuple[str, ...]
     """Their names."""
     stored: tuple[int, ...] | None
-    """The stored label of each; None where all are learnt as they are stored."""
+    """The stored label of each; None if all are learned as they are stored."""
     coarse_classes: tuple[str, ...] = ()
-    """Superclasses that these classes are of; empty where there are none or they are learnt."""
+    """Superclasses that these classes are of; empty if there are none or they are learned."""
     fine_to_coarse: tuple[int, ...] = ()
 
     def among(self, table: pa.Table) -> NDArray[np.bool_]:
@@ -69,7 +69,7 @@ class Labels:
         return found
 
     def renumbered(self, table: pa.Table) -> pa.Table:
-        """A table of these classes' rows with the labels that are learnt.
+        """A table of these classes' rows with the labels that are learned.
 
         Raises: DatasetError for a label that no class has, as in a file that was damaged or forged.
         """
@@ -78,8 +78,9 @@ class Labels:
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
                 wrong = labels.min() if labels.min() < 0 else labels.max()
                 raise DatasetError(
-                    f"a row of the dataset has {self.column} {wrong}, and labels are 0 to "
-                    f"{len(self.classes) - 1}; prepare it again (`cifarray data prepare --again`)"
+                    f"a row of the dataset has {self.column} {wrong}, but labels are 0 to "
+                    f"{len(self.classes) - 1}; prepare the dataset again (`cifarray data prepare "
+                    "--again`)"
                 )
             return table
         number_of = np.full(max(self.stored) + 1, -1, dtype=np.int64)
@@ -88,10 +89,10 @@ class Labels:
         return table.set_column(table.schema.get_field_index(self.column), self.column, numbers)
 
 
-def learnt_labels(dataset: DatasetSpec, known: Classes) -> Labels:
+def learned_labels(dataset: DatasetSpec, known: Classes) -> Labels:
     """The labels that a job's dataset section asks for.
 
-    Raises: JobError where the dataset has no coarse labels, or not these classes.
+    Raises: JobError if the dataset has no coarse labels, or not these classes.
     """
     fine = dataset.labels == "fine"
     names = known.classes if fine else known.coarse_classes
@@ -117,12 +118,12 @@ def learnt_labels(dataset: DatasetSpec, known: Classes) -> Labels:
 
 
 def _chosen(dataset: DatasetSpec, name: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """The stored labels of the chosen classes, in the order in which they are learnt."""
+    """The stored labels of the chosen classes, in the order in which they are learned."""
     if isinstance(dataset.classes, int):
         if dataset.classes > len(names):
             raise JobError(
                 f"dataset.classes {dataset.classes} is more than the {len(names)} "
-                f"{dataset.labels} classes that {name} has"
+                f"{dataset.labels} classes of {name}"
             )
         return tuple(range(dataset.classes))
     for given in dataset.classes or ():
@@ -138,7 +139,7 @@ class KnownDataset(Classes, Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
-        """(H, W, C) of its images; None where sizes differ."""
+        """(H, W, C) of its images; None if sizes differ."""
 
     @property
     def train_parts(self) -> tuple[str, ...]:
@@ -173,7 +174,7 @@ class Selection:
         return self.positions[split][low:high]
 
     def shard_rows(self, split: str, world_size: int) -> list[int]:
-        """How many rows each rank holds."""
+        """How many rows each rank has."""
         rows = len(self.positions[split])
         ranges = (shard_range(rows, world_size, rank) for rank in range(world_size))
         return [high - low for low, high in ranges]
@@ -186,18 +187,18 @@ class Selection:
 
 
 def shard_range(rows: int, world_size: int, rank: int) -> tuple[int, int]:
-    """The half-open range of a rank: the first `rows % world_size` ranks hold one row more."""
+    """The half-open range of a rank: the first `rows % world_size` ranks have one more row."""
     size, extra = divmod(rows, world_size)
     low = rank * size + min(rank, extra)
     return low, low + size + (rank < extra)
 
 
 def select_rows(store: Store, manifest: Manifest, job: Job) -> Selection:
-    """Cut train's rows into train and validation as the job says; test has all of its classes'.
+    """Divide train's rows into train and validation, and select test's rows, as the job says.
 
     Raises: JobError when any of them would be empty, or there is no such class or archive part.
     """
-    labels = learnt_labels(job.dataset, manifest)
+    labels = learned_labels(job.dataset, manifest)
     columns = dict.fromkeys(("row_id", "label", labels.column))
     table = read_columns(store, manifest, "train", list(columns))
     row_ids = table["row_id"].to_numpy().astype(np.int64)
@@ -274,8 +275,8 @@ def _of_part(store: Store, manifest: Manifest, name: str, row_ids: Positions) ->
         if len(entry.train_parts) == 1:
             return np.ones(len(row_ids), dtype=np.bool_)
         raise JobError(
-            f"dataset {manifest.name} was prepared before its archive's parts were listed; run "
-            f"`{prepare_command(store, manifest.name)}` again"
+            f"dataset {manifest.name} was prepared by a version that did not record the "
+            f"archive's parts; run `{prepare_command(store, manifest.name)}` again"
         )
     check_part(name, manifest)
     first = parts[name].first_row_id
@@ -298,7 +299,7 @@ def rows_of_test(store: Store, manifest: Manifest, labels: Labels) -> Positions:
     positions = np.flatnonzero(labels.among(table))
     if not len(positions):
         raise JobError(
-            f"{manifest.name} has no test row of the chosen classes; choose other classes, or "
+            f"{manifest.name} has no test rows of the chosen classes; choose other classes, or "
             "another dataset"
         )
     return positions

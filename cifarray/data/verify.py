@@ -20,7 +20,7 @@ def verify_dataset(
 ) -> list[str]:
     """What differs from the manifest, one sentence each; empty when all is as it says.
 
-    Raises: DatasetError where the dataset is missing.
+    Raises: DatasetError if the dataset is missing.
     """
     manifest = load_manifest(store, name, digest)
     progress = progress or Silent()
@@ -42,10 +42,10 @@ def _file_problems(
     try:
         size_bytes = store.size(key)
         if size_bytes != file.size_bytes:
-            return [f"{key} has {size_bytes} bytes, the manifest says {file.size_bytes}"]
+            return [f"{key} has {size_bytes} bytes, but the manifest says {file.size_bytes}"]
         sha256 = pieces_sha256(_pieces(store, key, progress))
         if sha256 != file.sha256:
-            return [f"{key} has sha256 {sha256}, the manifest says {file.sha256}"]
+            return [f"{key} has sha256 {sha256}, but the manifest says {file.sha256}"]
         with opened(store, manifest, file):
             return []
     except KeyMissingError:
@@ -62,7 +62,7 @@ def _pieces(store: Store, key: str, progress: Progress) -> Iterator[bytes]:
 
 
 def _row_problems(store: Store, manifest: Manifest, split: str) -> list[str]:
-    """Whether sound files hold the rows that the manifest counts."""
+    """Whether intact files have the rows that the manifest counts."""
     expected = manifest.splits[split]
     where = f"{dataset_prefix(manifest.name, manifest.digest)}/{split}"
     coarse = bool(manifest.coarse_classes)
@@ -71,14 +71,16 @@ def _row_problems(store: Store, manifest: Manifest, split: str) -> list[str]:
     problems = []
     row_ids, labels = table["row_id"].to_numpy(), table["label"].to_numpy()
     if not np.array_equal(np.sort(row_ids), np.arange(expected.rows)):
-        problems.append(f"{where} does not hold each row_id from 0 to {expected.rows - 1} once")
+        problems.append(
+            f"{where} does not have each row_id from 0 to {expected.rows - 1} exactly once"
+        )
     if np.any((labels < 0) | (labels >= len(manifest.classes))):
-        return [*problems, f"{where} holds labels that are no class of the manifest"]
+        return [*problems, f"{where} has labels that are not classes of the manifest"]
     counts = np.bincount(labels, minlength=len(manifest.classes))
     if tuple(counts.tolist()) != expected.class_counts:
-        problems.append(f"{where} holds other numbers of rows per class than the manifest says")
+        problems.append(f"{where} has different row counts per class than the manifest")
     if coarse:
         expected_coarse = np.array(manifest.fine_to_coarse)[labels]
         if not np.array_equal(table["coarse_label"].to_numpy(), expected_coarse):
-            problems.append(f"{where} holds coarse labels that are not those of the fine ones")
+            problems.append(f"{where} has coarse labels that do not belong to the fine labels")
     return problems

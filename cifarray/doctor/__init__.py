@@ -1,1 +1,1 @@
-"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and what fixes it."""
+"""`cifarray doctor`: what is wrong with this machine, a cluster or a store, and how to fix it."""

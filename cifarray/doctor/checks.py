@@ -1,4 +1,4 @@
-"""Which checks a profile gets, and how they are carried out one after the other."""
+"""Which checks a profile gets; runs them one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,17 +22,17 @@ class Finding:
 
 
 def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Finding]:
-    """Carry out every check that fits the profile, one after the other.
+    """Run every check that fits the profile, one after the other.
 
     `open_store` opens the store that commands use on this machine.
     """
     backend = backend_of(profile)
     checks, answers = backend.checks(open_store), False
-    for found in carry_out(checks):
+    for found in run_checks(checks):
         answers = answers or (found.check == checks[0].name and found.result.outcome == PASSED)
         yield found
-    if not backend.store_is_inside:
-        yield from carry_out(store_checks(open_store()))
+    if not profile.store_is_inside:
+        yield from run_checks(store_checks(open_store()))
         return
     if not answers:
         yield from _skipped(BUCKET_CHECKS, checks[0].name)
@@ -44,12 +44,12 @@ def diagnose(profile: Profile, open_store: Callable[[], Store]) -> Iterator[Find
             yield Finding(BUCKET_CHECKS[0], Result(FAILED, str(error)))
             yield from _skipped(BUCKET_CHECKS[1:], BUCKET_CHECKS[0])
             return
-        yield from carry_out(store_checks(store))
+        yield from run_checks(store_checks(store))
 
 
 def diagnose_store(store: Store) -> Iterator[Finding]:
-    """Carry out the checks of one store."""
-    yield from carry_out(store_checks(store))
+    """Run the checks of one store."""
+    yield from run_checks(store_checks(store))
 
 
 def names(profile: Profile) -> list[str]:
@@ -58,12 +58,12 @@ def names(profile: Profile) -> list[str]:
     return [*(each.name for each in checks), *BUCKET_CHECKS]
 
 
-def carry_out(checks: Sequence[Check]) -> Iterator[Finding]:
+def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
     """Each check's result; a check whose need is not met is skipped."""
     outcomes: dict[str, str] = {}
     for check in checks:
         if check.needs is not None and outcomes.get(check.needs) != PASSED:
-            result = skipped(f"`{check.needs}` has to pass first")
+            result = skipped(f"`{check.needs}` must pass first")
         else:
             result = _look(check)
         outcomes[check.name] = result.outcome
@@ -75,7 +75,7 @@ def _look(check: Check) -> Result:
         return check.look()
     except RefusedError as error:
         if error.code == 403:
-            return skipped(f"it needs a right that you lack: {error.message}")
+            return skipped(f"it requires a right that you do not have: {error.message}")
         return Result(FAILED, str(error))
     except CifarrayError as error:
         return Result(FAILED, str(error))
@@ -83,4 +83,4 @@ def _look(check: Check) -> Result:
 
 def _skipped(names: Sequence[str], needs: str) -> Iterator[Finding]:
     for name in names:
-        yield Finding(name, skipped(f"`{needs}` has to pass first"))
+        yield Finding(name, skipped(f"`{needs}` must pass first"))

@@ -1,4 +1,4 @@
-"""Checks of a store: a bucket's contract, probed anew, and its clock; a directory's use."""
+"""Checks of a store: a bucket's contract, probed again, and its clock; a directory's use."""
 
 import os
 import secrets
@@ -48,10 +48,10 @@ def reach(bucket: Bucket) -> Result:
 
 
 def contract(bucket: Bucket) -> Result:
-    """Ask the server everything anew, and keep the answers for all later processes."""
+    """Ask the server everything again, and keep the answers for all later processes."""
     bucket.contract = probe(bucket.at)
     server = bucket.contract.server or "a server without a name"
-    return passed(f"{server}, probed now; kept in {bucket.store.uri}/{CONTRACT_FILE}")
+    return passed(f"{server}, probed now; recorded in {bucket.store.uri}/{CONTRACT_FILE}")
 
 
 def trait(name: str, bucket: Bucket) -> Result:
@@ -72,13 +72,13 @@ def clock(bucket: Bucket) -> Result:
     try:
         moment = parsedate_to_datetime(there)
     except (TypeError, ValueError):
-        return failed(f"it gives no time ({there})", "use another store")
+        return failed(f"it sends no time ({there})", "use another store")
     skew = (datetime.now(UTC) - moment.astimezone(UTC)).total_seconds()
     if abs(skew) > MOST_SKEW_S:
         way = "ahead of" if skew > 0 else "behind"
         return failed(
             f"this machine's clock is {abs(skew):.0f} s {way} the store's",
-            "set both by NTP: heartbeats and signatures carry the time",
+            "synchronize both clocks with NTP: heartbeats and signatures depend on them",
         )
     return passed(f"within {max(1.0, abs(skew)):.0f} s of this machine's")
 
@@ -90,9 +90,9 @@ def directory(store: Store) -> Result:
         parent = existing(root)
         if not os.access(parent, os.W_OK):
             return failed(
-                f"{root} cannot be made in {parent}", "name another folder in CIFARRAY_STORE"
+                f"{root} cannot be created in {parent}", "name another folder in CIFARRAY_STORE"
             )
-        return passed(f"{root} is made when something is first stored")
+        return passed(f"{root} is created when something is first stored")
     key = f"doctor/{secrets.token_hex(6)}/object"
     try:
         store.check()
@@ -100,15 +100,17 @@ def directory(store: Store) -> Result:
         if first is None or store.create(key, b"second") is not None:
             return failed("two writers could both win", "use a directory on a local disk")
         if store.replace(key, b"third", first) is None or store.read(key) != b"third":
-            return failed("it gives back other bytes", "use a directory on a local disk")
+            return failed(
+                "it returns different bytes than were written", "use a directory on a local disk"
+            )
     finally:
         with suppress(StoreError):
             store.delete_folder(key.rpartition("/")[0])
-    return passed(f"{root}: written, read back and deleted, one writer wins")
+    return passed(f"{root}: writing, reading, deleting and exclusive creation work")
 
 
 def store_checks(store: Store) -> list[Check]:
-    """Those that fit a store; the contract of a bucket's server is probed anew."""
+    """Those that fit a store; the contract of a bucket's server is probed again."""
     if not store.uri.startswith("s3://"):
         return [Check(REACH, partial(directory, store))]
     bucket = Bucket(store)

@@ -1,1 +1,1 @@
-"""The driver: what a Ray job runs to carry out one attempt of a run."""
+"""The driver: what a Ray job runs to execute one attempt of a run."""

@@ -1,9 +1,9 @@
 """`python -m cifarray.driver RUN --store URI`: what the Jobs API starts.
 
 KubeRay retries a RayJob whose Ray job has failed, and never one whose Ray job was stopped. On a
-cluster that is there for its run alone, a driver that has recorded the end of its run has itself
-stopped, so that KubeRay starts no other cluster for it; one that was killed has recorded nothing,
-and its run continues in the next cluster. See docs/decisions/0009-a-recorded-end-is-not-retried.md.
+cluster that serves only one run, a driver that has recorded the end of its run stops its own job,
+so that KubeRay starts no other cluster for it; a driver that was killed has recorded nothing, and
+its run continues in the next cluster. See docs/decisions/0009-a-recorded-end-is-not-retried.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from cifarray.proxies import spare_loopback
 from cifarray.runs import ENDED, Run
 from cifarray.spec.bounds import parse_json, parse_yaml
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
-from cifarray.store import Store
+from cifarray.store import Access, Store
 from cifarray.store.patience import RUN_S
 from cifarray.user_folders import provide_home
 
@@ -32,20 +32,21 @@ STOP_WITHIN_S = 30.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one attempt; `execute`'s exit code, or 2 for bad input."""
+    """Execute one attempt; the exit code of `execute`, or 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m cifarray.driver", description="Carry out one attempt of a run."
+        prog="python -m cifarray.driver", description="Execute one attempt of a run."
     )
     parser.add_argument("run", help="the run's id")
     parser.add_argument("--store", required=True, help="the store's URI")
     parser.add_argument("--endpoint", help="address of an S3-compatible server")
+    parser.add_argument("--region", help="region of the store's bucket")
     options = parser.parse_args(arguments)
     provide_home()
     spare_loopback()
     try:
-        # Nothing is known yet of the run's own patience.
-        store = Store.open(options.store, options.endpoint).patient(RUN_S)
-        code = _carry_out(store, options.run)
+        # The profile's patience is not known yet.
+        store = Store.open(options.store, options.endpoint, Access(options.region)).patient(RUN_S)
+        code = _execute_run(store, options.run)
         if code not in (0, STOPPED):
             stop_own_job(Run(store, options.run))
         return code
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
 
 
-def _carry_out(store: Store, run_id: str) -> int:
+def _execute_run(store: Store, run_id: str) -> int:
     try:
         if given := os.environ.get(REQUEST_VARIABLE):
             record_request(store, _read(given))
@@ -66,19 +67,20 @@ def _carry_out(store: Store, run_id: str) -> int:
 
 
 def _read(given: str) -> RunRequest:
-    """The request that the environment holds. Raises: JobError."""
+    """The request in the environment. Raises: JobError."""
     try:
         return RunRequest.model_validate(parse_yaml(given))
     except ValueError as error:  # pydantic's too
         reason = " ".join(str(error).split())[:300]
         raise JobError(
-            f"cifarray {__version__} in this image does not read what was submitted ({reason}); "
-            "submit with the image's version, or set kubernetes.image to one of yours"
+            f"cifarray {__version__} in this image cannot read the submitted run ({reason}); "
+            "submit with the image's version of cifarray, or set kubernetes.image to an image "
+            "of your version"
         ) from error
 
 
 def refuse(run: Run, error: CifarrayError) -> None:
-    """Record why no driver can carry out a run that is pending. Raises: StoreError."""
+    """Record why no driver can execute a pending run. Raises: StoreError."""
     if _state(run) == "pending":
         run.mark_failed(str(error))
 
@@ -94,7 +96,10 @@ def stop_own_job(run: Run) -> None:
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(f"run {run.id} is over: stopping job {submission}, which is not retried", flush=True)
+        print(
+            f"run {run.id} is over: stopping job {submission}, so that it is not retried",
+            flush=True,
+        )
         if RayJobs(dashboard, standard_token(), ASK_PATIENCE_S).stop(submission):
             time.sleep(STOP_WITHIN_S)
     except KeyboardInterrupt:
@@ -106,7 +111,7 @@ def stop_own_job(run: Run) -> None:
 
 
 def _state(run: Run) -> str:
-    """The run's recorded state; empty for a run that nobody recorded."""
+    """The run's recorded state; empty for a run that is not recorded."""
     try:
         return run.status().state
     except RunNotFoundError:

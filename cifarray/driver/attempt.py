@@ -1,8 +1,8 @@
-"""One attempt of a run: it takes the lease, continues an earlier one, and closes with a report.
+"""One attempt of a run: it takes the lease, continues an earlier attempt, and ends with a report.
 
-An attempt writes into its own folder, where an older one that wakes up again can hurt nobody: it
-copies what it builds on before it starts, and copies its report and its choice of a checkpoint to
-the run's folder only after the run has finished.
+Each attempt writes only into its own folder, so that an older attempt that resumes unexpectedly
+does no harm. It copies what it builds on before it starts, and copies its report and its choice of
+a checkpoint to the run's folder only after the run has finished.
 """
 
 import io
@@ -26,7 +26,7 @@ from cifarray.data.left_out import summed
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import read_images
 from cifarray.data.ray_dataset import keep_shared_actors_here
-from cifarray.data.split import learnt_labels
+from cifarray.data.split import learned_labels
 from cifarray.driver.capacity import ensure_capacity
 from cifarray.driver.heartbeat import WaitsFor, in_time, watched
 from cifarray.driver.log import kept_log
@@ -67,7 +67,7 @@ from cifarray.training.tensorboard import carry_histograms
 from cifarray.training.worker import Work
 
 PROCESS_ENVIRONMENT = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or each line of a worker is in the log twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else each line of a worker is in the log twice
     "RAY_DATA_USAGE_DISABLED": "1",  # its actor would stay on a worker's node after the run
 }
 """Of every process of a run, beside RAY_ADDRESS: Train's own actors look the node up by it, and
@@ -80,14 +80,14 @@ MISTAKES_SHOWN = 24
 
 
 def execute(run: Run) -> int:
-    """Carry out one attempt; the exit code: 0 if the run finished, STOPPED if told to, else 1."""
+    """Execute one attempt; the exit code: 0 if the run finished, STOPPED if told to, else 1."""
     waits_for = WaitsFor()
     store = run.store.patient(run.spec().profile.store_patience_s, waits_for.store)
     run = Run(store, run.id)
     state = run.status().state
     if state in ENDED:  # KubeRay submits a job again when it failed, or when its head went
         print(
-            f"run {run.id} has ended before ({state}); `cifarray resume` starts it again",
+            f"run {run.id} has already ended ({state}); `cifarray resume` starts it again",
             flush=True,
         )
         return 0 if state == "finished" else 1
@@ -96,17 +96,17 @@ def execute(run: Run) -> int:
         print(f"run {run.id}, attempt {attempt.number}", flush=True)
         try:
             with attempt.keep_alive():
-                carry_over(run, attempt)  # before any reader looks into its folder
+                carry_over(run, attempt)  # before any reader reads its folder
                 attempt.begin()
                 with in_time(run.spec().profile), watched(attempt, run.spec(), waits_for):
-                    _carry_out(run, attempt, waits_for.capacity)
+                    _run_attempt(run, attempt, waits_for.capacity)
             attempt.close("finished")
             publish(run, attempt)
             return 0
         except LeaseLostError as error:
             print(f"error: {error}", flush=True)
         except (KeyboardInterrupt, SystemExit):  # the latter while ray.init() runs
-            store.shorten(PERSON_S)  # whoever stopped the run waits for its end
+            store.shorten(PERSON_S)  # the command that stopped the run waits for its end
             _close(attempt, "stopped", None)
             return STOPPED
         except CifarrayError as error:
@@ -119,7 +119,7 @@ def execute(run: Run) -> int:
         return 1
 
 
-def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
+def _run_attempt(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
     spec = run.spec()
     _connect(spec.profile)
     keep_shared_actors_here()
@@ -135,10 +135,10 @@ def _carry_out(run: Run, attempt: Attempt, tell: Callable[[str], None]) -> None:
 
 
 def _connect(profile: Profile) -> None:
-    """Join the node that the Jobs API or `cifarray run` names, never one found by chance."""
+    """Join the node that the Jobs API or `cifarray run` names, never another one."""
     address = os.environ.get("RAY_ADDRESS") or profile.address
     if not address:
-        raise ClusterError("no Ray node is named; set RAY_ADDRESS, or use `cifarray submit`")
+        raise ClusterError("no Ray node is given; set RAY_ADDRESS, or use `cifarray submit`")
     if not ray.is_initialized():
         ray.init(
             address=address,
@@ -185,7 +185,7 @@ def carry_over(run: Run, attempt: Attempt) -> None:
         else:
             copied = _copy_training(run.store, earlier, attempt.prefix, job.metric, number)
         if copied:
-            print(f"going on from attempt {number}: {copied}", flush=True)
+            print(f"continuing from attempt {number}: {copied}", flush=True)
             return
 
 
@@ -287,8 +287,8 @@ def publish(run: Run, attempt: Attempt) -> None:
 
 
 def report_dataset(manifest: Manifest, job: Job) -> ReportDataset:
-    """The report's part on the dataset, with the names of the classes that were learnt."""
-    labels = learnt_labels(job.dataset, manifest)
+    """The report's part on the dataset, with the names of the classes that were learned."""
+    labels = learned_labels(job.dataset, manifest)
     return ReportDataset(
         name=manifest.name,
         title=manifest.title,

@@ -1,4 +1,4 @@
-"""Whether the cluster has capacity for a run: required at once on a node, awaited on Kubernetes."""
+"""Checks whether the cluster has capacity for a run; on Kubernetes, waits for it."""
 
 import time
 from collections.abc import Callable
@@ -16,11 +16,11 @@ LOOK_EVERY_S = 5.0
 
 
 def ensure_capacity(spec: RunSpec, tell: Callable[[str], None]) -> None:
-    """Return when the workers can be scheduled; until then `tell` is told what is missing.
+    """Return when the workers can be scheduled; until then `tell` receives what is missing.
 
     Raises: ClusterError if they never can be, or not in time.
     """
-    if spec.profile.kind == "kubernetes":
+    if spec.profile.has_pod_per_worker:
         _reserve(spec, tell)
     else:
         _require_capacity(spec)
@@ -43,14 +43,14 @@ def _require_capacity(spec: RunSpec) -> None:
     for resource, amount in needs.items():
         if amount > has.get(resource, 0.0) + 1e-9:
             raise ClusterError(
-                f"{workers} workers and their reading need {amount:g} {resource}s, and the cluster "
-                f"has {has.get(resource, 0.0):g}; use fewer workers or a smaller share for each "
-                "in the cluster profile"
+                f"{workers} workers and their data reads need {amount:g} {resource}s, but the "
+                f"cluster has {has.get(resource, 0.0):g}; use fewer workers or a smaller share "
+                "for each in the cluster profile"
             )
 
 
 def _reserve(spec: RunSpec, tell: Callable[[str], None]) -> None:
-    """Ask for the workers' places, which makes an autoscaler add nodes, until they are there."""
+    """Reserve the workers' resources, which makes an autoscaler add nodes, and wait for them."""
     profile, workers = spec.profile, most_workers(spec)
     assert profile.kubernetes is not None
     each = {"CPU": profile.cpus_per_worker}
@@ -77,7 +77,7 @@ def wait_for_capacity(
     tell: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until `come(seconds)` is true; `tell` is told what is missing whenever that changes.
+    """Wait until `come(seconds)` is true; `tell` receives what is missing whenever that changes.
 
     Raises: ClusterError once that has taken longer than `limit_s`.
     """

@@ -1,4 +1,4 @@
-"""The two threads beside a running attempt: one reports its progress, one bounds its time.
+"""The two threads that accompany a running attempt: one reports its progress, one bounds its time.
 
 The progress goes into the run's status: epochs or trials done, and the best value so far. A run of
 the long-lived RayCluster, which has no deadline of its own, is ended when it takes too long.
@@ -26,6 +26,7 @@ from cifarray.spec.run import RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import FAILURES, TRIALS, WAITING_FILE
 from cifarray.store.patience import Wait, in_the_log
+from cifarray.timers import every
 from cifarray.training.trials import TrialRecord, best_trial, read_trials, trial_count
 
 POLL_S = 3.0
@@ -43,7 +44,7 @@ class WaitsFor:
         return self._capacity or self._store
 
     def capacity(self, text: str) -> None:
-        """Take what is missing before the workers can start; "" for nothing."""
+        """Record what is missing before the workers can start; "" for nothing."""
         self._capacity = text
 
     def store(self, wait: Wait | None) -> None:
@@ -56,36 +57,42 @@ class WaitsFor:
 def watched(attempt: Attempt, spec: RunSpec, waits_for: WaitsFor) -> Iterator[None]:
     """Read the attempt's records in the background and write what changed to the run's status.
 
-    Ends this process as SIGTERM does once another attempt is in charge.
+    Ends what the main thread does inside as SIGTERM does, once another attempt is in charge.
+    Raises: LeaseLostError if it has.
     """
-    over = threading.Event()
+    reported: Progress | None = None
+    lost: LeaseLostError | None = None
+    over = False
 
-    def watch() -> None:
-        reported: Progress | None = None
-        ended = False
-        while not ended:
-            ended = over.wait(POLL_S)  # and once more at the end, for the last changes
-            try:
-                progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
-                waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
-                current = progress | ({"waits_for": waits} if waits else {}), best
-                if current != reported or attempt.lost.is_set():
-                    attempt.heartbeat(*current)
-                    reported = current
-            except LeaseLostError:
-                if not ended:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except StoreError:  # a store that is away is asked again
-                continue
+    def report() -> bool:
+        """False once the attempt writes nothing any more."""
+        nonlocal reported, lost
+        try:
+            progress, best = read_progress(attempt.run.store, attempt.prefix, spec.job)
+            waits = str(waits_for) or workers_wait_for(attempt.run.store, attempt.prefix)
+            current = progress | ({"waits_for": waits} if waits else {}), best
+            if current != reported or attempt.lost.is_set():
+                attempt.heartbeat(*current)
+                reported = current
+        except LeaseLostError as error:
+            if not over:
+                lost = error
+                os.kill(os.getpid(), signal.SIGTERM)
+            return False
+        except StoreError:  # a store that is away is asked again
+            pass
+        return True
 
-    thread = threading.Thread(target=watch, daemon=True, name=f"progress of {spec.run_id}")
-    thread.start()
     try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        with every(POLL_S, report, f"progress of {spec.run_id}", at_end=True):
+            try:
+                yield
+            finally:
+                over = True
+    except (KeyboardInterrupt, SystemExit) as ended:  # the latter while ray.init() runs
+        if lost:
+            raise lost from ended
+        raise
 
 
 def read_progress(store: Store, prefix: str, job: Job) -> Progress:
@@ -142,9 +149,9 @@ def _best_of(trial: TrialRecord | None, metric: str) -> dict[str, Any] | None:
 
 
 def limit_s(profile: Profile) -> float | None:
-    """How long the driver lets an attempt take; None where a RayJob's deadline ends it."""
+    """How long the driver lets an attempt take; None if a RayJob's deadline ends it."""
     spec = profile.kubernetes
-    return float(spec.max_run_s) if spec is not None and spec.mode == "ray-jobs" else None
+    return float(spec.max_run_s) if spec is not None and not spec.has_cluster_per_run else None
 
 
 @contextmanager
@@ -157,7 +164,7 @@ def in_time(profile: Profile) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    with within(seconds, f"it took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
+    with within(seconds, f"the run took longer than kubernetes.max_run_s ({seconds:.0f} s)"):
         yield
 
 

@@ -5,7 +5,6 @@ import platform
 import re
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from cifarray.driver.log import Log
 from cifarray.errors import StoreError
 from cifarray.runs import Attempt, Run
 from cifarray.runs.failures.causes import failed_worker, find_cause
@@ -28,14 +28,13 @@ from cifarray.runs.status import now
 T = TypeVar("T")
 
 RAY_PATIENCE_S = 5
-COPY_LOOKS, COPY_LOOK_S = 20, 0.1
 LONGEST_TAIL = 1 << 17
 """Bytes that are read of the end of a log."""
 MEMORY = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "Shmem")
 
 
-def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Path) -> None:
-    """Keep everything that tells why an attempt failed; what is not available is left out.
+def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Log) -> None:
+    """Store everything that helps to see why an attempt failed; unavailable parts are left out.
 
     `log` is the driver's own. It raises no error itself, which would hide the first one.
     """
@@ -45,8 +44,10 @@ def keep_post_mortem(run: Run, attempt: Attempt, error: BaseException, log: Path
         print(f"warning: the post-mortem could not be stored: {failed}", flush=True)
 
 
-def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[str, Any]:
-    _wait_for_copy(log)
+def _found(run: Run, attempt: Attempt, error: BaseException, log: Log) -> dict[str, Any]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log.catch_up()
     spec, no_logs, no_events = _if_available(run.spec, None), dict[str, list[str]](), list[str]()
     return {
         "at": now(),
@@ -54,26 +55,13 @@ def _found(run: Run, attempt: Attempt, error: BaseException, log: Path) -> dict[
         "cause": cause_as_dict(find_cause(error)),
         "worker": failed_worker(error),
         "failures": failure_records(run.store, attempt.prefix),
-        "driver": {"host": socket.gethostname(), "pid": os.getpid(), "lines": _tail(log)},
+        "driver": {"host": socket.gethostname(), "pid": os.getpid(), "lines": _tail(log.path)},
         "workers": _if_available(_worker_logs, no_logs),
         "ray_events": _if_available(_ray_events, no_events),
         "machine": machine(),
         "versions": {**(spec.versions if spec else {}), "system": platform.platform()},
         "job": spec.model_dump(mode="json") if spec else None,
     }
-
-
-def _wait_for_copy(log: Path) -> None:
-    """Let the thread that copies this process's output write what was printed last."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    before = -1
-    for _ in range(COPY_LOOKS):
-        size = log.stat().st_size if log.exists() else 0
-        if size == before:
-            return
-        before = size
-        time.sleep(COPY_LOOK_S)
 
 
 def machine() -> dict[str, Any]:
@@ -118,10 +106,10 @@ def _ray_events() -> list[str]:
         return events
     for path in sorted((folder / "events").glob("event_*.log")):
         events += _tail(path, 10)
-    return events + _deaths()
+    return events + _dead_actors()
 
 
-def _deaths() -> list[str]:
+def _dead_actors() -> list[str]:
     from ray.util.state import list_actors
 
     job = ray.get_runtime_context().get_job_id()
@@ -141,7 +129,7 @@ def _deaths() -> list[str]:
 
 def _ray_logs() -> Path | None:
     """The folder of the logs of the Ray node that this driver is on."""
-    node: Any = ray._private.worker._global_node  # None where this process has joined none
+    node: Any = ray._private.worker._global_node  # None if this process has joined none
     return Path(node.get_logs_dir_path()) if node is not None else None
 
 
@@ -160,5 +148,5 @@ def _if_available(get: Callable[[], T], otherwise: T) -> T:
     try:
         return get()
     except Exception as error:  # Ray's clients raise what their libraries raise
-        print(f"warning: the post-mortem lacks a part: {find_cause(error)}", flush=True)
+        print(f"warning: a part of the post-mortem is missing: {find_cause(error)}", flush=True)
         return otherwise

@@ -1,4 +1,4 @@
-"""A checkpoint's figures on every row of a split, in this process."""
+"""Evaluates a checkpoint on every row of a split, in this process."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from cifarray.data.manifest import Manifest, load_manifest
 from cifarray.data.parquet import decoded_shape, read_rows
 from cifarray.data.shard import Shard, hold
-from cifarray.data.split import STORED_SPLIT, Labels, learnt_labels, rows_of_test, select_rows
+from cifarray.data.split import STORED_SPLIT, Labels, learned_labels, rows_of_test, select_rows
 from cifarray.errors import DatasetError
 from cifarray.report.scores import Predictions
 from cifarray.store import Store
@@ -22,7 +22,7 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network says about a split."""
+    """A network's predictions on a split."""
 
     dataset: str
     digest: str
@@ -57,7 +57,7 @@ def evaluate(
 
     Without `dataset` the rows are those that the job's report speaks of, on the very digest that
     the network was trained on: train and validation as the job divided them. Another dataset, or
-    another digest of the same, gives its test split alone; of a network that learnt some of a
+    another digest of the same, gives its test split alone; of a network that learned some of a
     dataset's classes, the rows of the classes with these names.
 
     Raises: DatasetError if it is missing, or has other classes or another image shape.
@@ -92,7 +92,7 @@ def _shard(
     labels: Labels,
     device: torch.device,
 ) -> Shard:
-    """The split's rows that the network has learnt to tell apart, held where they fit."""
+    """The split's rows of the network's classes, kept in memory if they fit."""
     stored = STORED_SPLIT[split]
     if split == "test":
         positions = rows_of_test(store, manifest, labels)
@@ -111,20 +111,20 @@ def _shard(
 
 
 def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
-    """The dataset's labels as the network has learnt them.
+    """The dataset's labels as the network has learned them.
 
     Raises: DatasetError for images or classes that are not the network's; JobError for lack of one.
     """
     shape = decoded_shape(manifest, checkpoint.input_shape[0])
     if shape != checkpoint.input_shape:
         raise DatasetError(
-            f"{manifest.name} has images of {list(shape)} (height, width, channels), the network "
-            f"takes {list(checkpoint.input_shape)}; choose another dataset"
+            f"{manifest.name} has images of {list(shape)} (height, width, channels), but the "
+            f"network takes {list(checkpoint.input_shape)}; choose another dataset"
         )
     dataset = checkpoint.job.dataset
     if dataset.classes is not None:
         dataset = dataset.model_copy(update={"classes": checkpoint.classes})
-    labels = learnt_labels(dataset, manifest)
+    labels = learned_labels(dataset, manifest)
     classes = labels.classes
     if classes != checkpoint.classes:
         differs = np.flatnonzero(
@@ -132,7 +132,8 @@ def _labels(checkpoint: Checkpoint, manifest: Manifest) -> Labels:
         )
         where = f", the first that differs is number {differs[0]}" if len(differs) else ""
         raise DatasetError(
-            f"{manifest.name} has {len(classes)} classes, the network {len(checkpoint.classes)}"
-            f"{where}; only a dataset with the same class names can be evaluated"
+            f"{manifest.name} has {len(classes)} classes, but the network has "
+            f"{len(checkpoint.classes)}{where}; only a dataset with the same class names can be "
+            "evaluated"
         )
     return labels

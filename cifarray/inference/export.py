@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 
 
 WHITENING = "preprocess.whitening."
-"""Prefix of what a safetensors file holds besides weights: the `mean` image and the `matrix`."""
+"""Prefix of tensors in a safetensors file besides weights: the `mean` image and the `matrix`."""
 
 
 class Predictor(nn.Module):
@@ -45,13 +45,13 @@ class Predictor(nn.Module):
         self.model = checkpoint.model
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        """Normalise, run the network, softmax."""
+        """Normalize, run the network, softmax."""
         logits_NK: Tensor = self.model(self.preprocess(images_NHWC.permute(0, 3, 1, 2)))
         return logits_NK.softmax(1)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
-    """What an exported file says about itself; every value is JSON."""
+    """The metadata of an exported file; every value is JSON."""
     values = {
         "cifarray_version": cifarray.__version__,
         "model": checkpoint.job.model.model_dump(mode="json"),
@@ -78,7 +78,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def check_format(form: str) -> None:
-    """Raise InputError for a format that is none of FORMATS."""
+    """Raise InputError for a format that is not in FORMATS."""
     if form not in FORMATS:
         raise InputError(unknown_name("format", form, FORMATS))
 
@@ -183,7 +183,7 @@ def _traceable(checkpoint: Checkpoint) -> tuple[Predictor, Tensor, tuple[dict[in
 
 @contextmanager
 def _exporting(form: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Silence the exporters' notices, and turn what a user-defined network meets into one."""
+    """Silence the exporters' notices, and turn errors of a network into one WorkError."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():

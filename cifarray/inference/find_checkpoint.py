@@ -1,4 +1,4 @@
-"""Find the checkpoint that a person means: a folder, a pulled run, or a run in the store."""
+"""Find a checkpoint by a folder, a pulled run, or a run in the store."""
 
 import tempfile
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def _find(target: str, open_store: Callable[[], Store], scratch: Path) -> tuple[
 
 
 def checkpoint_in_folder(path: Path) -> tuple[Path, str] | None:
-    """The checkpoint at a path of this machine; None where the path may be a run's id instead."""
+    """The checkpoint at a path of this machine; None if the path may be a run's id instead."""
     if path.is_file() and (path.parent / PROOF_FILE).is_file():
         path = path.parent
     if (path / PROOF_FILE).is_file():
@@ -60,7 +60,7 @@ def checkpoint_in_folder(path: Path) -> tuple[Path, str] | None:
         return _in_pulled_run(path)
     if path.exists() or path.is_absolute() or len(path.parts) != 1:
         raise CheckpointError(
-            f"no checkpoint at {path}; give a checkpoint's folder (it holds {PROOF_FILE}), the "
+            f"no checkpoint at {path}; give a checkpoint's folder (with {PROOF_FILE}), the "
             "folder of a pulled run, or a run's id"
         )
     return None
@@ -73,12 +73,12 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
         return path / key, str(path / key)
     stored = stored_checkpoints(store, "")
     runs = sorted({run_folder(found.key) for found in stored})
-    if len(runs) > 1:  # which one is meant is not for their figures to say
+    if len(runs) > 1:  # the choice must not depend on their figures
         runs = [name or "." for name in runs]
         more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
         raise CheckpointError(
-            f"{path} holds several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give the folder of "
-            "one"
+            f"{path} contains several runs: {', '.join(runs[:SHOWN_RUNS])}{more}; give the folder "
+            "of one run"
         )
     if runs and runs != [""]:
         return _in_pulled_run(path / runs[0])
@@ -86,11 +86,11 @@ def _in_pulled_run(path: Path) -> tuple[Path, str]:
         with suppress(CheckpointError):
             check_folder(path / found.key)
             return path / found.key, str(path / found.key)
-    raise CheckpointError(f"{path} holds no whole checkpoint; pull the run again")
+    raise CheckpointError(f"{path} contains no complete checkpoint; pull the run again")
 
 
 def _objective(pulled: Store) -> str:
-    """What the run of a pulled folder optimises; the usual figure if its job.yaml is unreadable."""
+    """What the run of a pulled folder optimizes; the usual figure if its job.yaml is unreadable."""
     with suppress(KeyMissingError, StoreDamagedError):
         metric = read_spec("pulled", pulled.read(SPEC_FILE)).job.metric
         return metric if metric in OBJECTIVES else DEFAULT_OBJECTIVE
@@ -104,7 +104,7 @@ def checkpoint_of_run(run: Run, scratch: Path) -> tuple[Path, str]:
         newest = run.place.of_attempt(run.newest_attempt()).prefix
         found = best_good(run.store, newest, run.objective(), scratch / "candidates")
         if found is None:
-            raise CheckpointError(f"run {run.id} has no whole checkpoint yet")
+            raise CheckpointError(f"run {run.id} has no complete checkpoint yet")
         key = found.key
     folder = scratch / "chosen"
     try:
@@ -126,7 +126,7 @@ def _chosen(store: Store, prefix: str, what: str) -> str | None:
 
 
 def _refuse_foreign_code(folder: Path, code: Path | None) -> None:
-    """A checkpoint may name any function of any package: only the user decides what runs."""
+    """A checkpoint may name any function of any package, so only the user decides what runs."""
     model = read_state(folder)["job"]["model"]["name"]
     if not is_user_network(model):
         return
@@ -135,5 +135,5 @@ def _refuse_foreign_code(folder: Path, code: Path | None) -> None:
         given = "" if code is None else f", not in {code}"
         raise CheckpointError(
             f"the checkpoint's network {model} is code outside cifarray{given}; give the folder "
-            f"that holds {top} with --code DIR"
+            f"that contains {top} with --code DIR"
         )

@@ -46,7 +46,7 @@ def read_image(path: str, shape: tuple[int, int, int]) -> ReadImage:
     except FileNotFoundError as error:
         raise InputError(f"no image at {path}") from error
     except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder; name the image files in it") from error
+        raise InputError(f"{path} is a folder; give the image files in it") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -58,19 +58,19 @@ def _fit(
     path: str, image: Image.Image, shape: tuple[int, int, int], changes: list[str]
 ) -> ReadImage:
     height, width, channels = shape
-    coloured = with_channels(image, channels, changes)
-    if coloured.size != (width, height):
-        old = f"{coloured.width}x{coloured.height}"
-        same_shape = coloured.width * height == coloured.height * width
-        note = "" if same_shape else ", which changes its proportions"
+    colored = with_channels(image, channels, changes)
+    if colored.size != (width, height):
+        old = f"{colored.width}x{colored.height}"
+        same_shape = colored.width * height == colored.height * width
+        note = "" if same_shape else ", which changes its aspect ratio"
         changes.append(f"resized from {old} to {width}x{height}{note}")
-        coloured = resized(coloured, height, width)
-    pixels = np.asarray(coloured, dtype=np.uint8).reshape(height, width, channels)
+        colored = resized(colored, height, width)
+    pixels = np.asarray(colored, dtype=np.uint8).reshape(height, width, channels)
     return ReadImage(path, pixels, tuple(changes))
 
 
 @dataclass(frozen=True)
-class Guess:
+class ClassProbability:
     """A class and how probable the network finds it."""
 
     label: str
@@ -84,7 +84,7 @@ class Prediction:
     image: str
     changes: tuple[str, ...]
     """What was done to the file's pixels before the network saw them."""
-    top5: tuple[Guess, ...]
+    top5: tuple[ClassProbability, ...]
     pixels_HWC: NDArray[np.uint8] = field(repr=False, compare=False)
     """The image as the network takes it, before it is scaled."""
 
@@ -117,7 +117,10 @@ def _predict_batch(checkpoint: Checkpoint, images: Sequence[ReadImage]) -> list[
         Prediction(
             image.path,
             image.changes,
-            tuple(Guess(checkpoint.classes[k], p) for p, k in zip(values, indices, strict=True)),
+            tuple(
+                ClassProbability(checkpoint.classes[k], p)
+                for p, k in zip(values, indices, strict=True)
+            ),
             image.pixels_HWC,
         )
         for image, values, indices in rows

@@ -9,7 +9,7 @@ The published listing for CIFAR-100 cannot be built: its first convolution (11x1
 unpadded) and pooling leave 3x3 of a 32x32 image, on which it puts another unpadded 11x11
 convolution. What was changed: the first convolution is 5x5 at stride 1 and padded, so that the
 three poolings bring 32x32 to 15x15, 7x7 and 3x3; the others have the paper's sizes (5x5, then
-3x3) and are padded as there. Left out: the paper's local response normalisation and its halves on
+3x3) and are padded as there. Left out: the paper's local response normalization and its halves on
 two GPUs. Weights start after He et al., https://arxiv.org/abs/1502.01852, where the paper drew all
 from one narrow normal distribution.
 

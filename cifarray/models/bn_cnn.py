@@ -1,6 +1,6 @@
-"""bn_cnn_large and bn_cnn_small: convolutions with BatchNorm behind each ReLU, pooled four times.
+"""bn_cnn_large and bn_cnn_small: convolutions with BatchNorm after each ReLU, pooled four times.
 
-Two published PyTorch classifiers of CIFAR-10, normalised after "Batch Normalization: Accelerating
+Two published PyTorch classifiers of CIFAR-10, normalized after "Batch Normalization: Accelerating
 Deep Network Training by Reducing Internal Covariate Shift", https://arxiv.org/abs/1502.03167.
 Pooling takes the maximum of 3x3 at stride 2, padded by 1, so that it halves a side and rounds up.
 

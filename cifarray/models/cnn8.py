@@ -2,11 +2,10 @@
 
 The plan of "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 https://arxiv.org/abs/1409.1556 (3x3 convolutions in pairs, 2x2 pooling, widths that double), as a
-published Keras classifier of CIFAR-100 has it: LeakyReLU throughout, and one dropout, behind the
+published Keras classifier of CIFAR-100 has it: LeakyReLU throughout, and one dropout, after the
 first pair. Neither the slope nor that rate is stated: the slope is Keras' default of 0.3 and the
-rate 0.25, as Keras' own CIFAR example has it in that place. What differs: weights start after
-He et al., https://arxiv.org/abs/1502.01852, since eight layers without normalisation otherwise
-fade out.
+rate 0.25, as Keras' own CIFAR example has it in that place. What differs: weights start after He et
+al., https://arxiv.org/abs/1502.01852, since eight layers without normalization otherwise fade out.
 
 Shapes: N images, C channels, H height, W width, K classes.
 """
@@ -26,7 +25,7 @@ def cnn8(
     image_size: tuple[int, int] = (32, 32),
     dropout: float = 0.25,
 ) -> "CNN8":
-    """Build cnn8; `dropout` is its only rate, behind the first pair of convolutions."""
+    """Build cnn8; `dropout` is its only rate, after the first pair of convolutions."""
     return CNN8(num_classes, in_channels, image_size, dropout)
 
 

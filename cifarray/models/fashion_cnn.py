@@ -2,9 +2,9 @@
 
 A published Keras classifier of Fashion-MNIST (https://arxiv.org/abs/1708.07747): two convolutions
 of 16 channels; four blocks of two convolutions, BatchNorm and pooling; one more convolution with
-pooling; three dense layers. Normalisation follows "Batch Normalization: Accelerating Deep Network
+pooling; three dense layers. Normalization follows "Batch Normalization: Accelerating Deep Network
 Training by Reducing Internal Covariate Shift", https://arxiv.org/abs/1502.03167, once per block,
-and stands behind the ReLU. Keras counts its running statistics (1,344) among the parameters,
+and stands after the ReLU. Keras counts its running statistics (1,344) among the parameters,
 1,813,050 in all. What differs: BatchNorm has PyTorch's momentum and epsilon, and layers start as
 PyTorch's do.
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 WIDTHS = (16, 32, 64, 128, 256)
 HIDDEN = (128, 64)
 DROPOUTS = (0.1, 0.2, 0.25, 0.3, 0.6, 0.4)
-"""Behind the first three blocks, behind the last convolution, behind each hidden dense layer."""
+"""After the first three blocks, after the last convolution, after each hidden dense layer."""
 
 
 def fashion_cnn(

@@ -7,7 +7,7 @@ dense layer of 50 instead of two of 120 and 84. lenet25_bn_after and lenet25_bn_
 BatchNorm (https://arxiv.org/abs/1502.03167) behind or before the ReLU of each convolution; those
 keep their biases, as published, although a BatchNorm right behind takes a bias out again.
 lenet25_fc3 has a second hidden dense layer; its report states no width, so it has the first one's.
-lenet25_optimized has five 3x3 convolutions, each with BatchNorm behind its ReLU. All were trained
+lenet25_optimized has five 3x3 convolutions, each with BatchNorm after its ReLU. All were trained
 on 25 classes of CIFAR-100. New here, in all of them: a dropout before the last layer, with rate 0
 unless a job says otherwise.
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 HIDDEN = 50
 Norm = Literal["none", "after", "before"]
-"""Where BatchNorm stands to a convolution's ReLU."""
+"""Whether BatchNorm is before or after a convolution's ReLU."""
 
 
 def lenet25(
@@ -41,7 +41,7 @@ def lenet25_bn_after(
     image_size: tuple[int, int] = (32, 32),
     dropout: float = 0.0,
 ) -> "LeNet25":
-    """Build the network with BatchNorm behind each convolution's ReLU: 24,241 parameters."""
+    """Build the network with BatchNorm after each convolution's ReLU: 24,241 parameters."""
     return _lenet("after", num_classes, in_channels, image_size, dropout)
 
 

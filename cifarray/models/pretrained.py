@@ -1,9 +1,9 @@
-"""Pretrained weights: read from a file without running what it holds, fetched from timm, loaded.
+"""Pretrained weights: read from a file without executing code, downloaded from timm, loaded.
 
 A file is safetensors, or what `torch.save` made of a state dict: of the same network, of one with
 another head, or one that timm publishes. Those are in the Hub's cache on this machine, or are
-downloaded: the Hub's own client tries for most of a minute before it says that there is no network,
-and one request of a few seconds finds that out first.
+downloaded: the Hub's own client tries for most of a minute before it says that there is not a
+network, and one request of a few seconds finds that out first.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ REACH_S = 10.0
 
 @dataclass(frozen=True)
 class Match:
-    """What of some weights a network takes."""
+    """The weights that a network takes from a file."""
 
     weights: Weights
     fresh: tuple[str, ...]
@@ -59,11 +59,11 @@ def read_weights(path: Path, source: str) -> Weights:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(map(_is_weight, found.items())):
-        raise JobError(f"weights {source} are not a state dict: names and tensors and nothing else")
-    if odd := [name for name, tensor in found.items() if not _is_plain(tensor)]:
+        raise JobError(f"weights {source} are not a state dict (only names and tensors)")
+    if unusable := [name for name, tensor in found.items() if not _is_plain(tensor)]:
         raise JobError(
-            f"weights {source} hold {odd[0]} as {found[odd[0]].dtype}, {found[odd[0]].layout}; "
-            "give dense tensors of real numbers"
+            f"weights {source} contain {unusable[0]} as {found[unusable[0]].dtype}, "
+            f"{found[unusable[0]].layout}; give dense tensors of real numbers"
         )
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > MOST_BYTES:
         raise JobError(f"weights {source} are larger than {MOST_BYTES >> 30} GiB in memory")
@@ -85,15 +85,15 @@ def _tensors(path: Path) -> Any:
         return read_torch_file(path) if is_zip else load_file(path)
     except SafetensorError as error:
         raise JobError(
-            f"{path.name} holds no weights that can be read ({error}); give safetensors, or a "
-            "state dict that torch.save wrote"
+            f"{path.name} contains no readable weights ({error}); give safetensors, or a state "
+            "dict written by torch.save"
         ) from error
     except OSError:
         raise
     except Exception as error:
         raise JobError(
-            f"{path.name} holds more than tensors, or is damaged; give safetensors, or a state "
-            "dict that torch.save wrote"
+            f"{path.name} contains more than tensors, or is damaged; give safetensors, or a "
+            "state dict written by torch.save"
         ) from error
 
 
@@ -130,25 +130,29 @@ def match_weights(network: nn.Module, name: str, weights: Weights, source: str) 
 
 
 def misfit_in_words(network: nn.Module, weights: Weights) -> str:
-    """Why a network does not take exactly these weights; empty where it does."""
+    """Why a network does not take exactly these weights; empty if it does."""
     wanted = {key: tensor.shape for key, tensor in network.state_dict().items()}
     given = {key: tensor.shape for key, tensor in weights.items()}
     differing = sorted(key for key in wanted.keys() | given if wanted.get(key) != given.get(key))
     if differing:
         return _in_words(differing, wanted, given)
-    odd = [key for key, tensor in weights.items() if not _is_plain(tensor)]
-    return f"{odd[0]} is {weights[odd[0]].dtype}, {weights[odd[0]].layout}" if odd else ""
+    unusable = [key for key, tensor in weights.items() if not _is_plain(tensor)]
+    return (
+        f"{unusable[0]} is {weights[unusable[0]].dtype}, {weights[unusable[0]].layout}"
+        if unusable
+        else ""
+    )
 
 
 def load_pretrained(network: nn.Module, spec: ModelSpec, path: Path | None) -> None:
     """Put the weights of a file into the network, if `model.weights` names any. Raises: JobError.
 
-    What the file has none for stays as it is: see `match_weights`.
+    Weights that the file lacks stay unchanged: see `match_weights`.
     """
     if spec.weights == "none":
         return
     if path is None:
-        raise JobError(f"the run holds no copy of model.weights {spec.weights}; submit it again")
+        raise JobError(f"the run has no copy of model.weights {spec.weights}; submit it again")
     match = match_weights(network, spec.name, read_weights(path, spec.weights), spec.weights)
     network.load_state_dict(match.weights, strict=False)
 
@@ -164,7 +168,7 @@ def _from_timm(name: str, weights: Weights) -> Weights:
 
 
 def _head_of(network: nn.Module) -> str:
-    """How the keys of the network's head begin; empty where it has none."""
+    """How the keys of the network's head begin; empty if it has none."""
     if isinstance(network, TimmClassifier):
         return HEAD_KEYS
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -212,7 +216,7 @@ def published_weights(name: str) -> Weights:
     except Exception as error:  # a damaged file, or no way to its address
         raise JobError(
             f"timm's weights of {name} cannot be loaded from {file or config.url} "
-            f"({_in_short(error)}); give a file of them as model.weights"
+            f"({_in_short(error)}); give a file with them as model.weights"
         ) from error
     return {f"{BACKBONE_KEYS}{key}": tensor for key, tensor in backbone.state_dict().items()}
 
@@ -238,8 +242,8 @@ def _hub_file(name: str, config: Any) -> Path:
     except Exception as error:  # of the client, of the library below it, of the system
         raise JobError(
             f"timm's weights of {name} cannot be downloaded ({_in_short(error)}); fetch "
-            f"{wanted['filename']} of {constants.ENDPOINT}/{repository} where there is a network, "
-            "and give its path as model.weights"
+            f"{wanted['filename']} of {constants.ENDPOINT}/{repository} on a machine with "
+            "network access, and give its path as model.weights"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Every network by its name, what of a job it reads, and how it is built; no torch on import."""
+"""The registry of networks: names, job fields that each uses, how each is built; no torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAD_OPTIONS = frozenset({"head", "frozen", "features"})
-"""The fields of a ModelSpec that only a backbone with a head of ours reads."""
+"""The fields of a ModelSpec that only a timm backbone with our head uses."""
 USER_NETWORK_READS = frozenset({"dropout", "dropouts", "args", "weights"})
-"""Those that a user-defined network reads."""
+"""The fields that a user-defined network uses."""
 RGB_32X32 = (32, 32, 3)
 
 
@@ -38,13 +38,13 @@ class ModelEntry:
     factory: str
     """Called as factory(num_classes=, in_channels=, image_size=(H, W), **what the job sets)."""
     dropouts: tuple[float, ...]
-    """Its own dropout rates in order; `model.dropout` sets the last."""
+    """Its default dropout rates in order; `model.dropout` sets the last one."""
     min_size: int = 1
-    """The smallest height and width that it takes."""
+    """The smallest height and width that it accepts."""
     input_shape: tuple[int, int, int] = RGB_32X32
-    """(H, W, C) of the images that it was made for, which its parameters are counted with."""
+    """(H, W, C) of the images it was designed for, used to count its parameters."""
     options: frozenset[str] = frozenset()
-    """Fields of a ModelSpec that few networks read, and this one does."""
+    """Fields of a ModelSpec that this network uses and most others do not."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -109,7 +109,7 @@ MODELS: dict[str, ModelEntry] = {
         min_size=16,
     ),
     "lenet25_bn_after": ModelEntry(
-        title="lenet25 with BatchNorm behind ReLU",
+        title="lenet25 with BatchNorm after ReLU",
         paper="https://doi.org/10.1109/5.726791",
         factory="cifarray.models.lenet25:lenet25_bn_after",
         dropouts=(0.0,),
@@ -165,7 +165,7 @@ MODELS: dict[str, ModelEntry] = {
 
 
 BACKBONE = ModelEntry(
-    title="any of timm's, and a head",
+    title="any of timm's networks with a new head",
     paper="https://github.com/huggingface/pytorch-image-models",
     factory="cifarray.models.timm_classifier:timm_classifier",
     dropouts=(0.0,),
@@ -202,8 +202,8 @@ def check_model(
     elif entry is None:
         raise JobError(
             unknown_name("model", spec.name, MODELS)
-            + f"; or give {PREFIX}<name> for one of timm's, or package.module:factory for a "
-            "network of your own"
+            + f"; or give {PREFIX}<name> for one of timm's, or package.module:factory for your "
+            "own network"
         )
     elif entry is BACKBONE:
         check_backbone(spec.name)
@@ -213,7 +213,7 @@ def check_model(
         return
     if spec.dropouts is not None and len(spec.dropouts) != len(entry.dropouts):
         raise JobError(
-            f"model.dropouts of {spec.name} are {len(entry.dropouts)} rates, as in "
+            f"model.dropouts of {spec.name} must be {len(entry.dropouts)} rates, as in "
             f"{list(entry.dropouts)}, not {list(spec.dropouts)}"
         )
     if shape is not None and entry is BACKBONE:
@@ -228,7 +228,7 @@ def check_model(
 def build_model(
     spec: ModelSpec, num_classes: int, shape: tuple[int, int, int], code: Path | None = None
 ) -> nn.Module:
-    """The network for images of `shape` (H, W, C), initialised from torch's current seed.
+    """The network for images of `shape` (H, W, C), initialized from torch's current seed.
 
     `code` is the folder that holds a user-defined network, if it is not installed.
 
@@ -261,8 +261,8 @@ def _refuse_reserved(spec: ModelSpec) -> None:
     reserved = {"num_classes", "in_channels", "image_size", "dropout", "dropouts"}
     if taken := sorted(reserved & spec.args.keys()):
         raise JobError(
-            f"model.args may not hold {', '.join(taken)}: cifarray passes the first three from "
-            "the dataset, and model.dropout or model.dropouts are fields of their own"
+            f"model.args may not contain {', '.join(taken)}: cifarray passes the first three "
+            "from the dataset, and model.dropout or model.dropouts are fields of their own"
         )
 
 
@@ -275,30 +275,30 @@ def _refuse_unread_fields(spec: ModelSpec, reads: frozenset[str]) -> None:
 
 
 def _check_pretrained(spec: ModelSpec) -> None:
-    """Refuse weights that nobody has, and a head that would be trained on a random backbone."""
+    """Refuse weights that do not exist, and a head that would be trained on a random backbone."""
     if spec.weights == "timm":
         _check_published(spec.name)
     if spec.frozen and spec.weights == "none":
         raise JobError(
-            f"model.frozen trains the head of {spec.name} alone, and with model.weights none its "
+            f"model.frozen trains only the head of {spec.name}, but with model.weights none its "
             "backbone would stay random; set model.weights to timm, a file or run:ID"
         )
     if spec.features is not None and not spec.frozen:
         raise JobError(
-            f"model.features {spec.features} computes the outputs of a backbone once, so that it "
-            "cannot learn; set model.frozen=true as well"
+            f"model.features {spec.features} computes the backbone's outputs once, so the "
+            "backbone cannot be trained; set model.frozen=true as well"
         )
 
 
 def _check_published(name: str) -> None:
     if not is_backbone(name):
         raise JobError(
-            f"model.weights timm are for timm's networks, and {name} is not one of them; give a "
+            f"model.weights timm is for timm's networks, but {name} is not one of them; give a "
             "file, s3://bucket/file or run:ID"
         )
     config = published_config(name)
     if config is None or not config.has_weights:
         raise JobError(
-            f"timm publishes no weights of {name}; give model.weights as a file or run:ID, or "
+            f"timm publishes no weights for {name}; give model.weights as a file or run:ID, or "
             "choose another network"
         )

@@ -1,4 +1,4 @@
-"""How large a network is and what it is made of, seen while one image passes through it.
+"""A network's size and layers, found by passing one image through it.
 
 Importing this module imports no torch.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 MOST_OF_IT = 0.5
-"""A part with more than this share of the layers is no block, but the network in a wrapper."""
+"""A part with more than this share of the layers is not a block, but the network in a wrapper."""
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -71,9 +71,9 @@ def _made_for(name: str) -> tuple[int, int, int]:
 
 
 def summarize(model: nn.Module, images_NCHW: Tensor) -> list[Layer]:
-    """The layers in the order in which images reach them; those that none reaches come last.
+    """The layers in the order in which images reach them; those that no image reaches come last.
 
-    One of several calls of a layer counts, the first. The network stays as it is; on the meta
+    One of several calls of a layer counts, the first. The network does not change; on the meta
     device nothing is computed but shapes.
     """
     import torch

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 PREFIX = "timm/"
 NATIVE_SIZE = (224, 224, 3)
-"""(H, W, C) that a network takes of which timm does not say it."""
+"""(H, W, C) of a network for which timm does not say it."""
 EXAMPLES = "timm/resnet50, timm/mobilenetv2_100 and timm/inception_v3"
 Numbers = tuple[tuple[float, float, float], tuple[float, float, float]]
-USUAL: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_NUMBERS: Numbers = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def is_backbone(name: str) -> bool:
@@ -40,13 +40,13 @@ def check_backbone(name: str) -> None:
         raise JobError(f"timm has no network '{wanted}'; {hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{wanted}.*")]
     if dot and tag not in tags:
-        raise JobError(f"timm has no weights '{tag}' of {PREFIX}{wanted}; {nearest(tag, tags)}")
+        raise JobError(f"timm has no weights '{tag}' for {PREFIX}{wanted}; {nearest(tag, tags)}")
 
 
 def published_config(name: str) -> Any:
     """What timm says of a network's published weights: `mean`, `std`, `input_size`, addresses.
 
-    None where it says nothing.
+    None if it says nothing.
     """
     import timm
 
@@ -74,10 +74,12 @@ def check_size(name: str, shape: tuple[int, int, int]) -> None:
     if channels not in (1, 3):
         raise JobError(f"{name} takes images of 1 or 3 channels, not {channels}")
     native = native_shape(name)[:2]
-    if _takes(name, height, width) or not _takes(name, *native):  # else the trial tells nothing
+    if _takes(name, height, width) or not _takes(name, *native):  # else the trial proves nothing
         return
     smallest = _smallest(name, min(native))
-    any_larger = _takes(name, smallest + 1, smallest + 1)  # not of patches, whose sizes are fixed
+    any_larger = _takes(
+        name, smallest + 1, smallest + 1
+    )  # not networks of patches, whose sizes are fixed
     if min(height, width) < smallest and any_larger:
         raise JobError(
             f"{name} takes images of at least {smallest}x{smallest} pixels, not {height}x{width}; "
@@ -116,7 +118,7 @@ def _takes(name: str, height: int, width: int) -> bool:
     with torch.no_grad(), torch.device("meta"):
         try:
             backbone(torch.empty(1, 3, height, width))
-        except Exception:  # each of timm's networks fails in words of its own
+        except Exception:  # timm's networks fail with many kinds of errors
             return False
     return True
 
@@ -124,4 +126,4 @@ def _takes(name: str, height: int, width: int) -> bool:
 def imagenet_numbers(name: str) -> Numbers:
     """Channel means and deviations of pixels from 0 to 1, for a name such as timm/resnet50."""
     config = published_config(name) if is_backbone(name) else None
-    return USUAL if config is None else (config.mean, config.std)
+    return IMAGENET_NUMBERS if config is None else (config.mean, config.std)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-COLOURS = 3
+COLORS = 3
 
 
 class TimmClassifier(nn.Module):
@@ -32,7 +32,7 @@ class TimmClassifier(nn.Module):
             backbone.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what learns."""
+        """Set the mode of the trainable part."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -40,7 +40,7 @@ class TimmClassifier(nn.Module):
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """features_ND: the backbone's pooled outputs."""
-        features_ND: Tensor = self.backbone(images_NCHW.expand(-1, COLOURS, -1, -1))
+        features_ND: Tensor = self.backbone(images_NCHW.expand(-1, COLORS, -1, -1))
         return features_ND
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class TimmClassifier(nn.Module):
 def timm_classifier(
     backbone: str,
     num_classes: int,
-    in_channels: int = COLOURS,
+    in_channels: int = COLORS,
     image_size: tuple[int, int] = (224, 224),
     dropout: float = 0.0,
     head: int | None = None,
@@ -64,7 +64,7 @@ def timm_classifier(
 
     Any number of channels and any size that `check_size` lets through will do.
     """
-    import timm  # takes a second, which networks of other names need not spend
+    import timm  # the import takes a second, which other networks avoid
 
     del in_channels, image_size
     network: Any = timm.create_model(backbone, num_classes=0)

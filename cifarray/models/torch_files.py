@@ -1,4 +1,4 @@
-"""Files that `torch.save` wrote, read without running, unpacking or allocating more than they hold.
+"""Reads files written by `torch.save` without executing code or allocating more than their size.
 
 Torch's own safe loader runs no code, and yet believes what a file says of sizes: a packed member
 unpacks to any length, a storage may claim more bytes than are there, and `bytearray` of a number
@@ -26,9 +26,9 @@ GLOBALS = re.compile(r"collections OrderedDict|torch(\.\w+)* \w+")
 
 
 def read_torch_file(path: Path) -> Any:
-    """The value that a file holds, its tensors on the CPU.
+    """The value in a file, with its tensors on the CPU.
 
-    They are mapped from the file, so that none reaches beyond it, judged, and only then copied.
+    They are mapped from the file, so that none reaches beyond it, checked, and only then copied.
 
     Raises: ValueError for what holds more than tensors and plain values, or claims more than it
     holds; OSError.
@@ -41,8 +41,8 @@ def read_torch_file(path: Path) -> Any:
         return value
     except (OSError, ValueError):
         raise
-    except Exception as error:  # torch's own words advise to let the file run code
-        raise ValueError("it is damaged, or holds more than tensors and plain values") from error
+    except Exception as error:  # torch's own message advises to let the file run code
+        raise ValueError("it is damaged, or contains more than tensors and plain values") from error
 
 
 def _check_members(path: Path) -> None:
@@ -51,13 +51,16 @@ def _check_members(path: Path) -> None:
     with zipfile.ZipFile(path) as members:
         entries = members.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("a member of it is compressed, which torch.save never does")
+            raise ValueError("a member of the file is compressed, which torch.save never does")
         if sum(entry.file_size for entry in entries) > size_bytes or members.comment:
-            raise ValueError("its members claim more bytes than it has")
+            raise ValueError("its members claim more bytes than the file has")
         for entry in entries:
             if entry.filename.endswith(".pkl"):
                 if entry.file_size > MOST_PICKLE_BYTES:
-                    raise ValueError(f"it holds more than {MOST_PICKLE_BYTES >> 20} MiB of values")
+                    raise ValueError(
+                        f"it contains more than {MOST_PICKLE_BYTES >> 20} MiB of values besides "
+                        "tensors"
+                    )
                 _check_pickle(members.read(entry))
 
 
@@ -87,7 +90,7 @@ def _copy_storages(tensors: list[Tensor], size_bytes: int) -> None:
     """
     shared = {_place(tensor): tensor.untyped_storage() for tensor in tensors}
     if sum(storage.nbytes() for storage in shared.values()) > size_bytes:
-        raise ValueError("its tensors claim more bytes than it has")
+        raise ValueError("its tensors claim more bytes than the file has")
     copies = {place: storage.clone() for place, storage in shared.items()}
     for tensor in tensors:
         copy = copies.get(_place(tensor))

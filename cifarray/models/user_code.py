@@ -1,6 +1,6 @@
-"""The folder of code that a user gives with --code: packed for a run, and unpacked where it runs.
+"""Packs the folder of code that a user gives with --code, and unpacks it where a run executes.
 
-It travels as a zip whose bytes depend on nothing but names and contents.
+It is stored as a zip whose bytes depend only on names and contents.
 """
 
 import io
@@ -19,9 +19,9 @@ _CACHES = {"__pycache__", "node_modules"}
 
 
 def pack_code(folder: Path) -> bytes:
-    """A zip of the folder's files; hidden files, caches and virtual environments stay behind.
+    """A zip of the folder's files; hidden files, caches and virtual environments are left out.
 
-    Raises: JobError for a folder that cannot be read, is too large, or holds a link.
+    Raises: JobError for a folder that cannot be read, is too large, or contains a link.
     """
     try:
         return _zipped(folder, _code_files(folder))
@@ -39,7 +39,8 @@ def _code_files(folder: Path) -> list[Path]:
     _refuse_too_much(folder, files)
     if not any(path.suffix == ".py" for path in files):
         raise JobError(
-            f"code folder {folder} holds no Python file; --code requires the folder above"
+            f"code folder {folder} contains no Python file; give the folder that contains the "
+            "package"
         )
     return files
 
@@ -82,7 +83,7 @@ def unpack_code(archive: bytes, sha256: str, folder: Path) -> None:
                 target.write_bytes(packed.read(entry))
     except CifarrayError:
         raise
-    except Exception as error:  # of a damaged zip nearly anything
+    except Exception as error:  # a damaged zip may raise almost any error
         raise JobError(
             f"the run's code cannot be unpacked: {' '.join(str(error).split())[:200]}; submit the "
             "run again with --code"
@@ -94,14 +95,16 @@ def _files(folder: Path, root: Path) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name in _CACHES or entry.suffix == ".pyc":
             continue
         if entry.is_symlink():
-            raise JobError(f"code folder {root} holds a link, {entry}; put the file itself there")
+            raise JobError(
+                f"code folder {root} contains a link, {entry}; replace it by the file itself"
+            )
         if entry.is_dir():
             if not (entry / "pyvenv.cfg").exists():
                 yield from _files(entry, root)
         elif entry.is_file():
             yield entry
         else:
-            raise JobError(f"code folder {root} holds {entry}, which is not a plain file")
+            raise JobError(f"code folder {root} contains {entry}, which is not a regular file")
 
 
 def _refuse_too_much(folder: Path, files: list[Path]) -> None:
@@ -109,10 +112,10 @@ def _refuse_too_much(folder: Path, files: list[Path]) -> None:
     if sum(sizes.values()) > MAX_CODE_BYTES or len(files) > MAX_CODE_FILES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise JobError(
-            f"code folder {folder} holds {len(files)} files or more, of {sum(sizes.values())} "
-            f"bytes, the largest {largest.relative_to(folder)}; --code takes at most "
-            f"{MAX_CODE_FILES} files of {MAX_CODE_BYTES >> 20} MiB together: give a folder with "
-            "the code alone"
+            f"code folder {folder} contains at least {len(files)} files with "
+            f"{sum(sizes.values())} bytes, the largest {largest.relative_to(folder)}; --code "
+            f"takes at most {MAX_CODE_FILES} files of {MAX_CODE_BYTES >> 20} MiB in total: give "
+            "a folder with only the code"
         )
 
 
@@ -122,6 +125,6 @@ def _check_member(entry: zipfile.ZipInfo) -> None:
     leaves = path.is_absolute() or ".." in path.parts or "\\" in entry.filename
     if leaves or ":" in entry.filename or entry.is_dir() or kind not in (0, stat.S_IFREG):
         raise JobError(
-            f"the run's code holds {entry.filename!r}, which is a link, a folder or leaves the "
-            "folder; submit the run again with --code"
+            f"the run's code contains {entry.filename!r}, which is a link, a folder or a path "
+            "outside the folder; submit the run again with --code"
         )

@@ -1,4 +1,4 @@
-"""Networks that a user defines: find their factory, import it, try it on blank images.
+"""User-defined networks: find their factory, import it, try the network on blank images.
 
 Code runs only when a job or a command names it; a checkpoint never brings any. Importing this
 module imports no torch.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_SOURCE_BYTES = 1 << 20
-"""Of the file that defines a network: Python's parser takes a hundred times as much memory."""
+"""Size of the file that defines a network; Python's parser uses a hundred times as much memory."""
 TRIED_IMAGES = 2
 """BatchNorm needs two values per channel while it learns."""
 SHOWN = 6
@@ -71,10 +71,10 @@ def import_factory(name: str, code: Path | None = None) -> Callable[..., Any]:
 
 
 def check_network(name: str, model: object, num_classes: int, shape: tuple[int, int, int]) -> None:
-    """Put blank images through the network, as it is evaluated and as it is trained.
+    """Pass blank images through the network, in evaluation and in training mode.
 
     It also gives lazy layers their shapes before DDP. Neither its buffers nor torch's random state
-    change. Raises: JobError where it takes no images of `shape` (H, W, C), or gives no logits.
+    change. Raises: JobError if it takes no images of `shape` (H, W, C), or gives no logits.
     """
     import torch
     from torch import nn
@@ -85,7 +85,7 @@ def check_network(name: str, model: object, num_classes: int, shape: tuple[int, 
     try:
         with torch.no_grad():
             _try(name, model.eval(), 1, num_classes, shape, "")
-            with _left_as_it_was(model):
+            with _state_kept(model):
                 _try(name, model.train(), TRIED_IMAGES, num_classes, shape, " in training mode")
     finally:
         model.train(was_training)
@@ -105,7 +105,7 @@ def unused_parameters(model: nn.Module, num_classes: int, shape: tuple[int, int,
         return []
     images_NCHW = torch.zeros(TRIED_IMAGES, channels, height, width, device=some.device)
     labels_N = torch.arange(TRIED_IMAGES, device=some.device) % num_classes
-    with _left_as_it_was(model), torch.enable_grad():
+    with _state_kept(model), torch.enable_grad():
         functional.cross_entropy(model.train()(images_NCHW), labels_N).backward()
         unused = [n for n, w in model.named_parameters() if w.requires_grad and w.grad is None]
         model.zero_grad(set_to_none=True)
@@ -116,7 +116,7 @@ def unused_parameters(model: nn.Module, num_classes: int, shape: tuple[int, int,
 def check_unused(
     name: str, model: nn.Module, num_classes: int, shape: tuple[int, int, int], workers: int
 ) -> None:
-    """Refuse parameters that get no gradient where DDP waits for one; else remark on them.
+    """Refuse parameters that get no gradient if DDP waits for one; else warn.
 
     Raises: JobError.
     """
@@ -129,7 +129,7 @@ def check_unused(
         print(f"warning: {told}; they keep their initial values", flush=True)
         return
     raise JobError(
-        f"{told}; with {workers} workers DDP waits for their gradients: remove those layers, set "
+        f"{told}; with {workers} workers DDP waits for their gradients: remove these layers, set "
         "requires_grad=False on their parameters, or train on one worker"
     )
 
@@ -149,18 +149,18 @@ def _try(
         logits_NK: Any = model(torch.zeros(images, channels, height, width))
     except Exception as error:
         raise JobError(
-            f"{name} does not take images of {channels}x{height}x{width}{mode}: "
+            f"{name} does not accept images of {channels}x{height}x{width}{mode}: "
             f"{in_one_line(error)}"
         ) from error
     if not isinstance(logits_NK, torch.Tensor) or tuple(logits_NK.shape) != (images, num_classes):
         got = getattr(logits_NK, "shape", type(logits_NK).__name__)
         got = list(got) if isinstance(got, torch.Size) else got
-        raise JobError(f"{name} has to return logits of [images, {num_classes}], not {got}{mode}")
+        raise JobError(f"{name} must return logits of [images, {num_classes}], not {got}{mode}")
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Undo what a trial changes: buffers such as running statistics, and torch's random state."""
+def _state_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what a trial pass changes: buffers such as running statistics, and random state."""
     import torch
 
     devices = {w.device for w in model.parameters() if w.device.type == "cuda"}
@@ -174,19 +174,19 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str:
-    """An error of somebody else's code, on one line."""
+    """An error of the user's code, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _parsed(source: Path) -> ast.Module:
-    """A file's syntax tree. Raises: JobError for what Python's parser does not take."""
+    """A file's syntax tree. Raises: JobError if Python cannot parse it."""
     try:
         with source.open("rb") as file:
             content = file.read(MAX_SOURCE_BYTES + 1)
         if len(content) > MAX_SOURCE_BYTES:
             raise JobError(
                 f"{source} is larger than {MAX_SOURCE_BYTES >> 20} MiB; put the network into a "
-                "file of its own"
+                "separate file"
             )
         return ast.parse(content, str(source))
     except OSError as error:
@@ -195,8 +195,7 @@ def _parsed(source: Path) -> ast.Module:
         raise JobError(f"{source} is not Python: {' '.join(str(error).split())}") from error
     except (RecursionError, MemoryError) as error:
         raise JobError(
-            f"{source} is nested too deeply for Python's parser; write it with fewer brackets or "
-            "operators in one expression"
+            f"{source} is nested too deeply for Python's parser; split its large expressions"
         ) from error
 
 
@@ -240,14 +239,14 @@ def _top_level_names(body: list[ast.stmt]) -> set[str]:
 
 
 def _put_first(code: Path, module: str) -> None:
-    """Let the folder win on sys.path, and forget a module of this name from an earlier folder."""
+    """Put the folder first on sys.path, and forget a module of this name from an earlier folder."""
     folder, top = str(code), module.partition(".")[0]
     is_here = (code / top).is_dir() or (code / f"{top}.py").is_file()  # else it is an installed one
     if is_here and top in sys.modules and _FOLDER_OF.get(top) != code:
         if top not in _FOLDER_OF:
             raise JobError(
-                f"module {top} of code folder {folder} has the name of a module that is loaded "
-                f"already, {sys.modules[top]!r}; rename it"
+                f"module {top} of code folder {folder} has the name of a module that is already "
+                f"loaded, {sys.modules[top]!r}; rename it"
             )
         for name in [n for n in sys.modules if n == top or n.startswith(f"{top}.")]:
             del sys.modules[name]

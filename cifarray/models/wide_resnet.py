@@ -30,7 +30,7 @@ def wide_resnet28_10(
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions, each behind BatchNorm and ReLU, and a shortcut: x_NCHW -> x_NDhw."""
+    """Two 3x3 convolutions, each after BatchNorm and ReLU, and a shortcut: x_NCHW -> x_NDhw."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class WideBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """The sum of residual and shortcut, which the next block normalises."""
+        """The sum of residual and shortcut, which the next block normalizes."""
         activated_NCHW = self.relu(self.bn1(x_NCHW))
         inner = self.dropout(self.relu(self.bn2(self.conv1(activated_NCHW))))
         shortcut = x_NCHW if self.shortcut is None else self.shortcut(activated_NCHW)

@@ -1,4 +1,4 @@
-"""An HTTP server that Prometheus scrapes for what a store's runs are doing."""
+"""An HTTP server with metrics of a store's runs for Prometheus."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ class Seen:
     state: str
     """As it is shown to people: a run that is recorded as running and dead is lost."""
     gpus: float | None
-    """Of all its workers together; None where job.yaml cannot be read."""
+    """Of all its workers together; None if job.yaml cannot be read."""
     at: datetime
 
     @property
@@ -107,7 +107,7 @@ def job_samples(runs: Iterable[Seen]) -> Iterator[Sample]:
 
 
 class StoreWatch:
-    """A store's runs. One thread reads; `samples` may be asked for by any other.
+    """A store's runs. One thread reads; any thread may get `samples`.
 
     Reads one object after the other: a round may take its time, and loads the store little. A run
     whose heartbeat does not move from round to round is lost.
@@ -227,14 +227,14 @@ def export(
         nonlocal failing
         error = watch.read()
         if error is not None and not failing:
-            say(f"{error}; trying again every {interval_s:g} s")
+            say(f"{error}; retrying every {interval_s:g} s")
         elif failing and error is None:
             say(f"{store.uri} can be read again")
         failing = error is not None
 
     with _served(watch, host, port) as taken:
         say(f"serving http://{host}:{taken}/metrics of {store.uri}")
-        # Nobody waits for the reader: a store that does not answer delays no exit.
+        # The reader is not waited for, so a store that does not answer does not delay the exit.
         with every(interval_s, read, f"reading {store.uri}", at_once=True, join_s=0.0):
             stop.wait()
 
@@ -259,7 +259,7 @@ def _served(watch: StoreWatch, host: str, port: int) -> Iterator[int]:
 
 
 class _StoreCollector(Collector):
-    """Gives prometheus_client what was read last, with each metric as it is registered."""
+    """Passes the last values to prometheus_client, under their registered metrics."""
 
     def __init__(self, watch: StoreWatch) -> None:
         self._watch = watch

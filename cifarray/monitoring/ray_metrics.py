@@ -1,4 +1,4 @@
-"""The adapter to ray.util.metrics: shows a training's figures to whoever scrapes its Ray node."""
+"""The adapter to ray.util.metrics: exports a training's metrics through its Ray node."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from cifarray.metrics import TRAINING, Sample, epoch_samples
 from cifarray.timers import every
 
 REFRESH_S = 5.0
-"""Below Ray's own interval of 10 s: it drops a gauge that was not set anew in two of them, and so
+"""Below Ray's own interval of 10 s: it drops a gauge that was not set again in two of them, and so
 those of a worker that is gone."""
 
 
@@ -31,7 +31,7 @@ class LiveMetrics:
 
     @contextmanager
     def keeping_checkpoint(self) -> Iterator[None]:
-        """Measure what it takes to keep a checkpoint, whose age counts from then on."""
+        """Measure the time to store a checkpoint, whose age counts from then on."""
         begun = time.monotonic()
         yield
         self._kept_at = time.monotonic()
@@ -48,7 +48,7 @@ class LiveMetrics:
 
 @contextmanager
 def live_metrics(run_id: str, trial_id: str, job_name: str, rank: int) -> Iterator[LiveMetrics]:
-    """Export what is shown until the training ends; the last of it once more at that end."""
+    """Export the current values until the training ends, and once more at its end."""
     live = LiveMetrics({"run": run_id, "trial": trial_id, "job_name": job_name})
     if rank != 0:
         yield live

@@ -139,7 +139,7 @@ def _trial(trial: Trial, metric: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: numpy's numbers as Python's, null for nan and infinity."""
+    """Return what JSON can represent: numpy's numbers as Python's, null for nan and infinity."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

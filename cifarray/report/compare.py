@@ -12,10 +12,10 @@ FIGURES = ("test.top1", "test.top5", "test.loss", "validation.top1", "train.imag
 """What a group of seeds is summed up by; dotted paths of report.json."""
 
 UNTOLD = ("name", "kind", "description", "seed", "sweep")
-"""Fields of a job that are shown elsewhere or are no cause of a difference."""
+"""Fields of a job that are shown elsewhere or cannot cause a difference."""
 
 BROUGHT = ("code.sha256", "weights.sha256")
-"""What runs brought with them beside the job: equal ones had the same bytes."""
+"""Files of a run besides the job; equal checksums mean equal bytes."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _notes(reports: Sequence[Mapping[str, Any]]) -> list[str]:
         notes.append("the runs were tested on different numbers of rows")
     classes = {_key(field_at(report, "dataset.selection.classes")) for report in reports}
     if len(classes) > 1 and len(datasets) == 1:
-        notes.append("the runs learnt different classes: their accuracies cannot be compared")
+        notes.append("the runs learned different classes: their accuracies cannot be compared")
     versions: dict[str, set[str]] = {}
     for report in reports:
         for name, version in report["versions"].items():

@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand, in CSS pixels."""
+    """The layout, in CSS pixels."""
 
     cell: float
     left: float
@@ -128,7 +128,7 @@ def matrix(
         round(layout.left + layout.side + 10),
         round(layout.top + layout.side + 10),
         round(layout.left + layout.side + 10),
-        "Confusion matrix, normalised" if normalized else "Confusion matrix",
+        "Confusion matrix, normalized" if normalized else "Confusion matrix",
         json.dumps(data, separators=(",", ":")),
         Markup("").join(parts),
     )

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cifarray.report import formats
 from cifarray.report.inputs import Trial, series
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 
 WIDTH = 1000
 """CSS pixels; the page is that wide."""
@@ -36,9 +36,9 @@ def curves(history: History, best_epoch: int) -> str:
             axes.set_title(title)
             _epochs(axes, history)
             axes.set_xlabel("epoch")
-            for key, colour in lines:
-                _line(axes, key, series(history, key), colour, tips)
-            axes.axvline(best_epoch, color=COLOURS["good"], linewidth=1.5, dashes=(2, 3), zorder=1)
+            for key, color in lines:
+                _line(axes, key, series(history, key), color, tips)
+            axes.axvline(best_epoch, color=COLORS["good"], linewidth=1.5, dashes=(2, 3), zorder=1)
             _value_axis(
                 axes, lines[-1][0], [v for key, _ in lines for _, v in series(history, key)]
             )
@@ -56,7 +56,7 @@ def trial_curves(
         axes = figure.subplots()
         _epochs(axes, [record for trial in trials for record in trial.history])
         for rung in rungs:
-            axes.axvline(rung, color=COLOURS["line"], linewidth=1.5, dashes=(2, 3), zorder=1)
+            axes.axvline(rung, color=COLORS["line"], linewidth=1.5, dashes=(2, 3), zorder=1)
         tips: dict[str, list[str]] = {}
         values = []
         for number, trial in enumerate(trials):
@@ -84,16 +84,16 @@ def trial_text(trial: Trial, metric: str, value: float | None) -> str:
 def _trial(
     axes: Axes, gid: str, points: list[tuple[int, float]], state: str, is_best: bool
 ) -> None:
-    colour = COLOURS["accent" if is_best else "bad" if state == "failed" else "quiet"]
+    color = COLORS["accent" if is_best else "bad" if state == "failed" else "quiet"]
     end = {"finished": "o", "stopped early": "|", "failed": "x"}.get(state, ".")
     axes.plot(
         *zip(*points, strict=True),
-        color=colour,
+        color=color,
         linewidth=2.5 if is_best else 1.5,
         marker=end,
         markersize=6 if end == "o" else 9,
         markeredgewidth=2,
-        markeredgecolor=COLOURS["cat-1"] if state == "stopped early" else colour,
+        markeredgecolor=COLORS["cat-1"] if state == "stopped early" else color,
         markevery=[len(points) - 1],
         zorder=4 if is_best else 3,
         gid=gid,
@@ -104,13 +104,13 @@ def _line(
     axes: Axes,
     key: str,
     points: list[tuple[int, float]],
-    colour: str,
+    color: str,
     tips: dict[str, list[str]],
 ) -> None:
     """Draw a line, and on it dots that carry the hover texts: unseen where there are many."""
     if not points:
         return
-    axes.plot(*zip(*points, strict=True), color=COLOURS[colour], zorder=3)
+    axes.plot(*zip(*points, strict=True), color=COLORS[color], zorder=3)
     shown = points[:: math.ceil(len(points) / MOST_TIPS)]
     few = len(points) <= MOST_DOTS
     axes.plot(
@@ -118,7 +118,7 @@ def _line(
         linestyle="none",
         marker="o",
         markersize=4 if few else 8,
-        color=COLOURS[colour],
+        color=COLORS[color],
         alpha=1 if few else 0,
         gid=key,
         zorder=4,

@@ -23,7 +23,7 @@ from cifarray.report.confusion import MOST_NUMBERED, matrix, taken_for, worst_pa
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import SPLITS, ReportInputs, Trial
 from cifarray.report.network import network_size, paint_network, shape_text, solids, totals
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.report.tables import ClassRow
 from cifarray.spec.load import to_yaml
@@ -45,12 +45,12 @@ class Track:
 
     @classmethod
     def around(cls, intervals: Sequence[Sequence[float] | None]) -> "Track":
-        """Return the shortest track that holds every interval."""
+        """Return the shortest track that contains every interval."""
         bounds = [bound for interval in intervals for bound in interval or ()] or [0.0, 1.0]
         return cls(math.floor(10 * min(bounds)) / 10, math.ceil(10 * max(bounds)) / 10)
 
     def place(self, share: float) -> float:
-        """Return where a share stands, in percent of the track's width."""
+        """Return the position of a share, in percent of the track's width."""
         return round(100 * (share - self.low) / (self.high - self.low), 3)
 
 
@@ -111,7 +111,7 @@ def png_address(image_HWC: NDArray[np.uint8]) -> str:
 
 
 def _network(inputs: ReportInputs) -> dict[str, Any] | None:
-    """Return the network's picture and layers; None where nobody has looked at them."""
+    """Return the network's picture and layers; None if they were not recorded."""
     if not inputs.layers:
         return None
     height, width, channels = inputs.input_shape
@@ -120,7 +120,7 @@ def _network(inputs: ReportInputs) -> dict[str, Any] | None:
     parameters, trainable = totals(inputs.layers)
     return {
         "picture": Markup(
-            draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLOURS))
+            draw("network", label, network_size(drawn), lambda f: paint_network(f, drawn, COLORS))
         ),
         "layers": [(layer, shape_text(layer.output_shape)) for layer in inputs.layers],
         "parameters": parameters,
@@ -129,7 +129,7 @@ def _network(inputs: ReportInputs) -> dict[str, Any] | None:
 
 
 def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:
-    """Return what the page's part on the sweep shows; None for a run that is no sweep."""
+    """Return the content of the page's part on the sweep; None for a run that is not a sweep."""
     sweep, trials = inputs.spec.job.sweep, inputs.sweep_trials
     if sweep is None:
         return None
@@ -147,8 +147,8 @@ def _sweep(inputs: ReportInputs) -> dict[str, Any] | None:
         "curves": Markup(trial_curves(trials, inputs.best_trial_id, sweep.metric, rungs)),
         "rungs": rungs,
         "trials": _ranked(trials, sweep.metric),
-        "colour_field": view.colour_field,
-        "choices": view.fields[view.colour_field].choices if view.colour_field else (),
+        "color_field": view.color_field,
+        "choices": view.fields[view.color_field].choices if view.color_field else (),
     }
 
 

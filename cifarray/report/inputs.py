@@ -1,4 +1,4 @@
-"""What a report is made from: one record that training and sweeps fill in."""
+"""The inputs of a report: one record, filled in by training and sweeps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,10 +28,9 @@ class ReportDataset:
     """Names of the labels that the job predicts, by label."""
     coarse_classes: tuple[str, ...] = ()
     fine_to_coarse: tuple[int, ...] = ()
-    """Superclass of each class; empty where the dataset has none or the job predicts them."""
+    """Superclass of each class; empty if the dataset has none or the job predicts them."""
     left_out: tuple[Mapping[str, Any], ...] | None = None
-    """What its source holds and it does not: kind, reason, split, count, classes and example; None
-    where nobody counted it."""
+    """What was left out of its source, by kind and reason; None if that was not counted."""
 
     def __post_init__(self) -> None:
         """Refuse superclasses that do not fit the classes."""
@@ -42,7 +41,7 @@ class ReportDataset:
             )
 
     def superclass(self, label: int) -> str:
-        """Return the name of a class's superclass; empty where there is none."""
+        """Return the name of a class's superclass; empty if there is none."""
         return self.coarse_classes[self.fine_to_coarse[label]] if self.fine_to_coarse else ""
 
 
@@ -99,7 +98,7 @@ class Trial:
         return series(self.history, metric)
 
     def best(self, metric: str) -> Best | None:
-        """Return the best value of a metric over the epochs; None where no epoch reported it."""
+        """Return the best value of a metric over the epochs; None if no epoch reported it."""
         record = best_epoch(self.history, metric)
         if record is not None:
             return Best(float(record[metric]), int(record["epoch"]))
@@ -119,7 +118,7 @@ class ReportInputs:
     """torch's threads in each worker."""
     hardware: Mapping[str, Any]
     images_per_s: float | None
-    """Train rows over step time after the first epoch; None where there was no second."""
+    """Train rows over step time after the first epoch; None if there was no second."""
     duration_s: float
     """From submission to the report."""
     history: Sequence[Mapping[str, Any]]
@@ -136,7 +135,7 @@ class ReportInputs:
     best_trial_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse inputs that would make a report with a hole in it."""
+        """Refuse inputs that would make an incomplete report."""
         missing = [split for split in SPLITS if split not in self.predictions]
         if missing:
             raise WorkError(
@@ -145,12 +144,12 @@ class ReportInputs:
 
     @property
     def sweep_trials(self) -> list[Trial]:
-        """The trials in the order given; empty for a run that is no sweep."""
+        """The trials in the order given; empty for a run that is not a sweep."""
         return [Trial.from_mapping(trial) for trial in self.trials or ()]
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Return (epoch, value) of the records that hold a finite value under the key."""
+    """Return (epoch, value) of the records with a finite value under the key."""
     points = [(int(record["epoch"]), finite(record.get(key))) for record in history]
     return [(epoch, value) for epoch, value in points if value is not None]
 

@@ -1,4 +1,4 @@
-"""A network as a list of layers, and its picture as papers draw it: a row of solids."""
+"""A network as a list of layers, and its picture as in papers: a row of boxes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ HIGHEST, THICKEST = 84.0, 34.0
 MOST_SOLIDS = 66
 LEAN = 0.34
 """How far a solid leans to the right, as a share of its height: its maps are seen from the side."""
-COLOURS_BY_KIND = {
+COLORS_BY_KIND = {
     "input": "line",
     "convolution": "accent",
     "pooling": "quiet",
@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that holds no others, or one with weights of its own."""
+    """A layer without sublayers, or one with its own weights."""
 
     name: str
     """Its place in the network, as in its weights' names."""
@@ -111,7 +111,7 @@ class Solid:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What stands below it, a line each."""
+        """The text below it, one line each."""
         times = f"{self.count} × " if self.count > 1 else ""
         channels, *sides = self.shape
         maps = f"{channels}, {'×'.join(map(str, sides))}" if sides else f"{channels}"
@@ -137,7 +137,7 @@ def solids(layers: Sequence[Layer], image: Shape) -> list[Solid]:
 
 
 def paint_network(
-    figure: "Figure", drawn: Sequence[Solid], colours: Mapping[str, str]
+    figure: "Figure", drawn: Sequence[Solid], colors: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Fill a figure of `network_size`; there are no hover texts."""
     figure.set_layout_engine("none")
@@ -151,14 +151,14 @@ def paint_network(
     for number, solid in enumerate(drawn[:MOST_SOLIDS]):
         row, column = divmod(number, PER_ROW)
         left, ground = column * slot, height - (row + 1) * ROW_HEIGHT + GROUND
-        _draw(axes, solid, side, (left + slot / 2, ground), colours)
+        _draw(axes, solid, side, (left + slot / 2, ground), colors)
         if number + 1 < len(drawn):
             axes.text(
-                left + slot - 3, ground + HIGHEST / 2, "→", color=colours["muted"], ha="center"
+                left + slot - 3, ground + HIGHEST / 2, "→", color=colors["muted"], ha="center"
             )
     if len(drawn) > MOST_SOLIDS:
         left_out = f"and {len(drawn) - MOST_SOLIDS} more"
-        axes.text(width - 8, 6, left_out, color=colours["muted"], ha="right", fontsize=10)
+        axes.text(width - 8, 6, left_out, color=colors["muted"], ha="right", fontsize=10)
     return {}
 
 
@@ -168,7 +168,7 @@ def network_size(drawn: Sequence[Solid]) -> tuple[int, int]:
 
 
 def _draw(
-    axes: "Axes", solid: Solid, side: int, place: tuple[float, float], colours: Mapping[str, str]
+    axes: "Axes", solid: Solid, side: int, place: tuple[float, float], colors: Mapping[str, str]
 ) -> None:
     """A solid around `place`, the middle of its lower edge, and its words below."""
     from matplotlib.patches import Polygon  # `cifarray models` lists layers without matplotlib
@@ -190,14 +190,14 @@ def _draw(
             ((left, tall), (right, tall), (right + lean, tall + rise), (left + lean, tall + rise)),
         ),
     )
-    colour = colours[COLOURS_BY_KIND[solid.kind]]
+    color = colors[COLORS_BY_KIND[solid.kind]]
     for strength, corners in faces if is_map else faces[:1]:
         axes.add_patch(
             Polygon(
                 [(x, ground + y) for x, y in corners],
-                facecolor=colour,
+                facecolor=color,
                 alpha=strength,
-                edgecolor=colours["paper"],
+                edgecolor=colors["paper"],
                 linewidth=0.8,
             )
         )
@@ -209,7 +209,7 @@ def _draw(
             text,
             ha="center",
             fontsize=10.5 if is_title else 9.5,
-            color=colours["ink" if is_title else "muted"],
+            color=colors["ink" if is_title else "muted"],
         )
 
 

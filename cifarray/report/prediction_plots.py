@@ -1,4 +1,4 @@
-"""Predictions drawn: each image as the network sees it, beside bars of its likeliest classes."""
+"""Draws predictions: each image as the network sees it, next to bars of its likeliest classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +68,8 @@ def _bars(axes: Axes, row: PredictedImage) -> None:
     names = [formats.shortened(name, LONGEST_NAME) for name, _ in row.classes]
     shares = [probability for _, probability in row.classes]
     places = range(len(names))
-    colours = [ON_PAPER["accent" if place == 0 else "quiet"] for place in places]
-    bars = axes.barh(places, shares, color=colours)
+    colors = [ON_PAPER["accent" if place == 0 else "quiet"] for place in places]
+    bars = axes.barh(places, shares, color=colors)
     axes.bar_label(bars, [formats.percent(share, 1) for share in shares], padding=4, fontsize=10)
     axes.set_yticks(places, names, color=ON_PAPER["ink"])
     axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""What a network said about every row of a split, and the exact figures that follow."""
+"""A network's predictions for every row of a split, and the exact figures computed from them."""
 
 import math
 from collections.abc import Sequence
@@ -32,12 +32,14 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     normal interval it stays within 0 to 1 and keeps a width when all or none succeed.
     """
     if not 0 <= successes <= n or n == 0:
-        raise WorkError(f"an interval needs 0 to n successes of n > 0 rows, not {successes} of {n}")
+        raise WorkError(
+            f"an interval requires 0 to n successes of n > 0 rows, not {successes} of {n}"
+        )
     share, z2 = successes / n, z * z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == n else center + half
     return low, high
 
 
@@ -71,7 +73,9 @@ class Predictions:
         row_ids = arrays["row_ids"][order]
         twice = row_ids[1:][row_ids[1:] == row_ids[:-1]]
         if len(twice):
-            raise WorkError(f"row {twice[0]} was evaluated twice; every row counts exactly once")
+            raise WorkError(
+                f"row {twice[0]} was evaluated twice; every row must count exactly once"
+            )
         for name, array in arrays.items():
             object.__setattr__(self, name, array[order])
 
@@ -79,7 +83,7 @@ class Predictions:
     def join(cls, parts: "Sequence[Predictions]") -> "Predictions":
         """Put together what several workers evaluated."""
         if not parts:
-            raise WorkError("no worker evaluated any row; predictions of at least one are needed")
+            raise WorkError("no worker evaluated any row; at least one prediction is required")
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -118,7 +122,7 @@ class Predictions:
         return wilson(self.correct, self.rows)
 
     def superclass_top1(self, fine_to_coarse: ArrayLike) -> float:
-        """Return the share of rows whose prediction lies in the superclass of the label."""
+        """Return the share of rows whose prediction is in the superclass of the label."""
         coarse = np.asarray(fine_to_coarse, np.int64)
         hits = int(np.count_nonzero(coarse[self.labels] == coarse[self.predictions]))
         return hits / self.rows if self.rows else math.nan

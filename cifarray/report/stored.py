@@ -52,7 +52,7 @@ def read_report(run: Run) -> dict[str, Any]:
     version = field_at(report, "schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
-            f"report.json of run {run.id} has schema_version {version!r} and this cifarray reads"
+            f"report.json of run {run.id} has schema_version {version!r}, but this cifarray reads"
             f" {SCHEMA_VERSION}; install the version of cifarray that wrote it"
         )
     _check(run, report, REQUIRED)
@@ -66,13 +66,13 @@ def _check(run: Run, record: Any, required: Mapping[str, type | tuple[type, ...]
         found = field_at(record, path)
         if not isinstance(found, kind) or isinstance(found, bool):
             raise StoreError(
-                f"report.json of run {run.id} is damaged: {path} is {found!r}; the checkpoints"
-                f" are not: `cifarray evaluate {run.id}` gives the test figures again"
+                f"report.json of run {run.id} is damaged: {path} is {found!r}; the checkpoints "
+                f"may be intact: `cifarray evaluate {run.id}` computes the test figures again"
             )
 
 
 def fetch_report(run: Run, folder: Path) -> Path:
-    """Bring every file of a run's report into the folder, the index last; return the page.
+    """Download every file of a run's report into the folder, the index last; return the page.
 
     Raises: StoreError if a file arrives with other bytes than the index says; InputError if the
     folder holds files of these names that are not an earlier copy of this report.
@@ -86,7 +86,7 @@ def fetch_report(run: Run, folder: Path) -> Path:
         run.store.download(f"{prefix}/{name}", folder / name)
     problems = check_index(Store.open(str(folder.absolute())), "")
     if problems:
-        raise StoreError(f"the report of run {run.id} did not arrive whole: {problems[0]}")
+        raise StoreError(f"the report of run {run.id} did not arrive complete: {problems[0]}")
     return folder / PAGE_FILE
 
 
@@ -100,13 +100,13 @@ def _refuse_other_content(run: Run, folder: Path, names: Sequence[str]) -> None:
             f"cannot write into {folder}: {error.strerror}; give another folder with --output"
         ) from error
     raise InputError(
-        f"{folder} holds {taken[0]} of something other than run {run.id}'s report; give a new "
-        "folder with --output"
+        f"{folder} already contains {taken[0]}, which is not from run {run.id}'s report; give a "
+        "new folder with --output"
     )
 
 
 def _reported_run(folder: Path) -> Any:
-    """Whose report a folder holds; None where it holds none."""
+    """The run whose report a folder contains; None if it contains none."""
     try:
         return field_at(parse_json((folder / REPORT_FILE).read_bytes()), "run_id")
     except (FileNotFoundError, ValueError):
@@ -114,7 +114,7 @@ def _reported_run(folder: Path) -> Any:
 
 
 def field_at(record: Any, path: str) -> Any:
-    """Return the field at a dotted path; None where it or anything on the way is absent."""
+    """Return the field at a dotted path; None if it or anything on the way is absent."""
     found = record
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None

@@ -1,4 +1,4 @@
-"""Matplotlib figures become inline SVG that takes its colours and fonts from the page around it."""
+"""Matplotlib figures become inline SVG that takes its colors and fonts from the page around it."""
 
 import io
 import re
@@ -22,7 +22,7 @@ NAMES = (
 )
 """The page's CSS variables that a figure may draw with."""
 
-COLOURS = {name: f"#fe00{number:02x}" for number, name in enumerate(NAMES)}
+COLORS = {name: f"#fe00{number:02x}" for number, name in enumerate(NAMES)}
 """Stand-ins that matplotlib draws with; each becomes var(--name) in the SVG."""
 
 ON_PAPER = {
@@ -30,7 +30,7 @@ ON_PAPER = {
     **{"accent": "#2453d6", "quiet": "#9aa3b2", "good": "#14804f", "bad": "#c2371f"},
     **{"cat-0": "#0072b2", "cat-7": "#6b7280"},
 }
-"""Colours of a figure in a file of its own, which no page gives any."""
+"""Colors of a figure in a file of its own, which no page gives any."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -45,21 +45,21 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
-    "axes.edgecolor": COLOURS["line"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.titlecolor": COLOURS["ink"],
+    "axes.edgecolor": COLORS["line"],
+    "axes.labelcolor": COLORS["muted"],
+    "axes.titlecolor": COLORS["ink"],
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": COLOURS["line"],
+    "grid.color": COLORS["line"],
     "grid.linewidth": 1.0,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
+    "xtick.color": COLORS["muted"],
+    "ytick.color": COLORS["muted"],
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
     "xtick.minor.size": 0.0,
     "ytick.minor.size": 0.0,
-    "text.color": COLOURS["ink"],
+    "text.color": COLORS["ink"],
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
     "figure.dpi": 72.0,
@@ -99,9 +99,11 @@ def draw(
 def check_file(path: Path) -> None:
     """Raise InputError unless this may become a picture: its ending, and a folder to hold it."""
     if path.suffix.lower() not in FILES:
-        raise InputError(f"{path} is no picture that can be drawn; end its name in .svg or .png")
+        raise InputError(f"cannot draw {path}; use a file name that ends in .svg or .png")
     if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: no folder {path.parent}; give another path")
+        raise InputError(
+            f"{path} cannot be written: there is no folder {path.parent}; give another path"
+        )
 
 
 def draw_file(path: Path, size: tuple[int, int], paint: Callable[[Figure], object]) -> None:
@@ -169,8 +171,8 @@ def _make_ids_unique(root: ElementTree.Element, name: str) -> None:
 
 
 def _follow_the_page(root: ElementTree.Element) -> None:
-    """Put the page's colours and fonts in place of matplotlib's; cut numbers to 0.01 pixel."""
-    by_number = {stand_in[1:]: name for name, stand_in in COLOURS.items()}
+    """Put the page's colors and fonts in place of matplotlib's; cut numbers to 0.01 pixel."""
+    by_number = {stand_in[1:]: name for name, stand_in in COLORS.items()}
     for element in root.iter():
         for key, value in element.attrib.items():
             if key == "style":

@@ -17,11 +17,11 @@ from cifarray.report import formats
 from cifarray.report.curves import WIDTH, trial_text
 from cifarray.report.formats import shortened
 from cifarray.report.inputs import Trial
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 from cifarray.spec.sweep import Domain, SweepSpec
 
 SEQUENCE_STEPS = 7
-MOST_CHOICE_COLOURS = 8
+MOST_CHOICE_COLORS = 8
 MOST_FIELDS_IN_A_ROW = 4
 
 
@@ -120,8 +120,8 @@ class SweepView:
     metric: str
     mode: str
     best_id: str | None
-    colour_field: str | None
-    """The first field of few separate values: its values get a colour each."""
+    color_field: str | None
+    """The first field of few separate values: its values get a color each."""
 
     @classmethod
     def of(cls, trials: Sequence[Trial], sweep: SweepSpec, best_id: str | None) -> "SweepView":
@@ -133,7 +133,7 @@ class SweepView:
         for field in () if fields else sweep.fields:
             shown = [formats.value(trial.parameters.get(field)) for trial in trials]
             fields[field] = choice_scale(shown)
-        few = [f for f, scale in fields.items() if 0 < len(scale.choices) <= MOST_CHOICE_COLOURS]
+        few = [f for f, scale in fields.items() if 0 < len(scale.choices) <= MOST_CHOICE_COLORS]
         return cls(
             trials=trials,
             values=values,
@@ -142,15 +142,15 @@ class SweepView:
             metric=sweep.metric,
             mode=mode,
             best_id=best_id,
-            colour_field=few[0] if few else None,
+            color_field=few[0] if few else None,
         )
 
-    def choice_colour(self, trial: Trial) -> str:
-        """Name the colour of the trial's value of `colour_field`."""
-        if self.colour_field is None:
+    def choice_color(self, trial: Trial) -> str:
+        """Name the color of the trial's value of `color_field`."""
+        if self.color_field is None:
             return "accent"
-        scale = self.fields[self.colour_field]
-        place = scale.place(trial.parameters.get(self.colour_field))
+        scale = self.fields[self.color_field]
+        place = scale.place(trial.parameters.get(self.color_field))
         return "muted" if place is None else f"cat-{int(place * len(scale.choices))}"
 
 
@@ -174,7 +174,7 @@ def parallel(view: SweepView) -> str:
             trial = view.trials[number]
             points = _points(trial, view, number)
             if len(points) > 1:
-                _ribbon(axes, points, number, steps.get(number), trial.id == view.best_id)
+                _trial_curve(axes, points, number, steps.get(number), trial.id == view.best_id)
                 tips[f"trial:{number}:hit"] = [
                     trial_text(trial, view.metric, view.values.get(number))
                 ]
@@ -221,7 +221,7 @@ def _dots(axes: Axes, view: SweepView, name: str, position: int) -> dict[str, li
         if number not in view.values or x is None:
             continue
         y = view.result.place(view.values[number]) or 0.0
-        colour = COLOURS[view.choice_colour(trial)]
+        color = COLORS[view.choice_color(trial)]
         is_best = trial.id == view.best_id
         axes.plot(
             [x],
@@ -229,8 +229,8 @@ def _dots(axes: Axes, view: SweepView, name: str, position: int) -> dict[str, li
             linestyle="none",
             marker="o",
             markersize=11 if is_best else 8,
-            markerfacecolor=colour if trial.state == "finished" else COLOURS["paper"],
-            markeredgecolor=COLOURS["ink"] if is_best else colour,
+            markerfacecolor=color if trial.state == "finished" else COLORS["paper"],
+            markeredgecolor=COLORS["ink"] if is_best else color,
             markeredgewidth=2,
             zorder=5 if is_best else 4,
             clip_on=False,
@@ -246,14 +246,14 @@ def _axis_name(field: str, limit: int) -> str:
 
 
 def _upright(axes: Axes, x: int, scale: Scale, name: str, is_last: bool) -> None:
-    axes.plot([x, x], [0, 1], color=COLOURS["line"], linewidth=1.5, zorder=1)
+    axes.plot([x, x], [0, 1], color=COLORS["line"], linewidth=1.5, zorder=1)
     axes.text(x, 1.06, name, ha="center", va="bottom", weight="bold")
     side = 1 if is_last else -1
     for place, text in scale.ticks:
-        axes.plot([x, x + 0.015 * side], [place, place], color=COLOURS["line"], zorder=1)
+        axes.plot([x, x + 0.015 * side], [place, place], color=COLORS["line"], zorder=1)
         align = "left" if is_last else "right"
         axes.text(
-            x + 0.03 * side, place, text, ha=align, va="center", color=COLOURS["muted"], zorder=6
+            x + 0.03 * side, place, text, ha=align, va="center", color=COLORS["muted"], zorder=6
         )
 
 
@@ -274,7 +274,7 @@ def _points(trial: Trial, view: SweepView, number: int) -> list[tuple[float, flo
     return points
 
 
-def _ribbon(
+def _trial_curve(
     axes: Axes, points: list[tuple[float, float]], number: int, step: int | None, is_best: bool
 ) -> None:
     """Draw a trial's curve, and over it a wide unseen one that is easy to point at."""
@@ -284,13 +284,13 @@ def _ribbon(
         corners += [(middle, y), (middle, next_y), (next_x, next_y)]
         codes += [Outline.CURVE4] * 3
     outline = Outline(corners, [int(code) for code in codes])
-    colour = COLOURS["bad"] if step is None else COLOURS[f"seq-{step}"]
+    color = COLORS["bad"] if step is None else COLORS[f"seq-{step}"]
     looks = [(3.5 if is_best else 1.8, 1.0, "line"), (12.0, 0.0, "hit")]
     for width, alpha, part in looks:
         patch = PathPatch(
             outline,
             facecolor="none",
-            edgecolor=colour,
+            edgecolor=color,
             linewidth=width,
             alpha=alpha,
             linestyle="--" if step is None and alpha else "-",

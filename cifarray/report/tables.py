@@ -20,7 +20,7 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class of the test split fared."""
+    """The figures of one class on the test split."""
 
     label: int
     name: str
@@ -30,7 +30,7 @@ class ClassRow:
     precision: float
     """0 where the class was never predicted."""
     recall: float
-    """0 where test holds no row of the class."""
+    """0 if test has no row of the class."""
     f1: float
 
 
@@ -70,7 +70,7 @@ def write_per_class(path: Path, rows: Iterable[ClassRow]) -> None:
 
 
 def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Write every epoch of every trial; a run that is no sweep has one history, under ''."""
+    """Write every epoch of every trial; a run that is not a sweep has one history, under ''."""
     keys = dict.fromkeys(key for history in histories.values() for rec in history for key in rec)
     columns = ["epoch", *(key for key in keys if key != "epoch")]
     lines = (

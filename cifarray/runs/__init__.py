@@ -4,7 +4,7 @@ from cifarray.runs.index import check_index, write_index
 from cifarray.runs.listing import RunSummary, list_runs, summaries
 from cifarray.runs.liveness import Evidence, Examined, cause_of_death, examine, refuse_live
 from cifarray.runs.metrics_log import read_metrics
-from cifarray.runs.prune import PrunePlan, carry_out, delete_run, plan_prune
+from cifarray.runs.prune import PrunePlan, delete_run, execute_plan, plan_prune
 from cifarray.runs.pull import Pulled, PullPlan, plan_pull, pull
 from cifarray.runs.run import Attempt, Run, new_run_id
 from cifarray.runs.status import ENDED, RunState, Status, heartbeat_age_s
@@ -21,11 +21,11 @@ __all__ = [
     "RunState",
     "RunSummary",
     "Status",
-    "carry_out",
     "cause_of_death",
     "check_index",
     "delete_run",
     "examine",
+    "execute_plan",
     "heartbeat_age_s",
     "list_runs",
     "new_run_id",

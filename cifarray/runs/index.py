@@ -1,4 +1,4 @@
-"""Indexes: files.json and checkpoint.json, which make a folder valid and list its files."""
+"""Indexes (files.json and checkpoint.json), which list a folder's files and make it valid."""
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -65,7 +65,9 @@ def read_index(store: Store, prefix: str, index: str = INDEX_FILE) -> dict[str, 
             for name, entry in content["files"].items()
         }
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-        raise StoreDamagedError(f"{key} in {store.uri} is damaged: it lists no files") from error
+        raise StoreDamagedError(
+            f"{key} in {store.uri} is damaged: it contains no list of files"
+        ) from error
     for name in listed:
         if not is_key(name):
             raise StoreDamagedError(f"{key} in {store.uri} is damaged: it lists {name!r}")
@@ -99,5 +101,5 @@ def _problem(store: Store, key: str, size: int | None, expected: Listed, deep: b
     if size != expected.size_bytes:
         return f"{key} has {size} bytes instead of {expected.size_bytes}"
     if deep and store.sha256(key) != expected.sha256:
-        return f"{key} has other bytes than were written (sha256 differs)"
+        return f"{key} differs from what was written (sha256)"
     return None

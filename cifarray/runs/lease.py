@@ -15,12 +15,12 @@ RENEW_TRIES = 5
 HEARTBEAT_S = 15.0
 """How often an attempt renews its lease, which is its heartbeat."""
 LONGEST_HEARTBEAT_S = 120.0
-"""What a reader believes of a recorded interval: nobody waits longer for what a file says."""
+"""Upper limit of a recorded interval, so that a record cannot make a reader wait longer."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, as it describes itself."""
+    """The holder of a lease, by its own description."""
 
     attempt: int = 0
     """0 where there is no lease, or a damaged one."""
@@ -38,7 +38,7 @@ class Holder:
 
 @dataclass
 class Lease:
-    """A lease that is held: the tag changes with every renewal."""
+    """A held lease: the tag changes with every renewal."""
 
     store: Store
     key: str
@@ -46,7 +46,7 @@ class Lease:
     tag: str
 
     def renew(self) -> bool:
-        """Write it anew; False if another attempt or a stop has taken it since."""
+        """Write it again; False if another attempt or a stop has taken it since."""
         for _ in range(RENEW_TRIES):
             tag = self.store.replace(self.key, _content(self.holder), self.tag)
             if tag is not None:
@@ -94,7 +94,7 @@ def take_away_if(store: Store, key: str, attempt: int, tag: str) -> bool:
 
 
 def read(store: Store, key: str) -> tuple[Holder, str | None]:
-    """Who holds the lease, and the tag of its version; None where there is none."""
+    """Who holds the lease, and the tag of its version; None if there is none."""
     try:
         data, tag = store.read_tagged(key)
     except KeyMissingError:
@@ -105,14 +105,14 @@ def read(store: Store, key: str) -> tuple[Holder, str | None]:
         return Holder(
             attempt=max(0, int(content["attempt"])),
             owner=str(content.get("owner")),
-            heartbeat_s=_believed(every_s),
+            heartbeat_s=_bounded_interval(every_s),
             process=process if isinstance(process, dict) else None,
         ), tag
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return Holder(), tag
 
 
-def _believed(every_s: object) -> float:
+def _bounded_interval(every_s: object) -> float:
     if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
         return HEARTBEAT_S
     return min(float(every_s), LONGEST_HEARTBEAT_S)

@@ -1,7 +1,8 @@
-"""When a run is dead: the one rule, and the two readings of a heartbeat that it may rest on.
+"""The rule that decides whether a run is dead, and the heartbeat readings that it may use.
 
-A run ends by its driver's own word or by a stop. Without either it is dead only by evidence. That
-nothing is heard of it, or that a clock says so, is doubt: it is shown, and nobody acts on it.
+A run ends when its driver records the end, or by a stop. Otherwise it counts as dead only by
+evidence. Missing heartbeats alone, or an age by some clock, are a doubt, which is shown but never
+acted on.
 """
 
 import time
@@ -16,23 +17,23 @@ from cifarray.runs.status import ENDED, Status
 from cifarray.timers import Deadline
 
 INTERVALS = 3.0
-"""So many heartbeats have to be missing: one may be late while a store is slow."""
+"""This many heartbeats must be missing: one may be late while a store is slow."""
 LOOKS = 12
 """How often a heartbeat is read within that time."""
 LONGEST = 10.0
-"""So many times longer the watch may take where it begins anew."""
+"""How many times longer the watch may take if it has to start again."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is certain of a run's driver beyond its own record."""
+    """What is known for certain about a run's driver beyond its own record."""
 
     dead: str = ""
     """Why it is dead: its process, its job or its lease is gone."""
     alive: str = ""
-    """What shows that it lives, or is still to begin."""
+    """What shows that it is alive, or has not started yet."""
     doubt: str = ""
-    """Why nothing could be learnt."""
+    """Why nothing could be learned."""
 
 
 NO_EVIDENCE = Evidence()
@@ -40,7 +41,7 @@ EvidenceOf = Callable[[Run, Status], Evidence]
 
 
 def cause_of_death(status: Status, evidence: Evidence, unmoved_s: float | None = None) -> str:
-    """Why a run that has not ended is certainly dead; empty where it is not known to be.
+    """Why a run that has not ended is certainly dead; empty if it is not known to be.
 
     `unmoved_s` is how long its heartbeat was seen not to move, given only by who has watched it for
     longer than `look_s`. A pending run has no heartbeat.
@@ -50,27 +51,27 @@ def cause_of_death(status: Status, evidence: Evidence, unmoved_s: float | None =
     if evidence.dead:
         return evidence.dead
     if status.state == "running" and unmoved_s is not None:
-        return f"its heartbeat has not moved for {unmoved_s:.0f} s"
+        return f"no heartbeat for {unmoved_s:.0f} s"
     return ""
 
 
 def lease_evidence(status: Status, holder: Holder) -> Evidence:
     """What the lease of a run says: an attempt from which it was taken writes nothing any more."""
     if status.state == "running" and holder.is_nobody:
-        return Evidence(dead="its lease was taken away by a stop that recorded no end")
+        return Evidence(dead="its lease was taken away by a stop that did not record the end")
     return NO_EVIDENCE
 
 
 def look_s(holder: Holder) -> float:
-    """How long a heartbeat has to be seen not to move, that its attempt counts as dead."""
+    """How long a heartbeat must stay unchanged until its attempt counts as dead."""
     return INTERVALS * holder.heartbeat_s
 
 
 class HeartbeatWatch:
-    """Sees for how long heartbeats do not move: by this process's own clock, while it looks.
+    """Measures how long heartbeats stay unchanged, by this process's own clock, while it watches.
 
-    A gap begins the watch anew: who was stopped, or waited for the store, has seen nothing
-    meanwhile, and what stopped it may have stopped the driver too.
+    A gap restarts the watch: a process that was suspended, or waited for the store, has seen
+    nothing meanwhile, and the same cause may have held up the driver too.
     """
 
     def __init__(self, longest_gap_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,7 +79,7 @@ class HeartbeatWatch:
         self._seen: dict[str, tuple[str | None, float, float]] = {}
 
     def see(self, run_id: str, tag: str | None) -> float:
-        """Take note of a heartbeat's tag; the seconds for which it has been seen not to move."""
+        """Record a heartbeat's tag; the seconds for which it has been seen unchanged."""
         now = self._clock()
         before, since, last = self._seen.get(run_id, (None, now, now))
         if tag is None or tag != before or now - last > self._longest_gap_s:
@@ -87,19 +88,19 @@ class HeartbeatWatch:
         return now - since
 
     def forget(self, run_ids: Iterable[str]) -> None:
-        """Keep these runs alone."""
+        """Forget all runs but these."""
         kept = set(run_ids)
         self._seen = {run_id: seen for run_id, seen in self._seen.items() if run_id in kept}
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A run that was looked at before something is done that cannot be undone."""
+    """A run that was examined before an action that cannot be undone."""
 
     run: Run
     status: Status
     cause: str
-    """Of its death; empty where it has ended by its driver's word, and where it may live."""
+    """Why it is dead; empty if its driver recorded its end, or if it may be alive."""
     evidence: Evidence = NO_EVIDENCE
     attempt: int = 0
     tag: str | None = None
@@ -107,12 +108,12 @@ class Examined:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody works on it any more, nor will."""
+        """Whether no process works on it or will."""
         return self.status.state in ENDED or bool(self.cause)
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether its heartbeat has to be watched to know more."""
+        """Whether its heartbeat must be watched to know more."""
         return self.status.state == "running" and not (self.is_over or self.evidence.alive)
 
 
@@ -123,9 +124,9 @@ def examine(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Examined]:
-    """Whether runs are over: by certain knowledge, else by two readings of their heartbeats.
+    """Whether runs are over, by evidence or else by watching their heartbeats.
 
-    The readings of all runs share their time; `say` is told of it. Raises: StoreError.
+    All runs are watched at the same time, which `say` announces. Raises: StoreError.
     """
     found = {each.run.id: each for each in in_parallel(lambda run: _glance(run, evidence_of), runs)}
     doubtful = [each.run for each in found.values() if each.is_doubtful]
@@ -150,11 +151,11 @@ def _watch(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> dict[Run, _Watched]:
-    """Read the heartbeats of these runs until each has moved, or has not for long enough."""
+    """Read the heartbeats of these runs until each has changed, or has not for long enough."""
     first = in_parallel(Run.read_heartbeat, runs)
     time_s = max(look_s(holder) for holder, _ in first)
     whose = f"of {runs[0].id}" if len(runs) == 1 else f"of {len(runs)} runs"
-    say(f"looking at the heartbeat {whose} for {time_s:.0f} s ...")
+    say(f"watching the heartbeat {whose} for {time_s:.0f} s ...")
     pause_s, deadline = time_s / LOOKS, Deadline(LONGEST * time_s, clock)
     watch = HeartbeatWatch(max(1.0, 3 * pause_s), clock)
     tags = {run: tag for run, (_, tag) in zip(runs, first, strict=True)}
@@ -171,18 +172,18 @@ def _watch(
 
 
 def _glance(run: Run, evidence_of: EvidenceOf, watched: _Watched | None = None) -> Examined:
-    """A run as it is now, after its heartbeat was watched if that was done."""
+    """A run as it is now, after its heartbeat was watched, if it was."""
     before = run.status()
     if before.state in ENDED:
         return Examined(run, before, "")
     evidence = evidence_of(run, before)
     holder, tag = run.read_heartbeat()
-    status = run.status()  # a driver's last word comes before its job's end
+    status = run.status()  # a driver records its end before its job ends
     if status.state != before.state:
         evidence = NO_EVIDENCE
     unmoved_s = None
     if watched is not None and watched.moves:
-        evidence = Evidence(alive="its heartbeat moves")
+        evidence = Evidence(alive="its heartbeat is alive")
     elif watched is not None and tag == watched.tag and watched.unmoved_s > look_s(holder):
         unmoved_s = watched.unmoved_s
     cause = cause_of_death(status, evidence, unmoved_s)
@@ -190,7 +191,7 @@ def _glance(run: Run, evidence_of: EvidenceOf, watched: _Watched | None = None) 
 
 
 def refuse_live(examined: Examined) -> None:
-    """Raise InputError if somebody works on the run, or may."""
+    """Raise InputError if a process works on the run, or may."""
     if examined.is_over:
         return
     run_id, evidence = examined.run.id, examined.evidence

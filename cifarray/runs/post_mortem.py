@@ -1,6 +1,7 @@
-"""What is kept of an attempt that failed, for whoever asks why once nothing of it runs any more.
+"""The post-mortem of a failed attempt, which explains the failure when nothing of it runs any more.
 
-One file in the attempt's folder, written by its driver. It holds no secret, and is bounded in size.
+One file in the attempt's folder, written by its driver. It contains no secrets, and is bounded in
+size.
 """
 
 import os
@@ -39,7 +40,7 @@ def write_post_mortem(store: Store, prefix: str, found: Mapping[str, Any]) -> No
 
 
 def read_post_mortem(run: Run, attempt: int) -> dict[str, Any] | None:
-    """What an attempt's driver kept; None where it kept nothing that can be read."""
+    """What an attempt's driver kept; None if it kept nothing that can be read."""
     try:
         content = run.store.read_json(run.place.of_attempt(attempt).key(POST_MORTEM_FILE))
     except (KeyMissingError, StoreDamagedError):
@@ -48,7 +49,7 @@ def read_post_mortem(run: Run, attempt: int) -> dict[str, Any] | None:
 
 
 def cause_as_dict(cause: Cause) -> dict[str, str]:
-    """A cause as the file holds it."""
+    """A cause in the file's format."""
     return {"sentence": cause.sentence, "remedy": cause.remedy}
 
 

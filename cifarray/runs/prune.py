@@ -25,7 +25,7 @@ from cifarray.store.layout import (
 )
 
 UNFINISHED_AFTER = timedelta(days=1)
-"""A dataset without manifest may still be being prepared for so long."""
+"""For this long, a dataset without a manifest may still be in preparation."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class UnusedDataset:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What would go, and why something that might go stays."""
+    """What would be deleted, and why some things are kept."""
 
     store: Store
     runs: list[RunSummary]
@@ -63,8 +63,8 @@ class PrunePlan:
 def delete_run(run: Run, dead: Examined | None = None) -> None:
     """Delete everything of a run. Raises: InputError if somebody works on it.
 
-    One that has not ended goes only if it was found to be `dead` and has not moved since. Its job
-    and status go last: a deletion that was cut leaves a run that can be deleted again.
+    One that has not ended is deleted only if it was found to be `dead` and has not changed since.
+    Its job and status go last: a deletion that was cut leaves a run that can be deleted again.
     """
     _end_attempt(run, dead)
     last = {run.key(SPEC_FILE), run.key(STATUS_FILE)}
@@ -76,7 +76,7 @@ def delete_run(run: Run, dead: Examined | None = None) -> None:
 
 
 def _end_attempt(run: Run, dead: Examined | None) -> None:
-    """Take the lease away, so that whatever is left of an attempt learns of it."""
+    """Take the lease away, so that a remaining attempt notices."""
     status, key = run.status(), run.key(LEASE_FILE)
     if status.state in ENDED:
         lease.take_away(run.store, key)
@@ -87,7 +87,9 @@ def _end_attempt(run: Run, dead: Examined | None) -> None:
     if unmoved and dead.tag is not None:  # as one step with seeing that it has not moved
         unmoved = lease.take_away_if(run.store, key, dead.attempt, dead.tag)
     if not unmoved:
-        raise InputError(f"run {run.id} goes on; stop it first with `cifarray stop {run.id}`")
+        raise InputError(
+            f"run {run.id} is still running; stop it first with `cifarray stop {run.id}`"
+        )
 
 
 Examine = Callable[[Iterable[Run]], list[Examined]]
@@ -103,11 +105,11 @@ def plan_prune(
     keep_best: int | None = None,
     examine_runs: Examine = _without_evidence,
 ) -> PrunePlan:
-    """Choose what may go; with neither limit only unused datasets.
+    """Choose what to delete; with neither limit only unused datasets.
 
-    A run goes if it is over, older than `older_than` where that is given, and not among the
-    `keep_best` best of its job where that is given. `examine_runs` tells which of those that have
-    not ended are dead.
+    A run is deleted if it is over, older than `older_than` if that is given, and not among the
+    `keep_best` best of its job if that is given. `examine_runs` tells which of those that have not
+    ended are dead.
     """
     everything = summaries(store)
     chosen: list[RunSummary] = []
@@ -128,8 +130,8 @@ def plan_prune(
     return PrunePlan(store, gone, datasets, remarks, dead)
 
 
-def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
-    """Delete what the plan names, but what has come into use since; says why that stays."""
+def execute_plan(plan: PrunePlan, done: Callable[[str], None] | None = None) -> list[str]:
+    """Delete what the plan names, except what has come into use since; says why that is kept."""
     tell = done or (lambda _: None)
     remarks = []
     for summary in plan.runs:
@@ -142,7 +144,7 @@ def carry_out(plan: PrunePlan, done: Callable[[str], None] | None = None) -> lis
     still_unused = _unused_datasets(plan.store, list_runs(plan.store))[0]
     for dataset in plan.datasets:
         if dataset.prefix not in {unused.prefix for unused in still_unused}:
-            remarks.append(f"{dataset.prefix} is in use now and stays")
+            remarks.append(f"{dataset.prefix} is now in use and is kept")
             continue
         plan.store.delete_folder(dataset.prefix)
         tell(dataset.prefix)
@@ -185,7 +187,8 @@ def _unused_datasets(store: Store, remaining: list[Run]) -> tuple[list[UnusedDat
     unreadable = [run.id for run, dataset in zip(remaining, named, strict=True) if not dataset]
     if unreadable:
         return [], [
-            f"datasets stay, since job.yaml of run {unreadable[0]} cannot be read and may name one"
+            f"datasets are kept, since job.yaml of run {unreadable[0]} cannot be read and may "
+            "name one"
         ]
     return [item for item in candidates if (item.name, item.digest12) not in named], []
 

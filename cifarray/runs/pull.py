@@ -1,4 +1,4 @@
-"""Bring a run to a local folder: checkpoints, report, records and logs, each file checked."""
+"""Download a run to a local folder: checkpoints, report, records and logs, all verified."""
 
 import os
 import re
@@ -45,7 +45,7 @@ class PullPlan:
     checkpoints: dict[str, str]
     """`best` and `last`: their folders, those that there are."""
     missing: list[str]
-    """What the index of a checkpoint or of the report lists and the store no longer holds."""
+    """Files that the index of a checkpoint or of the report lists but the store no longer has."""
 
     @property
     def size_bytes(self) -> int:
@@ -55,7 +55,7 @@ class PullPlan:
 
 @dataclass
 class Pulled:
-    """What lies in the folder now."""
+    """What is in the folder now."""
 
     run_id: str
     folder: Path
@@ -64,7 +64,7 @@ class Pulled:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     report: Path | None = None
     problems: list[str] = field(default_factory=list)
-    """One sentence for each file that the store no longer holds as it was written."""
+    """One sentence for each file that the store no longer has as it was written."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _named_best(run: Run) -> str | None:
 
 
 def _read_proof(run: Run, folder: str, metric: str) -> _Proof | None:
-    """What checkpoint.json says; None where it is damaged."""
+    """What checkpoint.json says; None if it is damaged."""
     try:
         content: dict[str, Any] = run.store.read_json(run.key(folder, PROOF_FILE))
         value = epoch_value(content.get("metrics", {}), metric)
@@ -147,9 +147,9 @@ def plan_pull(run: Run) -> PullPlan:
 
 
 def _is_wanted(run: Run, name: str, newest: int, has_report: bool) -> bool:
-    """Whether a file comes along that belongs to none of the chosen checkpoints."""
+    """Whether a file that belongs to none of the chosen checkpoints is pulled."""
     found = locate(run.key(name))
-    assert found is not None, "it lies below the run"
+    assert found is not None, "it is below the run"
     place, part = found.place, found.part
     if place.attempt is None:
         return part not in (ATTEMPTS, LEASE_FILE, INDEX_FILE)
@@ -238,7 +238,7 @@ def _bring(
 
 
 def _indexed_folder(plan: PullPlan, name: str) -> str:
-    """The folder whose index speaks of this file."""
+    """The folder whose index lists this file."""
     folders = [f for f in (*plan.checkpoints.values(), REPORT) if name.startswith(f"{f}/")]
     return max(folders, key=len, default=name)
 
@@ -254,8 +254,8 @@ def _refuse_other_content(run: Run, target: Path) -> None:
     try:
         if target.is_dir() and not _is_of(run, target):
             raise InputError(
-                f"{target} holds something other than run {run.id}; "
-                f"give a new folder: `cifarray pull {run.id} DIR`"
+                f"{target} contains something other than run {run.id}; give a new folder: "
+                f"`cifarray pull {run.id} DIR`"
             )
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

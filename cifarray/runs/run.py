@@ -1,4 +1,4 @@
-"""A run: a folder of the store that a job, its status and its attempts share; and its attempts."""
+"""A run, which is a folder of the store with a job, its status and its attempts."""
 
 import dataclasses
 import re
@@ -44,7 +44,7 @@ from cifarray.timers import every
 
 WRITE_TRIES = 20
 LONGEST_ID = 47
-"""What KubeRay takes as the name of a RayJob."""
+"""Length that KubeRay accepts for the name of a RayJob."""
 ID_SUFFIX = re.compile(r"-(\d{6}-\d{6})-[0-9a-f]{4}$")
 
 
@@ -93,7 +93,7 @@ class Run:
             )
         run = Run(store, spec.run_id)
         if store.create(run.key(SPEC_FILE), spec_bytes(spec)) is None:
-            raise InputError(f"run {spec.run_id} is in {store.uri} already; give another name")
+            raise InputError(f"run {spec.run_id} already exists in {store.uri}; give another name")
         status = Status(
             "pending", job=spec.job.name, kind=spec.job.kind, submitted_at=spec.submitted_at
         )
@@ -120,7 +120,7 @@ class Run:
         return read_spec(self.id, self.store.read(self.key(SPEC_FILE)))
 
     def objective(self) -> str:
-        """The figure by which its best epoch is chosen; the usual one if job.yaml is unreadable."""
+        """The metric that chooses its best epoch; the default one if job.yaml is unreadable."""
         try:
             metric = self.spec().job.metric
         except (KeyMissingError, StoreDamagedError):
@@ -132,7 +132,7 @@ class Run:
         return self.tagged_status()[0]
 
     def tagged_status(self) -> tuple[Status, str | None]:
-        """The status and the tag of its version, None where it has never been written."""
+        """The status and the tag of its version, None if it has never been written."""
         try:
             data, tag = self.store.read_tagged(self.key(STATUS_FILE))
         except KeyMissingError:
@@ -140,7 +140,7 @@ class Run:
         return read_status(data), tag
 
     def _status_of_spec(self) -> Status:
-        """What a submission that died between job.yaml and status.json left."""
+        """The status of a run whose submission died between job.yaml and status.json."""
         try:
             spec = self.spec()
         except (KeyMissingError, StoreDamagedError) as error:
@@ -164,7 +164,9 @@ class Run:
                 )
             if self.write_status(changed, tag) is not None:
                 return changed
-        raise StoreAwayError(f"{STATUS_FILE} of run {self.id} is being written by too many at once")
+        raise StoreAwayError(
+            f"{STATUS_FILE} of run {self.id} is being written by too many processes at once"
+        )
 
     def write_status(self, status: Status, tag: str | None) -> str | None:
         """Write the status if nobody has since `tag`; the new tag, or None if somebody has."""
@@ -173,7 +175,7 @@ class Run:
 
     @staticmethod
     def encoded(status: Status) -> bytes:
-        """The status as its file holds it; never twice the same bytes, by which it is versioned."""
+        """The status as stored; never the same bytes twice, because versions are told by them."""
         return to_json({"schema_version": 1, **status.to_dict(), "nonce": secrets.token_hex(8)})
 
     def set_cluster(self, cluster: dict[str, Any]) -> None:
@@ -185,10 +187,10 @@ class Run:
         for _ in range(WRITE_TRIES):
             if self._mark("stopped", reason):
                 return
-        raise StoreAwayError(f"attempts of run {self.id} begin faster than they can be stopped")
+        raise StoreAwayError(f"attempts of run {self.id} start faster than they can be stopped")
 
     def mark_failed(self, error: str) -> None:
-        """Record that a run could not be handed over; an attempt that still runs loses it.
+        """Record that a run could not be submitted; an attempt that still runs loses it.
 
         One that begins at this moment does not: it knows nothing of that failure.
         """
@@ -227,7 +229,7 @@ class Run:
         taken = lease.take(self.store, self.key(LEASE_FILE), holder, max(numbers))
         if taken is None:
             raise LeaseLostError(
-                f"another attempt of run {self.id} began at the same moment and is in charge now"
+                f"another attempt of run {self.id} started at the same moment and is in charge now"
             )
         return Attempt(self, taken)
 
@@ -241,7 +243,7 @@ class Run:
         return sorted(number for number in numbers if number is not None)
 
     def newest_attempt(self) -> int:
-        """The attempt whose folder alone readers read: the last that has begun; 0 without one.
+        """The only attempt whose folder readers use: the last one that has started; 0 without one.
 
         Older ones may still write to theirs.
         """
@@ -256,7 +258,7 @@ class Run:
         return not check_index(self.store, self.report_prefix())
 
     def report_prefix(self) -> str:
-        """Where the report lies: in the run's folder, or still in that of its last attempt."""
+        """Where the report is: in the run's folder, or still in that of its last attempt."""
         published = self.key(REPORT)
         if not self.store.exists(f"{published}/{INDEX_FILE}"):
             status = self.status()
@@ -273,8 +275,8 @@ class Run:
             state = self.status().state
             kind = StoreDamagedError if state == "finished" else InputError
             raise kind(
-                f"run {self.id} ({state}) has no whole report: {problems[0]}; "
-                f"a finished attempt writes it, see `cifarray status {self.id}`"
+                f"run {self.id} ({state}) has no complete report: {problems[0]}; a finished "
+                f"attempt writes it, see `cifarray status {self.id}`"
             )
         report: dict[str, Any] = self.store.read_json(f"{prefix}/{REPORT_FILE}")
         return report
@@ -285,7 +287,7 @@ class Run:
 
 
 class Attempt:
-    """The attempt in charge. Once another one takes over, every call raises LeaseLostError."""
+    """An attempt of a run. Once another one takes over, every call raises LeaseLostError."""
 
     def __init__(self, run: Run, held: lease.Lease) -> None:
         self.run = run
@@ -304,7 +306,7 @@ class Attempt:
         return self.place.prefix
 
     def begin(self) -> None:
-        """Show the run as running by this attempt, in whose folder readers look from now on.
+        """Show the run as running by this attempt, whose folder readers use from now on.
 
         What an earlier attempt reached as its best stays. Raises: LeaseLostError.
         """
@@ -341,7 +343,7 @@ class Attempt:
         """Heartbeat in the background; `lost` is set, and that ends, once the lease is gone."""
         every_s = every_s or self._lease.holder.heartbeat_s
 
-        def beat() -> bool:
+        def send_heartbeat() -> bool:
             try:
                 self.heartbeat()
             except LeaseLostError:
@@ -350,7 +352,7 @@ class Attempt:
                 pass  # a store that is away for a while is tried again
             return True
 
-        with every(every_s, beat, f"heartbeat of {self.run.id}", join_s=every_s):
+        with every(every_s, send_heartbeat, f"heartbeat of {self.run.id}", join_s=every_s):
             yield self
 
     def close(
@@ -386,7 +388,7 @@ class Attempt:
                 return
             self._status = None  # somebody else wrote it: the CLI, or an attempt that took over
         raise StoreAwayError(
-            f"the status of run {self.run.id} is being written by too many at once"
+            f"the status of run {self.run.id} is being written by too many processes at once"
         )
 
     def _read_status(self) -> Status:
@@ -401,8 +403,8 @@ class Attempt:
         if status.state == "finished" and status.attempts < self.number:
             self.lost.set()
             raise LeaseLostError(
-                f"run {self.run.id} was finished by attempt {status.attempts} before "
-                f"attempt {self.number} could begin; see `cifarray report {self.run.id}`"
+                f"run {self.run.id} was finished by attempt {status.attempts} before attempt "
+                f"{self.number} could start; see `cifarray report {self.run.id}`"
             )
         self._renew()
         self._status = status
@@ -433,8 +435,8 @@ def read_spec(run_id: str, data: bytes) -> RunSpec:
 def _not_found(store: Store, run_id: str, known: list[str], matches: list[str]) -> str:
     if not known:
         return (
-            f"no run {run_id!r}: {store.uri} holds no runs; "
-            "begin one with `cifarray submit JOB`, or name another store with --store"
+            f"no run {run_id!r}: {store.uri} contains no runs; start one with `cifarray submit "
+            "JOB`, or name another store with --store"
         )
     if run_id and len(matches) > 1:
         shown = ", ".join(sorted(matches)[:5])

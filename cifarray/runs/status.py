@@ -36,7 +36,7 @@ class Status:
         return dataclasses.asdict(self)
 
     def seconds(self) -> float | None:
-        """From submission to the end, or until now for a live run; None where unknown."""
+        """From submission to the end, or until now for a live run; None if unknown."""
         start = parse_time(self.submitted_at)
         over = self.state in ENDED
         end = parse_time(self.ended_at) or (parse_time(self.heartbeat_at) if over else None)
@@ -56,7 +56,7 @@ def read_status(data: bytes) -> Status:
 
 def _validated(values: Any) -> Status:
     if not isinstance(values, dict):
-        raise ValueError("it holds no fields")
+        raise ValueError("it has no fields")
     known: dict[str, Any] = {}
     for field in dataclasses.fields(Status):
         if field.name not in values:
@@ -66,7 +66,7 @@ def _validated(values: Any) -> Status:
             raise ValueError(f"{field.name} is {value!r}")
         known[field.name] = value
     if "state" not in known:
-        raise ValueError("it names no state")
+        raise ValueError("it has no state")
     return Status(**known)
 
 
@@ -88,8 +88,8 @@ def heartbeat_age_s(status: Status, at: datetime | None = None) -> float | None:
     None for any other run, and where the record lies ahead of this clock. No decision may rest on
     it: the two times come from two clocks.
     """
-    beat = parse_time(status.heartbeat_at) if status.state == "running" else None
-    age_s = ((at or datetime.now(UTC)) - beat).total_seconds() if beat else -1.0
+    heartbeat = parse_time(status.heartbeat_at) if status.state == "running" else None
+    age_s = ((at or datetime.now(UTC)) - heartbeat).total_seconds() if heartbeat else -1.0
     return age_s if age_s >= 0 else None
 
 
@@ -99,7 +99,7 @@ def now() -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """The time that a record holds; None where it holds none."""
+    """The time that a record holds; None if it holds none."""
     try:
         time = datetime.fromisoformat(text or "")
     except ValueError:

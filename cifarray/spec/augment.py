@@ -1,4 +1,4 @@
-"""What a job may say about its images: random changes in training, the scaling of all pixels."""
+"""A job's settings for images: augmentation in training, and preprocessing."""
 
 import math
 from typing import Any, Literal, Self
@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """The image generators of the published recipes, in fields of this job; the epsilon is Keras' own.
 
-Of `simple` its report says no more than the name: pixels are scaled to [0, 1], nothing is changed.
+For `simple` the report gives only the name: here pixels are scaled to [0, 1] and not augmented.
 """
 LARGEST_WHITENED = (64, 64, 3)
 """Height, width, channels; the matrix of such images holds 151 million numbers."""
@@ -39,7 +39,7 @@ class PaddedCropSpec(Record):
 
 
 class RotationSpec(Record):
-    """Turn an image about its centre, by up to `degrees` either way."""
+    """Turn an image about its center, by up to `degrees` either way."""
 
     degrees: float = Field(ge=0.0, le=180.0)
 
@@ -86,7 +86,7 @@ class AugmentSpec(Record):
     preset: Literal["simple", "complex", "whitening", "backbone"] | None = Field(
         default=None, exclude=True
     )
-    """Stands for fields of `augment` and `preprocess`, which a job's record holds in its place."""
+    """Stands for fields of `augment` and `preprocess`, which a job's record contains instead."""
     horizontal_flip: FlipSpec | None = None
     vertical_flip: FlipSpec | None = None
     padded_crop: PaddedCropSpec | None = None
@@ -104,12 +104,12 @@ class AugmentSpec(Record):
     @model_validator(mode="after")
     def _a_label_is_mixed_of_two(self) -> Self:
         if self.mixup is not None and self.cutmix is not None:
-            raise ValueError("give mixup or cutmix, not both: a label is mixed of two")
+            raise ValueError("give mixup or cutmix, not both")
         return self
 
     @property
     def resampled(self) -> bool:
-        """Whether images are drawn anew between their pixels."""
+        """Whether images are resampled between their pixels."""
         return any(part is not None for part in (self.rotation, self.shift, self.zoom))
 
     @property
@@ -119,7 +119,7 @@ class AugmentSpec(Record):
 
 
 class PreprocessSpec(Record):
-    """What happens to pixels before the network, in training and in prediction alike."""
+    """Preprocessing of pixels before the network, the same in training and in prediction."""
 
     normalize: Literal["whitening", "imagenet", "signed", "standardize", "unit", "none"] = (
         "standardize"
@@ -179,7 +179,7 @@ def without_preset(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _given(section: Any) -> dict[str, Any] | None:
-    """What somebody set in a section, a mapping or a record already; None where it is neither."""
+    """What somebody set in a section, a mapping or a record already; None if it is neither."""
     if isinstance(section, Record):
         return {name: getattr(section, name) for name in section.model_fields_set}
     return dict(section) if isinstance(section, dict) else None
@@ -195,7 +195,7 @@ def held_shape(name: str, shape: Shape | None, preprocess: PreprocessSpec) -> Sh
     if preprocess.resize is None:
         raise JobError(
             f"the images of {name} have different sizes; set preprocess.resize to the height and "
-            "width that the network is to see, such as 224"
+            "width for the network, such as 224"
         )
     return preprocess.resize, preprocess.resize, 3
 
@@ -209,8 +209,8 @@ def check_images(augment: AugmentSpec, preprocess: PreprocessSpec, shape: Shape)
     _check_cutout(augment, shape)
     if augment.fill is not None and not augment.resampled:
         raise JobError(
-            f"augment.fill {augment.fill} is for augment.rotation, shift and zoom, and the job has "
-            "none of them; leave it out"
+            f"augment.fill {augment.fill} is for augment.rotation, shift and zoom, but the job "
+            "has none of them; leave it out"
         )
     if preprocess.epsilon is not None and "epsilon" not in preprocess.reads:
         raise JobError(
@@ -220,8 +220,8 @@ def check_images(augment: AugmentSpec, preprocess: PreprocessSpec, shape: Shape)
     check_whitening(preprocess, shape)
     if preprocess.normalize == "imagenet" and shape[2] not in (1, 3):
         raise JobError(
-            f"preprocess.normalize imagenet takes images of 1 or 3 channels, not {shape[2]}; set "
-            "another one, such as standardize"
+            "preprocess.normalize imagenet requires images with 1 or 3 channels, not "
+            f"{shape[2]}; choose another one, such as standardize"
         )
 
 
@@ -231,8 +231,8 @@ def check_whitening(preprocess: PreprocessSpec, shape: Shape) -> None:
     if preprocess.normalize == "whitening" and values > math.prod(LARGEST_WHITENED):
         size, largest = ("x".join(map(str, sizes)) for sizes in (shape, LARGEST_WHITENED))
         raise JobError(
-            f"preprocess.normalize whitening of {size} images takes a matrix of {values} x "
-            f"{values} numbers, and images of {largest} are the largest for it; set another one, "
+            f"preprocess.normalize whitening of {size} images requires a matrix of {values} x "
+            f"{values} numbers; the largest possible images are {largest}; choose another one, "
             "such as standardize"
         )
 
@@ -241,7 +241,7 @@ def _check_crop(augment: AugmentSpec, shape: Shape) -> None:
     crop, side = augment.padded_crop, min(shape[:2])
     if crop is not None and crop.padding >= side:
         raise JobError(
-            f"augment.padded_crop.padding {crop.padding} would leave nothing of some images of "
+            f"augment.padded_crop.padding {crop.padding} could remove a whole image of "
             f"{shape[0]}x{shape[1]} pixels; give at most {side - 1}"
         )
 
@@ -250,6 +250,6 @@ def _check_cutout(augment: AugmentSpec, shape: Shape) -> None:
     cutout, side = augment.cutout, max(shape[:2])
     if cutout is not None and cutout.size >= side:
         raise JobError(
-            f"augment.cutout.size {cutout.size} would leave nothing of some images of "
+            f"augment.cutout.size {cutout.size} could remove a whole image of "
             f"{shape[0]}x{shape[1]} pixels; give at most {side - 1}"
         )

@@ -1,4 +1,4 @@
-"""JSON and YAML from a person or a store, read within bounds.
+"""Reads JSON and YAML from a person or a store within limits.
 
 A few bytes can stand for more than memory holds (aliases, shared parts), or for more levels than a
 parser's stack has.
@@ -13,7 +13,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 MOST_VALUES, MOST_LEVELS = 100_000, 100
-"""Of a document that a person writes; a job holds about a hundred values in six levels."""
+"""Of a document that a person writes; a job has about a hundred values in six levels."""
 MOST_YAML_CHARACTERS = 1 << 18
 """Read in about five seconds; a job that lists a thousand classes has 30,000."""
 MOST_INTEGER = 10**100
@@ -65,7 +65,7 @@ def _measure(value: Any, most: int, level: int, measured: dict[int, tuple[int, i
         for part in inner:
             count += _measure(part, most, level + 1, measured)
             if count > most:
-                raise ValueError(f"it stands for more than {most} values")
+                raise ValueError(f"it expands to more than {most} values")
         measured[id(value)] = count, level
     return count
 
@@ -105,7 +105,9 @@ def parse_yaml(content: str | bytes, loader: type[BoundedLoader] = BoundedLoader
         return yaml.load(content, loader)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    except Exception as error:  # what its constructors let through, as for `!!timestamp x`
+    except (
+        Exception
+    ) as error:  # errors that PyYAML's constructors do not catch, as for `!!timestamp x`
         raise ValueError(" ".join(str(error).split())) from error
 
 
@@ -114,14 +116,14 @@ def _measure_node(node: yaml.Node, measured: dict[int, tuple[int, int]]) -> tupl
     known = measured.get(id(node))
     if known is not None:
         if known == (0, 0):
-            raise _refused("an alias stands inside itself", node)
+            raise _refused("an alias contains itself", node)
         return known
     measured[id(node)] = 0, 0
     inner = [_measure_node(child, measured) for child in _children(node)]
     values = 1 + sum(count for count, _ in inner)
     levels = 1 + max((depth for _, depth in inner), default=0)
     if values > MOST_VALUES:
-        raise _refused(f"it stands for more than {MOST_VALUES} values; write fewer aliases", node)
+        raise _refused(f"it expands to more than {MOST_VALUES} values; use fewer aliases", node)
     if levels > MOST_LEVELS:
         raise _refused(f"it is nested more than {MOST_LEVELS} levels deep", node)
     measured[id(node)] = values, levels

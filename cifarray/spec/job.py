@@ -1,4 +1,4 @@
-"""A job: what to train or tune, on which dataset, never where."""
+"""A job: what to train or tune and on which dataset, but not where."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from cifarray.spec.sweep import SweepSpec
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 LONGEST = 1_000_000_000
-"""Of every duration, in epochs or steps: far above what anybody waits for, and safe to count in."""
+"""Maximum of every duration in epochs or steps."""
 
 
 class DatasetSpec(Record):
@@ -21,7 +21,7 @@ class DatasetSpec(Record):
     name: str
     labels: Literal["fine", "coarse"] = "fine"
     classes: int | tuple[str, ...] | None = None
-    """That many first ones in the dataset's order, or these, numbered as listed; None: all."""
+    """How many of the first classes, or a list of classes, numbered as listed; None: all."""
     archive_part: str | None = None
     """Use only the train rows of this part of the archive, such as data_batch_1 of cifar10."""
     rows: int | None = Field(default=None, ge=2)
@@ -39,18 +39,19 @@ class DatasetSpec(Record):
             if not all(isinstance(name, str) for name in value):
                 raise ValueError("input should be a list of class names, or how many of the first")
             if twice := [name for name in value if value.count(name) > 1]:
-                raise ValueError(f"names {twice[0]} twice")
+                raise ValueError(f"{twice[0]} is listed twice")
         elif value is not None and type(value) is not int:
             raise ValueError("input should be a list of class names, or how many of the first")
         if value is not None and (value if isinstance(value, int) else len(value)) < 2:
-            raise ValueError("a network tells at least two classes apart; choose more")
+            raise ValueError("at least two classes are required")
         return value
 
 
 class ValidationSpec(Record):
-    """The part of train that is held back to choose by: a seeded, class-balanced fraction of it.
+    """The part of train that is held back for validation.
 
-    Or a part of the archive, whole; train has none of its rows, whatever `dataset` says.
+    A seeded, class-balanced fraction of it, or a whole part of the archive, whose rows are then
+    never trained on.
     """
 
     fraction: float | None = Field(default=0.1, gt=0.0, lt=1.0)
@@ -67,9 +68,11 @@ class ValidationSpec(Record):
     @model_validator(mode="after")
     def _one_way_to_hold_back(self) -> "ValidationSpec":
         if (self.fraction is None) == (self.archive_part is None):
-            raise ValueError("give fraction or archive_part (the other one null), not both or none")
+            raise ValueError(
+                "give exactly one of fraction and archive_part, and set the other to null"
+            )
         if self.archive_part is not None and self.seed:
-            raise ValueError(f"archive_part draws nothing: leave seed {self.seed} out")
+            raise ValueError(f"archive_part uses no seed: leave seed {self.seed} out")
         return self
 
 
@@ -78,20 +81,20 @@ class ModelSpec(Record):
 
     name: str
     dropout: Fraction | None = None
-    """The last of its rates, in most networks that before the last layer; None leaves its own."""
+    """The last dropout rate, usually that before the last layer; None: the network's default."""
     dropouts: tuple[float, ...] | None = None
-    """Every rate of a network that has several, in order; excludes `dropout`."""
+    """All dropout rates of a network with several, in order; excludes `dropout`."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments, for a user-defined network."""
     weights: str = "none"
-    """What it begins with: none (random), timm (those that timm publishes), or an address: a file,
+    """Initial weights: none (random), timm (published by timm), or an address: a file,
     a checkpoint's folder, s3://bucket/file, or `run:ID` for the best checkpoint of a run."""
     head: int | None = Field(default=None, ge=1, le=65_536)
-    """`timm/`: width of a hidden dense layer before the last; None: the last one alone."""
+    """`timm/`: width of a hidden dense layer before the last; None: no hidden layer."""
     frozen: bool = False
-    """`timm/`: train the head alone; the backbone keeps its weights and its running statistics."""
+    """`timm/`: train only the head; the backbone keeps its weights and running statistics."""
     features: Literal["cached"] | None = None
-    """`frozen`: compute the backbone's outputs once per dataset, and train the head on these."""
+    """`frozen`: compute the backbone's outputs once per dataset, and train the head on them."""
 
     @field_validator("weights")
     @classmethod
@@ -99,8 +102,7 @@ class ModelSpec(Record):
         scheme, separator, rest = value.partition("://")
         if not value.strip() or value == "run:" or (separator and (scheme != "s3" or not rest)):
             raise ValueError(
-                "give none, timm, a path, s3://bucket/file or run:ID; what lies elsewhere has to "
-                "be downloaded first"
+                "give none, timm, a path, s3://bucket/file or run:ID; download other files first"
             )
         return value
 
@@ -109,7 +111,9 @@ class ModelSpec(Record):
         if self.dropout is not None and self.dropouts is not None:
             raise ValueError("give dropout (the last rate) or dropouts (all of them), not both")
         if any(not 0.0 <= rate < 1.0 for rate in self.dropouts or ()):
-            raise ValueError(f"dropouts are rates from 0 up to 1, not {list(self.dropouts or ())}")
+            raise ValueError(
+                f"dropouts must be rates from 0 up to 1, not {list(self.dropouts or ())}"
+            )
         return self
 
 
@@ -117,11 +121,11 @@ class GroupSpec(Record):
     """Parameters with a learning rate and a weight decay of their own, chosen by their names."""
 
     pattern: str = Field(min_length=1, max_length=200)
-    """A regular expression that is found anywhere in a name; the first group that matches wins."""
+    """A regular expression, searched anywhere in a name; the first group that matches wins."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Multiplies the learning rate at every step."""
     weight_decay: float | None = Field(default=None, ge=0.0)
-    """None: that of the optimizer."""
+    """None: the optimizer's weight decay."""
 
     @field_validator("pattern")
     @classmethod
@@ -129,7 +133,7 @@ class GroupSpec(Record):
         try:
             re.compile(value)
         except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"this is not a regular expression: {error}") from error
         return value
 
 
@@ -146,7 +150,7 @@ class OptimizerSpec(Record):
     alpha: Fraction | None = None
     eps: float | None = Field(default=None, gt=0.0)
     decay_norms: bool = True
-    """False: no weight decay, in any group, of biases and norms: of all that has one dimension."""
+    """False: no weight decay, in any group, for parameters with one dimension (biases, norms)."""
     groups: tuple[Annotated[GroupSpec, Field()], ...] = ()
     """Annotated, so that the list counts as one field: no path leads into it."""
 
@@ -184,20 +188,20 @@ class EarlyStoppingSpec(Record):
 
 
 class HistogramsSpec(Record):
-    """Keep how weights, gradients and activations spread, for TensorBoard; training is the same."""
+    """Record histograms of weights, gradients and activations for TensorBoard."""
 
     every_epochs: int = Field(ge=1, le=LONGEST)
 
 
 class TrainSpec(Record):
-    """How long and in which way the loop runs: to `epochs` or `steps`, whichever is first."""
+    """How long the training runs, to `epochs` or `steps`, whichever comes first, and how."""
 
     epochs: int | None = Field(default=None, ge=1, le=LONGEST)
     steps: int | None = Field(default=None, ge=1, le=LONGEST)
     global_batch_size: int = Field(default=256, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
-    """Memory layout of images and weights; on CPUs and with bf16 on GPUs the faster one."""
+    """Memory layout of images and weights; faster on CPUs, and on GPUs with bf16."""
     compile: bool = False
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     clip_grad_norm: float | None = Field(default=None, gt=0.0)
@@ -209,7 +213,9 @@ class TrainSpec(Record):
     @model_validator(mode="after")
     def _ends(self) -> "TrainSpec":
         if self.epochs is None and self.steps is None:
-            raise ValueError("give epochs or steps (or both: the first one reached ends it)")
+            raise ValueError(
+                "give epochs or steps (or both: the first one reached ends the training)"
+            )
         return self
 
 
@@ -240,8 +246,8 @@ class Job(Record):
         part = self.dataset.archive_part
         if part is not None and part == self.validation.archive_part:
             raise ValueError(
-                f"dataset.archive_part and validation.archive_part are both {part}; the rows that "
-                "train cannot also judge"
+                f"dataset.archive_part and validation.archive_part are both {part}; the same "
+                "rows cannot both train and validate"
             )
         return self
 
@@ -250,8 +256,8 @@ class Job(Record):
         on = [f"augment.{name}" for name, _ in self.augment if getattr(self.augment, name)]
         if self.model.features == "cached" and on:
             raise ValueError(
-                f"model.features cached computes each image once, and {on[0]} changes images every "
-                "epoch; leave one of the two out"
+                f"model.features cached computes each image once, but {on[0]} changes images in "
+                "every epoch; leave one of the two out"
             )
         return self
 
@@ -263,7 +269,7 @@ class Job(Record):
 
     @property
     def metric(self) -> str:
-        """The figure of an epoch by which the best checkpoint is chosen."""
+        """The metric by which the best checkpoint is chosen."""
         if self.sweep is not None:
             return self.sweep.metric
         rule = self.train.early_stopping

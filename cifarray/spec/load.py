@@ -1,4 +1,4 @@
-"""Find job and profile files, apply `--set a.b=c`, and say in one sentence what is wrong."""
+"""Loads job and profile files, applies `--set a.b=c`, and explains errors in one sentence."""
 
 import difflib
 import re
@@ -23,7 +23,7 @@ SHOWN_CHARACTERS = 200
 
 
 class _Yaml(BoundedLoader):
-    """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML's own 1.1 takes it for text."""
+    """Reads 1e-3 as a number, as in YAML 1.2; PyYAML's YAML 1.1 reads it as text."""
 
 
 _Yaml.add_implicit_resolver(
@@ -34,7 +34,7 @@ _Yaml.add_implicit_resolver(
 
 
 class _Readable(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, and a value that occurs twice twice."""
+    """Writes multi-line texts as blocks, and repeated values in full instead of as aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -98,7 +98,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:
-    """The job with other values at dotted paths, validated anew. Raises: JobError."""
+    """The job with other values at dotted paths, validated again. Raises: JobError."""
     values = job.model_dump(mode="json")
     for path, value in fields.items():
         check_field(Job, path)
@@ -107,7 +107,7 @@ def with_fields(job: Job, fields: Mapping[str, Any]) -> Job:
 
 
 def read_field(job: Job, path: str) -> Any:
-    """The value at a dotted path; None where a record on the way is off."""
+    """The value at a dotted path; None if a record on the way is off."""
     value: Any = job
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
@@ -125,7 +125,7 @@ def dump_yaml(*documents: Any) -> str:
 
 
 def check_field(root: type[BaseModel], path: str) -> None:
-    """Refuse a dotted path that no field of the record answers to, naming its neighbours."""
+    """Refuse a dotted path that is not a field of the record, and name similar ones."""
     try:
         _annotation_at(root, path)
     except KeyError as error:
@@ -150,7 +150,7 @@ def fields_of(root: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The half-sentence that names the closest choices."""
+    """The part of a message that names the closest choices."""
     known = list(choices)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     tail = name.rpartition(".")[2]
@@ -182,7 +182,7 @@ def _read(folder: str, kind: str, name_or_path: str) -> tuple[str, dict[str, Any
     except ValueError as error:
         raise JobError(f"{what} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise JobError(f"{what} holds no fields; see jobs/ for examples")
+        raise JobError(f"{what} has no fields; see jobs/ for examples")
     return str(values.pop("name", Path(source.name).stem)), values
 
 
@@ -203,7 +203,7 @@ def _text(source: Traversable, kind: str, name: str) -> str:
 
 def _parse(path: str, text: str) -> Any:
     if not text.strip():
-        raise JobError(f"--set {path}= gives no value; say {path}=null for a field without one")
+        raise JobError(f"--set {path}= has no value; write {path}=null to set no value")
     try:
         return parse_yaml(text, _Yaml)
     except ValueError as error:

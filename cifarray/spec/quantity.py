@@ -22,7 +22,7 @@ def amount(quantity: str | int) -> Decimal:
     """CPUs or bytes: 500m -> 0.5, 4Gi -> 4294967296. Raises: ValueError."""
     found = GRAMMAR.fullmatch(str(quantity))
     if found is None:
-        raise ValueError("not a quantity of Kubernetes, such as 2, 500m or 16Gi")
+        raise ValueError("not a Kubernetes quantity, such as 2, 500m or 16Gi")
     return Decimal(found["number"]).scaleb(int(found["power"] or 0)) * UNITS[found["unit"] or ""]
 
 

@@ -15,8 +15,8 @@ class Record(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic would take true for 1."""
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would accept true as 1."""
         if isinstance(value, bool) and info.field_name is not None:
             kinds = plain_types(cls.model_fields[info.field_name].annotation)
             if kinds & {int, float} and bool not in kinds:

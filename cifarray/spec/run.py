@@ -21,7 +21,7 @@ class WeightsSpec(Record):
     key: str
     """Where the safetensors file is in the store."""
     source: str = ""
-    """What it was made from, as the job says; of a run the key of its checkpoint."""
+    """Source of the weights, as in the job; for a run, the key of its checkpoint."""
     sha256: str
     fresh: tuple[str, ...] = ()
     """Weights that it has none for: those of a head for other classes; they begin random.

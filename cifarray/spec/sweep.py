@@ -1,4 +1,4 @@
-"""What a sweep varies, how it searches and when it stops a trial."""
+"""What a sweep varies, how it searches, and when it stops a trial."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ class Domain(Record):
     """Integers from the first up to, and without, the second."""
 
     @model_validator(mode="after")
-    def _one_sound_kind(self) -> "Domain":
+    def _exactly_one_kind(self) -> "Domain":
         given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -51,7 +51,7 @@ class SchedulerSpec(Record):
     name: Literal["asha", "median", "none"] = "asha"
     grace_epochs: int = Field(default=3, ge=1)
     factor: int = Field(default=3, ge=2)
-    """asha: of `factor` trials at a rung, one continues."""
+    """asha: of every `factor` trials at a rung, one continues."""
 
 
 class SweepSpec(Record):
@@ -63,11 +63,11 @@ class SweepSpec(Record):
     """The trials themselves, each by the fields in which it differs from the job."""
     search: Literal["random", "grid", "optuna", "cases"] = "random"
     trials: int = Field(default=20, ge=1)
-    """Number of samples; with grid search, of each grid point. Cases are tried once each."""
+    """Number of samples; with grid search, per grid point. Each case is tried once."""
     scheduler: SchedulerSpec = SchedulerSpec()
     metric: str = DEFAULT_OBJECTIVE
     max_concurrent: int | None = Field(default=None, ge=1)
-    """None: as many as the profile's workers hold."""
+    """None: as many as the profile's workers allow."""
     workers_per_trial: int = Field(default=1, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0.0)
     seed: int = Field(default=0, ge=0)

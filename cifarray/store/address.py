@@ -1,4 +1,4 @@
-"""What opens a store: URI, endpoint, region and keys; and what a mistyped URI was meant to be."""
+"""Parses a store's URI, endpoint, region and keys, and corrects mistyped URIs."""
 
 import os
 import re
@@ -24,13 +24,12 @@ class Access:
     """What opens a bucket beside its address; the standard AWS chain gives what is None here."""
 
     region: str | None = None
-    """One that AWS_REGION or AWS_DEFAULT_REGION names is preferred."""
     key_id: str | None = None
     secret_key: str | None = field(default=None, repr=False)
 
     @property
     def without_keys(self) -> "Access":
-        """What may be pickled: another process finds keys in its own surroundings."""
+        """What may be pickled: another process finds keys in its own environment."""
         return replace(self, key_id=None, secret_key=None)
 
 
@@ -70,8 +69,8 @@ def _meant(scheme: str, rest: str) -> str:
         return f"give s3://{shown}"
     if scheme in GOOGLE_SCHEMES:
         return (
-            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it has learnt "
-            "conditional writes by now (docs/stores.md)"
+            f"give s3://{shown} with --endpoint https://storage.googleapis.com, if it now "
+            "supports conditional writes (docs/stores.md)"
         )
     if scheme == "file":
         return f"give the directory itself, as /{shown}"
@@ -87,10 +86,15 @@ def bucket_and_prefix(uri: str) -> tuple[str, str]:
     if not _BUCKET.fullmatch(bucket):
         shown = bucket if "@" not in bucket and ":" not in bucket else "(withheld)"
         raise StoreAddressError(
-            f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix, where a bucket's "
-            "name has 3 to 63 letters, digits, '.' and '-', and credentials stand elsewhere"
+            f"cannot open a store in bucket {shown!r}; give s3://bucket/prefix; a bucket's name "
+            "has 3 to 63 letters, digits, '.' and '-', and the URI contains no credentials"
         )
     return bucket, checked_prefix(prefix)
+
+
+def region_of_environment() -> str | None:
+    """The region that the standard AWS variables name."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
 def endpoint_of_environment() -> str | None:

@@ -1,7 +1,7 @@
 """A store as pyarrow and Ray see it: a filesystem whose every operation is the store's own.
 
-So one client carries everything, with one set of credentials, one patience and one way of proving
-that what was written is there.
+So one client does all transfers, with one set of credentials, one retry limit and one check that
+what was written is there.
 """
 
 import io
@@ -68,7 +68,7 @@ class StoredFile(io.RawIOBase):
 
 
 class UploadedFile(io.BytesIO):
-    """What is written is gathered, and uploaded when the file is closed.
+    """Collects what is written, and uploads it when the file is closed.
 
     `pyarrow.fs.copy_files`, with which Ray copies, closes a file in its destructor and drops what
     goes wrong there. So an upload that fails is kept, and the filesystem's next operation raises.
@@ -87,7 +87,7 @@ class UploadedFile(io.BytesIO):
 
 
 class StoreHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """pyarrow's filesystem operations, carried out by a store."""
+    """pyarrow's filesystem operations, executed by a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -115,7 +115,7 @@ class StoreHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
         if f"{path}/" == self._root:
             return ""
         if not path.startswith(self._root):
-            raise FileNotFoundError(f"{path} lies outside of {self._store.uri}")
+            raise FileNotFoundError(f"{path} is outside of {self._store.uri}")
         return path[len(self._root) :]
 
     def upload(self, key: str, content: bytes) -> None:
@@ -181,7 +181,7 @@ class StoreHandler(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
 
     def delete_root_dir_contents(self) -> None:
         """Refused: nobody means the whole bucket."""
-        raise PermissionError("the whole store is not deleted by pyarrow")
+        raise PermissionError("pyarrow must not delete the whole store")
 
     def delete_file(self, path: str) -> None:
         """Delete one object."""

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from cifarray.store.patience import PatientStore, Tell
 
 TRANSFER_TRIES = 5
-"""How often a transfer that gets nowhere is taken up again before it counts as failed."""
+"""How often a transfer without progress is resumed before it counts as failed."""
 VERSION_TRIES = 20
-"""How often an object that is rewritten while it is read is begun anew."""
+"""How often reading restarts if the object is rewritten meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Store(ABC):
     def open(uri: str, endpoint: str | None = None, access: Access | None = None) -> "Store":
         """The store at `s3://bucket/prefix` or in a local directory; no network, no disk access.
 
-        It waits for a server that is away as long as a person does; see `patient`.
+        It waits for a server that does not answer as long as suits a person; see `patient`.
         """
         from cifarray.store.patience import PatientStore
 
@@ -73,6 +73,11 @@ class Store(ABC):
         from cifarray.store.local import LocalStore
 
         return PatientStore(LocalStore(directory))
+
+    @staticmethod
+    def of(spec: StoreSpec) -> "Store":
+        """The store that `spec` names: its address and region."""
+        return Store.open(spec.uri, spec.endpoint, Access(spec.region))
 
     def patient(self, limit_s: float, tell: "Tell | None" = None) -> "PatientStore":
         """The same store, whose operations wait up to `limit_s` while it is away or full.
@@ -237,7 +242,7 @@ class Store(ABC):
                 return pieces_sha256(self._whole(key, (0, size), version))
             except ObjectChangedError:
                 continue
-        raise self._never_still(key)
+        raise self._keeps_changing(key)
 
     def download(self, key: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
         """Fetch the object to `path`, which appears only when whole; a cut transfer resumes.
@@ -251,7 +256,7 @@ class Store(ABC):
                     return
         except OSError as error:
             raise InputError(f"cannot save {key} as {path}: {error.strerror or error}") from error
-        raise self._never_still(key)
+        raise self._keeps_changing(key)
 
     def _fetched(self, key: str, path: Path, tell: Callable[[int], None]) -> bool:
         """Fetch the version that is there now; False if another one takes its place meanwhile."""
@@ -292,14 +297,12 @@ class Store(ABC):
                 if stalled >= TRANSFER_TRIES:
                     raise StoreAwayError(
                         f"{key} stopped arriving from {self.uri} after {done} of {size} bytes; "
-                        "the same command takes it up there"
+                        "the same command resumes there"
                     ) from cut
         if done != size:
-            raise StoreDamagedError(
-                f"{key} in {self.uri} has {done} bytes where {size} were promised"
-            )
+            raise StoreDamagedError(f"{key} in {self.uri} has {done} bytes instead of {size}")
 
-    def _never_still(self, key: str) -> StoreError:
+    def _keeps_changing(self, key: str) -> StoreError:
         return StoreAwayError(f"{key} in {self.uri} changes faster than it can be read; try again")
 
 

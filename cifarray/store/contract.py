@@ -1,4 +1,4 @@
-"""A store's contract: what its server does of all that cifarray asks, and what each answer means.
+"""A store's contract: which features a server has, and what cifarray does about each.
 
 `probe.py` asks a server, once; the answers are kept beside the data, where every later process
 reads them in one request.
@@ -16,18 +16,18 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one answer says of a server, and what cifarray does then."""
+    """What one answer means for a server, and what cifarray does about it."""
 
     text: str
     remedy: str = ""
     """Empty where cifarray works with it."""
     danger: str = ""
-    """What would happen to data; a server that answers so is not written to."""
+    """What would happen to data; nothing is written to a server with this answer."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server did, and its own words where it refused."""
+    """What a server did, and its own message if it refused."""
 
     value: str
     said: str = ""
@@ -35,22 +35,24 @@ class Answer:
 
 OTHER_STORE = "use another store"
 LOST = "data would be lost"
-TWO_WRITERS = "two submissions of one name, or two attempts of one run, would overwrite each other"
-UNSEEN = "runs, checkpoints and datasets that are there would be taken for absent"
+TWO_WRITERS = (
+    "two submissions with the same name, or two attempts of one run, would overwrite each other"
+)
+UNSEEN = "existing runs, checkpoints and datasets would be taken for missing"
 EXTENDED_ATTRIBUTES = (
-    "the gateway's volume keeps no extended attributes: use another storage class, or the "
-    "gateway's --sidecar, as docs/kubernetes.md says"
+    "the gateway's volume does not support extended attributes: use another storage class, or "
+    "the gateway's --sidecar as described in docs/kubernetes.md"
 )
 
 TRAITS: Mapping[str, Mapping[str, Meaning]] = {
     "objects": {
-        "honest": Meaning("what is written is read back, whole and by range"),
-        "wrong": Meaning("it gives back other bytes than were written", OTHER_STORE, LOST),
+        "honest": Meaning("what was written can be read back, whole and by range"),
+        "wrong": Meaning("it returns different bytes than were written", OTHER_STORE, LOST),
     },
     "listing": {
-        "honest": Meaning("it lists what was just written, by pages and folders"),
+        "honest": Meaning("listings show what was just written, by pages and by folders"),
         "late": Meaning("its listings lag behind what is written or deleted", OTHER_STORE, UNSEEN),
-        "wrong": Meaning("its listings by pages or folders are not whole", OTHER_STORE, UNSEEN),
+        "wrong": Meaning("its listings by pages or folders are incomplete", OTHER_STORE, UNSEEN),
         "refused": Meaning("it refuses ListObjectsV2", OTHER_STORE, UNSEEN),
     },
     "create": {
@@ -61,44 +63,49 @@ TRAITS: Mapping[str, Mapping[str, Meaning]] = {
     "replace": {
         "obeyed": Meaning("it obeys If-Match"),
         "of what is there": Meaning(
-            "it obeys If-Match where an object is there, and makes one that is not; cifarray looks "
-            "first whether it is"
+            "it it obeys If-Match for an existing object, but creates a missing one; cifarray "
+            "checks first whether it exists"
         ),
         "ignored": Meaning("it ignores If-Match", OTHER_STORE, TWO_WRITERS),
         "refused": Meaning("it refuses If-Match", OTHER_STORE, TWO_WRITERS),
     },
     "addressing": {
-        "both": Meaning("it takes the bucket in the path and in the host name"),
-        "path": Meaning("it takes the bucket in the path"),
-        "virtual": Meaning("it takes the bucket in the host name alone; cifarray puts it there"),
+        "both": Meaning("it accepts the bucket in the path and in the host name"),
+        "path": Meaning("it accepts the bucket in the path"),
+        "virtual": Meaning("it accepts the bucket only in the host name; cifarray puts it there"),
     },
     "checksums": {
-        "taken": Meaning("it takes boto3's checksum headers; cifarray sends none"),
+        "taken": Meaning("it accepts boto3's checksum headers; cifarray sends none"),
         "refused": Meaning("it refuses boto3's checksum headers; cifarray sends none"),
         "required": Meaning("it requires checksum headers; cifarray sends them"),
     },
     "delete": {
         "done": Meaning("a deleted object is gone"),
         "ignored": Meaning(
-            "a deleted object is still there", "let the bucket's objects be deleted, or use another"
+            "a deleted object is still there", "allow deletion in this bucket, or use another one"
         ),
         "refused": Meaning(
             "it refuses to delete an object",
-            "let these credentials delete objects: old checkpoints, `delete` and `prune` need it",
+            "allow these credentials to delete objects: cleaning up checkpoints, `delete` and "
+            "`prune` require it",
         ),
     },
     "delete_many": {
-        "batch": Meaning("it deletes a thousand objects by one request"),
+        "batch": Meaning("it deletes a thousand objects in one request"),
         "content-md5": Meaning("DeleteObjects requires Content-MD5; cifarray sends it"),
-        "one by one": Meaning("it has no DeleteObjects; cifarray deletes objects one by one"),
+        "one by one": Meaning(
+            "it does not support DeleteObjects; cifarray deletes objects one by one"
+        ),
         "unknown": Meaning("not tried, since no object can be deleted"),
     },
     "multipart": {
-        "taken": Meaning("large objects go in parts"),
-        "refused": Meaning("it takes no parts; cifarray sends each object by one request"),
+        "taken": Meaning("it accepts multipart uploads"),
+        "refused": Meaning(
+            "it does not support multipart uploads; cifarray sends each object in one request"
+        ),
     },
     "copy": {
-        "done": Meaning("it copies objects by itself"),
+        "done": Meaning("it copies objects on the server"),
         "refused": Meaning("it does not copy objects; cifarray reads and writes them"),
     },
     "metadata": {
@@ -119,7 +126,7 @@ class Contract:
     """What the server calls itself in its Server header."""
     probed_at: str
     answers: Mapping[str, Answer] = field(default_factory=dict)
-    """By trait; empty where the credentials may not probe."""
+    """By trait; empty if the credentials may not probe."""
 
     def value(self, trait: str) -> str:
         """The answer to one question; AWS S3's own where it is not known."""
@@ -144,12 +151,12 @@ class Contract:
         return (
             f"cannot write to {self.uri} at {self.endpoint or 'AWS S3'}: "
             f"{' and '.join(text for text, _ in lacks)}, so that {' and '.join(dangers)}; "
-            f"{OTHER_STORE}, and see what a server does with `{self.command}`"
+            f"{OTHER_STORE}; `{self.command}` shows what a server supports"
         )
 
     @property
     def command(self) -> str:
-        """What probes the server anew and shows the table."""
+        """The command that probes the server again and shows the table."""
         endpoint = f" --endpoint {shlex.quote(self.endpoint)}" if self.endpoint else ""
         return f"cifarray doctor --store {shlex.quote(self.uri)}{endpoint}"
 

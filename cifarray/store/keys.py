@@ -1,4 +1,4 @@
-"""Which keys a store takes: relative, '/'-separated, and nothing that could leave its root."""
+"""The keys that a store accepts: relative, '/'-separated, and never outside its root."""
 
 import json
 from typing import Any

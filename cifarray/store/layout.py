@@ -1,4 +1,4 @@
-"""Where everything lies in a store: each key and each file name of the bucket, once.
+"""The layout of a store: defines each key and file name of the bucket.
 
     datasets/NAME/LATEST                                names the digest in use
     datasets/NAME/DIGEST12/SPLIT/part-00000.parquet
@@ -22,7 +22,7 @@
     <trial>/{trial.json, ended.json}
     .cifarray-contract.json                             what the server was found to do
 
-Folders are told apart by the file that makes them valid, which is copied last and deleted first.
+Folders are distinguished by the file that makes them valid, which is copied last and deleted first.
 """
 
 from dataclasses import dataclass, replace
@@ -120,7 +120,7 @@ class Located:
     """What a key below a run is."""
 
     place: Place
-    """The innermost run, attempt or trial that holds it."""
+    """The innermost run, attempt or trial that contains it."""
     part: str
     """The file or folder directly in that place."""
     rest: str = ""

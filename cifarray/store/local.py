@@ -61,8 +61,8 @@ class LocalStore(Store):
             probe.unlink()
         except OSError as error:
             raise _kind_of(error)(
-                f"cannot use {self.uri} as a store: {error.strerror}; "
-                "give a directory that you may write with --store"
+                f"cannot use {self.uri} as a store: {error.strerror}; give a writable directory "
+                "with --store"
             ) from error
 
     def path(self, key: str = "") -> str:
@@ -102,7 +102,7 @@ class LocalStore(Store):
             os.replace(temporary, file)
 
     def extend(self, key: str, data: bytes, known: int) -> None:
-        """Append what comes behind the `known` bytes; a file of another size is written anew."""
+        """Append what comes behind the `known` bytes; a file of another size is written again."""
         if not self.exists(key) or self.size(key) != known:
             self.write(key, data)
             return
@@ -142,7 +142,7 @@ class LocalStore(Store):
                 return _tag(data) if swap(self._file(key), data, is_expected) else None
         except ClaimedError as error:
             raise StoreAwayError(
-                f"cannot write {key} in {self.uri}: it is claimed by {error}; try again"
+                f"cannot write {key} in {self.uri}: it is being written by {error}; try again"
             ) from error
 
     def list(self, prefix: str = "") -> Entries:
@@ -214,7 +214,7 @@ class LocalStore(Store):
     def _walk(self, prefix: str) -> Iterator[Entry]:
         for entry in _scan(self._root / prefix if prefix else self._root):
             key = joined(prefix, entry.name)
-            if not is_key(key):  # what no store could name: a cut write, a stranger's file
+            if not is_key(key):  # not a key: an unfinished write, a stranger's file
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(key)
@@ -284,7 +284,7 @@ class LocalStore(Store):
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-AWAY = frozenset(
+UNREACHABLE = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
         *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.EAGAIN, errno.ENODEV),
@@ -297,7 +297,7 @@ def _kind_of(error: OSError) -> type[StoreError]:
     """Whether a store that fails so is full, is away or refuses."""
     if error.errno in FULL:
         return StoreFullError
-    return StoreAwayError if error.errno in AWAY else StoreRefusedError
+    return StoreAwayError if error.errno in UNREACHABLE else StoreRefusedError
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:

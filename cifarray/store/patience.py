@@ -1,4 +1,4 @@
-"""A store that waits while the one behind it is away: 14 s for a person, half an hour for a run."""
+"""A store that waits for a server that is away: 14 s for a person, half an hour for a run."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 PERSON_S = 14.0
-"""A person at a terminal is told after this long."""
+"""A person at a terminal is told after this time."""
 RUN_S = 1800.0
 """A run waits this long unless its profile says otherwise: `store_patience_s`."""
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Wait:
-    """What a store is waited for, as told once when it begins."""
+    """A wait for the store, reported once when it starts."""
 
     since: str
     """Time of day, as the log has it."""
@@ -53,8 +53,8 @@ class PatientStore(Store):
     """The same store, whose every operation is tried again while it is away or full.
 
     The limit counts from when it went away, over all operations and threads: what fails after that
-    fails at once until the store answers again. To a person a store that has never answered is said
-    to be away at once, since its address is more likely misspelled.
+    fails at once until the store answers again. For a person, a store that has never answered fails
+    at once, since its address is more likely misspelled.
     """
 
     def __init__(self, behind: Store, limit_s: float = PERSON_S, tell: Tell | None = None) -> None:
@@ -95,7 +95,7 @@ class PatientStore(Store):
                 self._wait(error, waiter)
                 time.sleep(pause_s)
             except Exception:
-                self._answered(waiter)  # it said no, or has no such key
+                self._answered(waiter)  # it refused, or has no such key
                 raise
             else:
                 self._answered(waiter)
@@ -105,7 +105,7 @@ class PatientStore(Store):
     def _refuse_if_over(self, error: StoreAwayError, failing_since: float, waiter: object) -> None:
         """Raise if the store has been away for too long.
 
-        An operation of several requests may fail for ever at one, while others are answered.
+        An operation of several requests may fail forever at one, while others are answered.
         """
         with self._lock:
             if self._away_since is None:
@@ -120,7 +120,7 @@ class PatientStore(Store):
             raise error
         if waited_s >= self.limit_s:
             kind = type(error)
-            raise kind(f"{error}; it was waited for {waited_s:.0f} s") from error
+            raise kind(f"{error}; gave up after {waited_s:.0f} s") from error
 
     def _wait(self, error: StoreAwayError, waiter: object) -> None:
         """Tell of a wait that begins. A full store fails some operations and answers others."""

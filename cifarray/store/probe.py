@@ -1,6 +1,7 @@
 """Asks an S3 server what it does, with a few small objects.
 
-Only what a server does counts: one that is away, full or knows no such key raises.
+Only what a server does counts; if it does not answer, is full or rejects the keys, the probe
+raises.
 """
 
 import secrets
@@ -88,8 +89,8 @@ class Probe:
             return Answer("taken") if checked else Answer("refused", said_of_checksums)
         if not checked:
             raise StoreRefusedError(
-                f"{self._at.endpoint or 'AWS S3'} takes no object for {self._at.uri}: {said}; "
-                "use another store"
+                f"{self._at.endpoint or 'AWS S3'} does not store an object for {self._at.uri}: "
+                f"{said}; use another store"
             )
         self._at.send_checksums()
         return Answer("required", said)
@@ -130,7 +131,7 @@ class Probe:
             if self._read(name) != text:
                 return Answer("wrong")
         if self._read(name, Range="bytes=2-4") != OTHER_TEXT[2:5]:
-            return Answer("wrong", "a range of an object comes back as other bytes")
+            return Answer("wrong", "a range of an object has different bytes")
         return Answer("honest")
 
     def _listing(self) -> Answer:
@@ -144,13 +145,13 @@ class Probe:
             whole, _ = self._listed(folder)
         except StoreRefusedError as error:
             if isinstance(error.__cause__, PaginationError):
-                return Answer("wrong", "a page that was asked for is the page before")
+                return Answer("wrong", "a requested page repeats the page before")
             return Answer("refused", _refusal_of_request(error))
         if not set(names) <= set(whole):
             return Answer("late")
         if pages != names or (flat, folders) != ([names[0], names[2]], [f"{folder}/b/"]):
             return Answer("wrong")
-        with suppress(StoreRefusedError):  # the question of deletes has that answer
+        with suppress(StoreRefusedError):  # the question about deletes reports that
             self._ask("delete_object", Key=names[0])
             if self._read(names[0]) is None and names[0] in self._listed(folder)[0]:
                 return Answer("late", "a deleted object is listed")
@@ -162,7 +163,7 @@ class Probe:
         pages = client.get_paginator("list_objects_v2").paginate
         names: list[str] = []
         folders: list[str] = []
-        limit = {"PaginationConfig": {"MaxItems": 100}}  # whatever a strange server promises
+        limit = {"PaginationConfig": {"MaxItems": 100}}  # whatever the server claims
         with translated(self._at):
             for page in pages(Bucket=self._at.bucket, Prefix=f"{folder}/", **options, **limit):
                 names += [item["Key"] for item in page.get("Contents", ())]
@@ -195,7 +196,7 @@ class Probe:
         copied, said = self._ask("copy_object", Key=target, CopySource=origin, denied_too=True)
         if copied and self._read(target) == TEXT:
             return Answer("done")
-        return Answer("refused", said or "the copy has other bytes")
+        return Answer("refused", said or "the copy has different bytes")
 
     def _metadata(self) -> Answer:
         name = self._name()
@@ -247,7 +248,7 @@ class Probe:
         return self._ask("put_object", Key=name, Body=data, **options)
 
     def _read(self, name: str, **options: Any) -> bytes | None:
-        """The object's bytes; None where it is absent."""
+        """The object's bytes; None if it is absent."""
         found, said = self._ask("get_object", Key=name, **options)
         if not found:
             return None if said == ABSENT else b""
@@ -284,7 +285,7 @@ class Probe:
     def _clear(self, way: str) -> None:
         """Remove what was written, in the way that works."""
         names = list(dict.fromkeys(self._written))
-        with suppress(ClientError, BotoCoreError):  # the question of deletes has said so
+        with suppress(ClientError, BotoCoreError):  # the question about deletes reports that
             delete_by(
                 way if way in DELETE_WAYS else SINGLY, self._at.client, self._at.bucket, names
             )

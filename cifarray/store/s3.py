@@ -36,7 +36,7 @@ DELETE_BATCH = 1000
 PART_BYTES = 8 << 20
 LEAST_MULTIPART_BYTES = 2 * PART_BYTES
 WHOLE = TransferConfig(multipart_threshold=5 << 30)
-"""A server takes, and copies, objects below 5 GiB by one request."""
+"""Servers accept and copy objects below 5 GiB in one request."""
 IN_PARTS = TransferConfig(
     multipart_threshold=LEAST_MULTIPART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
 )
@@ -185,7 +185,9 @@ class S3Store(Store):
 
     def _delete_names(self, names: Iterable[str]) -> None:
         wanted = list(names)
-        if self._delete_way is None and wanted:  # a store that is full, or unsafe, can be emptied
+        if (
+            self._delete_way is None and wanted
+        ):  # a store that is full or unsafe can still be emptied
             contract = self._contract or kept(self._at)
             known = contract.value("delete_many") if contract else BATCH
             self._delete_way = known if known in DELETE_WAYS else BATCH
@@ -235,7 +237,7 @@ class S3Store(Store):
     def _compare(self, key: str, size_bytes: int, sha256: str) -> None:
         """Read what was written, where its ETag is no MD5 or another one, and compare.
 
-        Raises: StoreAwayError if the bytes are others, which a further try may mend.
+        Raises: StoreAwayError if the bytes are others, which another attempt may fix.
         """
         try:
             stored_bytes = self.version(key)[0]
@@ -244,8 +246,8 @@ class S3Store(Store):
             stored_bytes, whole = 0, False
         if not whole:
             raise StoreAwayError(
-                f"{key} did not arrive whole in {self.uri}: {stored_bytes} bytes are there instead "
-                f"of {size_bytes}, or others; check the server's disk and log"
+                f"{key} did not arrive intact in {self.uri}: {stored_bytes} of {size_bytes} "
+                "bytes are there, or they differ; check the server's disk and log"
             )
 
     def copy_folder(self, source_prefix: str, target_prefix: str) -> None:

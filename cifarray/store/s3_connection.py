@@ -1,10 +1,9 @@
-"""How a bucket is reached: credentials, time limits, the one client, and how its server deletes."""
+"""Connects to a bucket: credentials, time limits, the one client, and how its server deletes."""
 
 import base64
 import functools
 import hashlib
 import ipaddress
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from cifarray.store.address import (
     bucket_and_prefix,
     checked_endpoint,
     endpoint_of_environment,
+    region_of_environment,
 )
 from cifarray.store.keys import is_index, joined
 from cifarray.store.s3_errors import BUSY, is_of_its_own, no_answer, translated
@@ -37,7 +37,7 @@ CONNECT_S, READ_S, ATTEMPTS = 5, 60, 5
 """For work: so many attempts at each request; for longer than that, `PatientStore` waits."""
 LONGEST_PAUSE_S = 4.0
 PATH, VIRTUAL, AUTO = "path", "virtual", "auto"
-"""Where a bucket's name goes, as botocore calls it; AUTO is AWS's own rule."""
+"""Where a bucket's name goes, in botocore's terms; AUTO is AWS's own rule."""
 BATCH, WITH_MD5, SINGLY = "batch", "content-md5", "one by one"
 DELETE_WAYS = (BATCH, WITH_MD5, SINGLY)
 """How a server deletes several objects, as the contract calls it, the cheapest first."""
@@ -125,7 +125,7 @@ class Connection:
             prefix = f"{self.prefix}/" if self.prefix else ""
             answer = client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         if not {"IsTruncated", "Name", "KeyCount"} & answer.keys():
-            raise NoS3ServerError(no_answer(self, "what answers there is no S3 server"))
+            raise NoS3ServerError(no_answer(self, "the server there is not an S3 server"))
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region: str = headers.get("x-amz-bucket-region") or client.meta.region_name
         return region
@@ -159,8 +159,7 @@ class Connection:
             proxies={} if is_loopback(self.endpoint) else None,
         )
         # Every other AWS client reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION alone.
-        told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        asked = told or self.access.region or self._session.region_name
+        asked = self.access.region or region_of_environment() or self._session.region_name
         region = self.region or asked or "us-east-1"
         client = self._session.client(
             "s3", endpoint_url=self.endpoint, region_name=region, config=config
@@ -195,8 +194,8 @@ def _api_models() -> Any:
 
 
 def _new_session(access: Access) -> Any:
-    """A session with these keys; without any it looks for credentials anew."""
-    # A profile that AWS_PROFILE names has no say where keys are given.
+    """A session with these keys; without any it looks for credentials again."""
+    # AWS_PROFILE is ignored if keys are given.
     no_profile = {"profile": (None, None, None, None)} if access.key_id else None
     session = botocore.session.get_session(no_profile)
     session.register_component("data_loader", _api_models())

@@ -44,7 +44,7 @@ def agreed(at: Connection) -> Contract:
 
 
 def kept(at: Connection) -> Contract | None:
-    """The contract that lies beside the data, by one request; None where none can be used.
+    """The contract that lies beside the data, by one request; None if none can be used.
 
     Raises: StoreAwayError.
     """
@@ -91,7 +91,7 @@ def _still_holds(at: Connection, contract: Contract) -> bool:
 
 
 def probe(at: Connection) -> Contract:
-    """Ask the server everything anew, remove what that wrote, and keep the answers.
+    """Ask the server everything again, remove what that wrote, and keep the answers.
 
     Raises: StoreError.
     """

@@ -116,8 +116,8 @@ def is_denied(error: BaseException | None) -> bool:
 def no_answer(to: "Connection", reason: str = "it does not answer") -> str:
     """The sentence for an endpoint that is down."""
     return (
-        f"cannot reach {place(to)}: {reason}; check that the server runs, "
-        "and the address given with --endpoint or AWS_ENDPOINT_URL_S3"
+        f"cannot reach {place(to)}: {reason}; check that the server runs, and check the address "
+        "in --endpoint or AWS_ENDPOINT_URL_S3"
     )
 
 
@@ -164,13 +164,13 @@ def _sentence(to: "Connection", key: str, code: str, error: ClientError) -> str:
         )
     if code in UNKNOWN_KEY:
         return (
-            f"{at} does not know the access key that was given ({code}); "
-            "check AWS_ACCESS_KEY_ID, or the profile that AWS_PROFILE names"
+            f"{at} does not know the given access key ({code}); check AWS_ACCESS_KEY_ID, or the "
+            "profile that AWS_PROFILE names"
         )
     if code in WRONG_SECRET:
         return (
-            f"{at} refuses the secret key that was given ({code}); "
-            "check AWS_SECRET_ACCESS_KEY, or the profile that AWS_PROFILE names"
+            f"{at} refuses the given secret key ({code}); check AWS_SECRET_ACCESS_KEY, or the "
+            "profile that AWS_PROFILE names"
         )
     if code in REFUSED:
         return (
@@ -185,15 +185,15 @@ def _sentence(to: "Connection", key: str, code: str, error: ClientError) -> str:
     if code in ELSEWHERE:
         return _elsewhere(to, code)
     if code == "RequestTimeTooSkewed":
-        return f"this machine's clock is too far from that of {at}; set it right"
+        return f"this machine's clock differs too much from that of {at}; set it right"
     message = error.response.get("Error", {}).get("Message") or "no reason given"
     return f"{at} failed to {error.operation_name} {key or to.uri}: {code}, {message}"
 
 
 def _elsewhere(to: "Connection", code: str) -> str:
     return (
-        f"bucket {to.bucket!r} of {place(to)} is in another region than was asked ({code}); "
-        "set AWS_REGION to the bucket's"
+        f"bucket {to.bucket!r} of {place(to)} is in another region ({code}); set AWS_REGION to "
+        "the bucket's region"
     )
 
 
@@ -218,7 +218,7 @@ def _reason(error: Any) -> str:
     if "timeout" in text.lower() or "timed out" in text.lower():
         return "it does not answer"
     if "Connection broken" in text or "closed before" in text:
-        return "it cuts the connection"
+        return "it closes the connection"
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     text = str(cause or text)
     for known in ("Connection refused", "Name or service not known", "No route to host"):

@@ -1,4 +1,4 @@
-"""Compare-and-swap of a file that no process can block, wherever it is stopped or killed.
+"""Compare-and-swap of a file, which no suspended or killed process can block.
 
 A writer puts the content into a folder of its own and renames that folder to the file's claim, one
 name per file: this works only while no claim is there, or an empty one. Then it checks the
@@ -24,10 +24,10 @@ from cifarray.timers import Deadline
 PATIENCE_S = 10.0
 """How long to wait for others that claim the same file."""
 BROKEN_AFTER_S = 1.0
-"""A claim that its holder has kept for so long is broken: it takes a few milliseconds."""
+"""A claim that was kept for longer is broken: normally it takes a few milliseconds."""
 POLL_S = 0.005
 DELETE_TRIES = 100
-"""Each but the first finds a file that somebody has written since."""
+"""Attempts; each but the first finds a file that somebody has written since."""
 
 
 class ClaimedError(Exception):
@@ -52,7 +52,7 @@ def swap(
             claim.take(deadline, broken_after_s)
             if not is_expected():
                 return False
-            if claim.carry_out():
+            if claim.commit():
                 return True
         finally:
             claim.give_back()
@@ -93,7 +93,7 @@ class _Claim:
                 raise ClaimedError(_described(holder))
             time.sleep(POLL_S)
 
-    def carry_out(self) -> bool:
+    def commit(self) -> bool:
         """Move the content into the file's place; False if somebody has broken the claim."""
         try:
             os.replace(self._place / self._content, self._file)
@@ -136,7 +136,7 @@ def _place_of(file: Path) -> Path:
 
 
 def _holder(place: Path) -> str:
-    """The name of the content in a claim; empty where nobody holds it."""
+    """The name of the content in a claim; empty if nobody holds it."""
     try:
         return next(iter(os.listdir(place)), "")
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +147,7 @@ def _break(place: Path, holder: str | None = None) -> None:
     """Take the claim from this holder, or from whoever has it; it learns of that by its rename."""
     name = _holder(place) if holder is None else holder
     if name:
-        with suppress(OSError):  # it has gone on, or only its owner may
+        with suppress(OSError):  # the holder has continued, or only its owner may delete
             (place / name).unlink()
             place.rmdir()
 

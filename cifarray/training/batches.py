@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Second:
+class MixPartners:
     """The other images within those of a batch."""
 
     labels_N: Tensor
@@ -38,7 +38,7 @@ class Batch:
     """Of a mixed image that with the larger share."""
     scale: float
     """Turns the sum of this rank's losses into its part of the global mean, which DDP averages."""
-    second: Second | None = None
+    second: MixPartners | None = None
     """Where images are mixed of two."""
 
 
@@ -108,7 +108,7 @@ def _between(begun: Any, ready: Any) -> float:
 
 @dataclass(frozen=True)
 class TrainBatches:
-    """Shuffled, augmented, normalised batches of one rank's train rows, drawn anew each epoch."""
+    """Shuffled, augmented, normalized batches of one rank's train rows, drawn again each epoch."""
 
     shard: Shard
     plan: StepPlan
@@ -148,9 +148,9 @@ class TrainBatches:
             yield Batch(images_NCHW, labels_N, scale, second)
 
 
-def _both(labels_N: Tensor, mix: Mix) -> tuple[Tensor, Second]:
+def _both(labels_N: Tensor, mix: Mix) -> tuple[Tensor, MixPartners]:
     """The labels of mixed images: those of the larger share, and the others."""
     others_N, mostly_own_N = labels_N[mix.partners_N], mix.shares_N >= 0.5
     first_N = torch.where(mostly_own_N, labels_N, others_N)
     second_N = torch.where(mostly_own_N, others_N, labels_N)
-    return first_N, Second(second_N, torch.minimum(mix.shares_N, 1 - mix.shares_N))
+    return first_N, MixPartners(second_N, torch.minimum(mix.shares_N, 1 - mix.shares_N))

@@ -1,4 +1,4 @@
-"""Checkpoint folders: state.pt for training and prediction, checkpoint.json to prove it.
+"""Checkpoint folders: state.pt for training and prediction, checkpoint.json with its checksums.
 
 A folder without checkpoint.json, or whose bytes differ from it, does not exist for readers.
 Checksums prove that a state is what was written, not that cifarray wrote it: `CheckpointState` says
@@ -106,7 +106,7 @@ class PreprocessState(_Part):
     @model_validator(mode="after")
     def _is_of_as_many_channels(self) -> Self:
         if len(self.mean) != len(self.std) or min(self.std) < 0.0:
-            raise ValueError("mean and std are not of the same channels")
+            raise ValueError("mean and std have different numbers of channels")
         return self
 
 
@@ -145,11 +145,11 @@ class CheckpointState(_Part):
         if (last.epoch, last.step) != (self.epoch, self.step):
             raise ValueError(f"history ends with epoch {last.epoch}, not {self.epoch}")
         if self.fine_to_coarse and len(self.fine_to_coarse) != len(self.classes):
-            raise ValueError("fine_to_coarse is not of as many classes")
+            raise ValueError("fine_to_coarse has a different number of classes")
         if any(label >= len(self.coarse_classes) for label in self.fine_to_coarse):
-            raise ValueError("fine_to_coarse names a superclass that is none")
+            raise ValueError("fine_to_coarse names a superclass that does not exist")
         if len(self.preprocess.mean) != self.job.preprocess.seen(self.input_shape)[2]:
-            raise ValueError("preprocess is of other channels than input_shape")
+            raise ValueError("preprocess has a different number of channels than input_shape")
         return self
 
 
@@ -170,11 +170,12 @@ def check_state(state: dict[str, Any], what: str) -> None:
         message = message[:1].lower() + message[1:]
         if first["loc"][:1] == ("job",):
             raise CheckpointError(
-                f"{what} holds a job whose {field.removeprefix('job.')} this version of cifarray "
-                f"does not read: {message}"
+                f"{what} contains a job whose {field.removeprefix('job.')} this version of "
+                f"cifarray does not support: {message}"
             ) from error
         raise CheckpointError(
-            f"{what} is not a state of cifarray: {field or 'it'}: {message}; use another checkpoint"
+            f"{what} is not a checkpoint of cifarray: {field or 'it'}: {message}; use another "
+            "checkpoint"
         ) from error
 
 
@@ -207,7 +208,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / PROOF_FILE} cannot be read: {error}") from error
     if wrong or STATE_FILE not in files:
         raise CheckpointError(
-            f"{folder} is damaged: {', '.join(wrong) or STATE_FILE} is not as {PROOF_FILE} says; "
+            f"{folder} is damaged: {', '.join(wrong) or STATE_FILE} differs from {PROOF_FILE}; "
             "use another checkpoint or pull it again"
         )
     return proof
@@ -222,12 +223,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} is not a state of cifarray: {reason}; use another checkpoint"
+            f"{path} is not a checkpoint of cifarray: {reason}; use another checkpoint"
         ) from error
     if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{path} is not of schema version {SCHEMA_VERSION}; "
-            "it was written by another version of cifarray"
+            f"{path} does not have schema version {SCHEMA_VERSION}; it was written by another "
+            "version of cifarray"
         )
     check_state(state, str(path))
     return state
@@ -239,7 +240,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network that can predict with nothing else at hand."""
+    """A network with all that prediction needs."""
 
     model: nn.Module
     """Built and loaded, in eval mode, on the CPU."""
@@ -248,7 +249,7 @@ class Checkpoint:
     """Names of the labels that it predicts."""
     coarse_classes: tuple[str, ...]
     fine_to_coarse: tuple[int, ...]
-    """Empty where the dataset has no superclasses, or coarse labels were learnt."""
+    """Empty where the dataset has no superclasses, or coarse labels were learned."""
     input_shape: tuple[int, int, int]
     """Height, width, channels."""
     preprocess: Normalize

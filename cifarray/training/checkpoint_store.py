@@ -1,4 +1,4 @@
-"""Checkpoints in a store: which there are, which of them are whole, how one is kept and fetched."""
+"""Checkpoints in a store: lists, verifies, stores and fetches them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from cifarray.store.layout import CHECKPOINTS, PROOF_FILE, STATE_FILE
 from cifarray.training.checkpoint import check_folder, write_checkpoint
 
 NO_PROOF = (KeyError, TypeError, ValueError, OverflowError)
-"""What reading figures from a record raises that holds none; int() of infinity overflows."""
+"""Errors when a record has no valid figures; int() of infinity overflows."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: st
             store.upload(Path(folder) / file, f"{key}/{file}")
     if problems := check_index(store, key, deep=False, index=PROOF_FILE):
         raise StoreDamagedError(
-            f"the checkpoint of epoch {record['epoch']} is not whole in {store.uri}: "
-            f"{problems[0]}; the ones before it are kept"
+            f"the checkpoint of epoch {record['epoch']} is not complete in {store.uri}: "
+            f"{problems[0]}; older checkpoints are kept"
         )
     found = stored_checkpoints(store, prefix)
     kept = {key, *(best.key for best in by_metric(found, metric)[:1])}
@@ -68,7 +68,7 @@ def keep(store: Store, prefix: str, name: str, state: dict[str, Any], metric: st
         try:
             store.delete_folder(other)
         except StoreRefusedError as error:  # it costs space, not an epoch
-            print(f"warning: the checkpoint {other} stays: {error}", flush=True)
+            print(f"warning: the old checkpoint {other} could not be deleted: {error}", flush=True)
 
 
 def checkpoint_name(epoch: int, token: str) -> str:

@@ -1,4 +1,4 @@
-"""What the ranks of one training tell each other, and where those of one machine meet.
+"""Communication between the ranks of a training, on loopback if they share a machine.
 
 With a single rank nothing is sent. torch's own rendezvous listens on every interface, without a
 secret, and gloo and NCCL listen on that of the host's name; `use_loopback` keeps all of it on the
@@ -97,4 +97,4 @@ def _rendezvous(
         LOOPBACK, address.port or 0, world_size, rank == 0, timeout, master_listen_fd=listener
     )
     yield store, rank, world_size
-    raise RuntimeError("a group on the loopback cannot be set up twice with one address")
+    raise RuntimeError("a process group on loopback cannot be set up twice with one address")

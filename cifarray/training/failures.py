@@ -1,4 +1,4 @@
-"""What becomes of a worker's error: the run ends, or the work is tried again.
+"""Decides whether a worker's error ends the run or the work is retried.
 
 Rows, seeds and weights of a step are the same in a retry, so an error that Python code raises there
 is permanent; what the machine, the network or another worker did may not be.
@@ -33,11 +33,11 @@ TRANSIENT = (OSError, EOFError, MemoryError)
 OUTSIDE_PACKAGES = frozenset({"aiohttp", "boto3", "botocore", "grpc", "pyarrow", "ray", "urllib3"})
 """Packages that raise what a cluster or a store did."""
 PERMANENT = (DatasetError, JobError, RunFailedError, StoreError)
-"""A store that was away has been waited for where it was called; nobody waits once more."""
+"""The store's own patience has already been used up; no second wait."""
 
 
 def on_worker(part: Callable[[Work], object], work: Work) -> None:
-    """Carry out a worker's part; an error that all ranks meet alike is left as a refusal.
+    """Run a worker's part; an error that occurs on all ranks alike is left as a refusal.
 
     Ray would take it for the failure of a worker, and start new ones to meet it again. A permanent
     error that may be this rank's alone is raised as RepeatingError, so that Ray ends the others.
@@ -102,11 +102,11 @@ def refuse_repeat(told: str, epochs_done: int, before: Mapping[str, Any] | None)
     if before is None or before.get("epochs") != epochs_done:
         return
     if _without_numbers(told) == _without_numbers(str(before.get("cause"))):
-        raise RepeatingError(f"{told}; it came twice after epoch {epochs_done}")
+        raise RepeatingError(f"{told}; the same error occurred twice after epoch {epochs_done}")
 
 
 def epochs_done(store: Store, folder: str) -> int | None:
-    """How many epochs of an attempt or a trial are recorded; None where the store cannot say."""
+    """How many epochs of an attempt or a trial are recorded; None if the store cannot say."""
     with suppress(StoreError):
         return len(read_metrics(store, folder))
     return None

@@ -33,6 +33,7 @@ from cifarray.errors import JobError, KeyMissingError
 from cifarray.models.timm_classifier import TimmClassifier
 from cifarray.spec.augment import PreprocessSpec
 from cifarray.spec.job import Job
+from cifarray.spec.quantity import written_bytes
 from cifarray.store import Store
 from cifarray.store.layout import ABOUT_FILE, features_prefix
 from cifarray.training.distributed import world
@@ -160,7 +161,7 @@ class FeatureRows:
     """A rank's rows with features in place of images, as `model.features: cached` trains on them.
 
     To the rest of a training they are images of D channels and one pixel, which the network
-    recognises as features; checkpoints hold the whole network.
+    recognizes as features; checkpoints hold the whole network.
     """
 
     def __init__(self, job: Job, rows: RowSource, network: nn.Module, weights: Path) -> None:
@@ -193,7 +194,7 @@ class FeatureRows:
         return ResidentShard(held, self._rows.device)
 
     def _cache(self, normalize: Normalize) -> FeatureCache:
-        assert self._rows.store is not None, "features are kept in the dataset's store"
+        assert self._rows.store is not None, "features are stored in the dataset's store"
         manifest = self._rows.manifest
         about = {
             "dataset": manifest.name,
@@ -212,9 +213,10 @@ class FeatureRows:
         size, limit = 4 * self._network.outputs * rows, self._rows.cache_bytes
         if size > limit:
             raise JobError(
-                f"features of {rows} rows take {size >> 20} MiB of a worker's memory, and its "
-                f"cache holds {limit >> 20}; raise cache_bytes_per_worker of the profile, use more "
-                "workers, or leave model.features out"
+                f"features of {rows} rows take {written_bytes(size, binary=True)} of a worker's "
+                f"memory, but its cache is {written_bytes(limit, binary=True)}; raise "
+                "cache_bytes_per_worker of the profile, use more workers, or leave model.features "
+                "out"
             )
 
 

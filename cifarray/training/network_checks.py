@@ -1,4 +1,4 @@
-"""What only its network shows to be wrong with a job, found before it trains; no torch on import.
+"""Checks of a job that need its network, made before it trains; no torch on import.
 
 BatchNorm requires two values per channel while it learns: two images, unless its map is larger than
 one pixel. A pattern of `optimizer.groups` has to match a parameter.
@@ -50,9 +50,9 @@ def check_network(
     except ValueError as error:
         if str(error).startswith(REFUSAL):
             raise JobError(
-                f"train.global_batch_size {job.train.global_batch_size} leaves a worker a step of "
-                f"one image, and BatchNorm of {job.model.name} requires two at {height}x{width} "
-                "pixels; raise it, or use fewer workers"
+                f"train.global_batch_size {job.train.global_batch_size} leaves one worker a step "
+                f"with one image, but BatchNorm of {job.model.name} requires two at "
+                f"{height}x{width} pixels; raise it, or use fewer workers"
             ) from error
         return
     except Exception:  # a user-defined network that does not work on the meta device

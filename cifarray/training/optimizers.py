@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_NAMES = 4
-"""Of parameters, where a pattern matches none."""
+"""Number of parameter names shown if a pattern matches none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def check_optimizer(spec: OptimizerSpec) -> None:
             raise JobError(
                 f"optimizer {spec.name} does not use optimizer.{field}; it uses "
                 + ", ".join(sorted(used))
-                + f": say --set optimizer.{field}=null"
+                + f": use --set optimizer.{field}=null"
             )
     if spec.nesterov and not spec.momentum:
         raise JobError(
@@ -111,8 +111,8 @@ def parameter_groups(
         if not ours:
             names = ", ".join(name for name, _ in trained[:SHOWN_NAMES])
             raise JobError(
-                f"optimizer.groups: pattern {given.pattern!r} matches no parameter that trains and "
-                f"that no earlier pattern matches; their names are like {names}"
+                f"optimizer.groups: pattern {given.pattern!r} matches no trainable parameter "
+                f"that no earlier pattern matches; parameters are named like {names}"
             )
         for group in ours:
             group["lr_scale"] = given.lr_scale

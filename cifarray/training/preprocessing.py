@@ -80,9 +80,9 @@ def restore_normalize(job: Job, state: dict[str, Any], shape: tuple[int, int, in
     try:
         whitening: dict[str, Tensor] | None = state["whitening"] if whitens else None
         if {name: tuple(tensor.shape) for name, tensor in (whitening or {}).items()} != expected:
-            raise ValueError("its whitening is of images of another size")
+            raise ValueError("its whitening is for images of another size")
         if not all(tensor.is_floating_point() for tensor in (whitening or {}).values()):
-            raise ValueError("its whitening is of whole numbers")
+            raise ValueError("its whitening has integer values")
         return Normalize(job.preprocess, state["mean"], state["std"], whitening)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -6,7 +6,6 @@ through our store, and a new group of workers resumes from there.
 
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -134,10 +133,6 @@ def torch_trainer(
 ) -> TorchTrainer:
     """A TorchTrainer of the profile's workers; `scratch` is what it takes for its storage."""
     profile = work.profile
-    os.environ.setdefault(
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(profile.worker_start_timeout_s)
-    )
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     resources = {"CPU": profile.cpus_per_worker}
     if profile.gpus_per_worker:
         resources["GPU"] = profile.gpus_per_worker
@@ -147,8 +142,8 @@ def torch_trainer(
         torch_config=Torch(timeout_s=COLLECTIVE_TIMEOUT_S + math.ceil(profile.store_patience_s)),
         scaling_config=ScalingConfig(
             num_workers=work.world_size,
-            # A pod is made for one worker; packed, two would share one pod.
-            placement_strategy="SPREAD" if profile.kind == "kubernetes" else "PACK",
+            # Packed, two workers would share one pod.
+            placement_strategy="SPREAD" if profile.has_pod_per_worker else "PACK",
             use_gpu=profile.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),

@@ -51,7 +51,7 @@ CASE = "case"
 TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "5",  # what a killed driver may have to do again
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # it is small: no warning
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it turns Ctrl-C into a finished sweep
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C gives a finished sweep
     "RAY_AIR_NEW_OUTPUT": "0",  # the driver's log has a line per epoch instead
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard would show each trial twice
 }
@@ -116,11 +116,11 @@ def _result(work: Work, results: Sequence[tune.Result]) -> SweepResult:
     best = best_trial(trials, spec.metric)
     if best is None:
         told = (*(trial.error for trial in trials if trial.error), *errors.values(), "none ran")
-        raise RunFailedError(f"no trial of {len(trials)} finished an epoch: {told[0]}")
+        raise RunFailedError(f"none of {len(trials)} trials finished an epoch: {told[0]}")
     with tempfile.TemporaryDirectory() as scratch:
         found = best_good(store, work.place.of_trial(best.id).prefix, spec.metric, Path(scratch))
     if found is None:
-        raise RunFailedError(f"the best trial, {best.id}, has no whole checkpoint left")
+        raise RunFailedError(f"the best trial, {best.id}, has no complete checkpoint left")
     return SweepResult(trials, best, found)
 
 
@@ -210,11 +210,8 @@ def run_trial(params: dict[str, Any], *, work: Work) -> None:
 
 
 def trial_threads(work: Work) -> int:
-    """Threads of torch in a trial: the profile's number, else this node's cores shared out.
-
-    On Kubernetes a pod is made for one worker, and so for one trial.
-    """
-    here = 1 if work.profile.kind == "kubernetes" else concurrency(work.job, work.profile)
+    """Threads of torch in a trial: the profile's number, else this node's cores shared out."""
+    here = 1 if work.profile.has_pod_per_worker else concurrency(work.job, work.profile)
     share = max(1, cores() // here)
     return work.profile.threads_per_worker or share
 

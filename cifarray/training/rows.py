@@ -33,7 +33,7 @@ class RowSource:
     side: int | None = None
     """Of the squares that encoded images become; those stored as pixels need none."""
     store: Store | None = None
-    """Where the dataset lies; asked for what is kept beside its images."""
+    """The dataset's store; also has data that is kept next to the images."""
     _held: dict[str, Shard] = field(default_factory=dict)
     _spectra: list[Spectrum | None] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class RowSource:
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
         """(labels, row ids) of this rank's rows of a split, read without their images."""
-        assert self.store is not None, "only rows of a store have labels apart from their images"
+        assert self.store is not None, "only rows of a store have labels without their images"
         (rank, world_size), labels = world(), self.selection.labels
         columns = [labels.column, "row_id"]
         table = read_columns(self.store, self.manifest, STORED_SPLIT[split], columns)

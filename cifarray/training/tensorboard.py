@@ -62,11 +62,9 @@ class Board:
             with kept_rng():
                 self._show_graph(trainer)
                 self._show_histograms(trainer)
-        except Exception as error:  # curves can be made again from the metrics, a training cannot
+        except Exception as error:  # curves can be rebuilt from the metrics, a training cannot
             if not self._has_failed:
-                print(
-                    f"warning: TensorBoard's files are not complete: {_reason(error)}", flush=True
-                )
+                print(f"warning: TensorBoard's files are incomplete: {_reason(error)}", flush=True)
             self._has_failed = True
 
     def _show_curves(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -211,10 +209,10 @@ def look_inside(probe: Probe) -> Histograms:
     _watch_layers(probe.network, seen)
     logits_NK = probe.network(probe.images_NCHW)
     named = dict(probe.network.named_parameters())
-    learnt = {name: weight for name, weight in named.items() if weight.requires_grad}
+    learned = {name: weight for name, weight in named.items() if weight.requires_grad}
     loss = cross_entropy(logits_NK, probe.labels_N)
-    gradients = torch.autograd.grad(loss, list(learnt.values()), allow_unused=True)
-    for name, gradient in zip(learnt, gradients, strict=True):
+    gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+    for name, gradient in zip(learned, gradients, strict=True):
         if gradient is not None:
             seen.add(f"gradients/{name}", gradient)
     for name, weight in named.items():

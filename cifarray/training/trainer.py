@@ -1,4 +1,4 @@
-"""One rank's part in a training: its rows, network and optimizer, saved, restored and evaluated.
+"""One rank's part of a training: its rows, network and optimizer; saving, restoring, evaluating.
 
 It talks to the other ranks through torch.distributed alone and knows nothing of Ray.
 """
@@ -46,8 +46,8 @@ from cifarray.training.rows import RowSource
 from cifarray.training.schedules import build_schedule
 
 SYNC_BATCHNORM_ON_CPU = (
-    "train.sync_batchnorm needs GPU workers, since torch has no SyncBatchNorm on CPUs; set it to "
-    "false or take a profile with gpus_per_worker above 0"
+    "train.sync_batchnorm requires GPU workers, because torch has no SyncBatchNorm for CPUs; "
+    "set it to false or use a profile with gpus_per_worker above 0"
 )
 
 
@@ -81,7 +81,7 @@ class Trainer:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the labels that are learnt."""
+        """Names of the labels that are learned."""
         return list(self._rows.selection.labels.classes)
 
     @property
@@ -114,7 +114,7 @@ class Trainer:
 
     @cached_property
     def _model(self) -> nn.Module:
-        """The network as it is trained: synchronised, compiled and wrapped as asked."""
+        """The network as it is trained: synchronized, compiled and wrapped as asked."""
         options, model = self.job.train, self.network
         if options.sync_batchnorm:
             if self._rows.device.type != "cuda":
@@ -261,13 +261,14 @@ def check_resumable(
     if state["dataset"]["digest"] != digest:
         raise CheckpointError(
             f"the checkpoint was trained on dataset digest {state['dataset']['digest'][:12]}, "
-            f"not {digest[:12]}; a run resumes on the data that it started with"
+            f"not {digest[:12]}; a run can only resume on the data that it started with"
         )
     then = Job.model_validate(state["job"])
     if others := differences(then, job):
         raise CheckpointError(
-            f"the checkpoint was trained on another selection ({'; '.join(others)}); a run "
-            "resumes with the rows and classes that it started with: submit a new run instead"
+            f"the checkpoint was trained on another selection ({'; '.join(others)}); a run can "
+            "only resume with the rows and classes that it started with: submit a new run "
+            "instead"
         )
     if missing := [r["epoch"] for r in state["history"] if not _is_number(r.get(job.metric))]:
         raise CheckpointError(
@@ -279,8 +280,8 @@ def check_resumable(
         or state["validation_sha256"] != selection.validation_sha256
     ):
         raise CheckpointError(
-            "the checkpoint belongs to another job; a run resumes with the job that it started "
-            "with: submit a new run instead"
+            "the checkpoint belongs to another job; a run can only resume with the job that it "
+            "started with: submit a new run instead"
         )
 
 

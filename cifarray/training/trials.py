@@ -28,7 +28,7 @@ MODEL_DEFAULTS = {
     f"model.{name}": field.get_default(call_default_factory=True)
     for name, field in ModelSpec.model_fields.items()
 }
-"""What these fields hold when nobody sets them; in other sections that is None."""
+"""Default values of these fields; in other sections the default is None."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def most_epochs(job: Job) -> int | None:
-    """The epochs of a sweep's longest trial; None where a trial's steps alone limit it."""
+    """The epochs of a sweep's longest trial; None if a trial's steps alone limit it."""
     domain = job.sweep.space.get("train.epochs") if job.sweep else None
     limits = domain.examples if domain else (job.train.epochs,)
     if job.sweep and "train.epochs" in job.sweep.fields and not domain:

@@ -93,16 +93,13 @@ class Work:
 
     def open_store(self) -> Store:
         """The store of the run; an operation waits for it as long as the profile says."""
-        limit_s = self.profile.store_patience_s
-        return _store_of_a_run(
-            self.store.uri, self.store.endpoint, limit_s, self.place.without_trial
-        )
+        return _store_of_a_run(self.store, self.profile.store_patience_s, self.place.without_trial)
 
 
 @cache
-def _store_of_a_run(uri: str, endpoint: str | None, limit_s: float, attempt: Place) -> Store:
+def _store_of_a_run(spec: StoreSpec, limit_s: float, attempt: Place) -> Store:
     """One for all that this process does for a run: it connects once, and its waits add up."""
-    opened = Store.open(uri, endpoint)
+    opened = Store.of(spec)
     key = attempt.key(WAITING_FILE)
 
     def tell(wait: Wait | None) -> None:
@@ -139,8 +136,7 @@ def open_rows(work: Work, device: torch.device) -> RowSource:
     selection = select_rows(store, manifest, work.job)
     if selection.validation_sha256 != work.run.validation_sha256:
         raise CheckpointError(
-            f"validation rows differ from those that run {work.run.run_id} recorded; "
-            "submit a new run"
+            f"validation rows differ from those recorded in run {work.run.run_id}; submit a new run"
         )
     side = work.job.preprocess.resize
     return RowSource(
@@ -172,7 +168,7 @@ def fetch_weights(run: RunSpec, store: Store, folder: Path) -> Path | None:
         store.download(run.weights.key, path)
     except KeyMissingError as error:
         raise JobError(
-            f"the run's copy of its weights, {run.weights.key}, is gone; submit the run again"
+            f"the run's copy of its weights, {run.weights.key}, is missing; submit the run again"
         ) from error
     found = file_sha256(path)
     if found != run.weights.sha256:
@@ -212,7 +208,7 @@ def train_with_checkpoints(work: Work, trainer: Trainer, sink: Sink) -> None:
                     name = checkpoint_name(record["epoch"], token)
                     keep(store, prefix, name, state, work.run.job.metric)
             sink(record)
-        if len(trainer.history) == epochs_before:  # it had ended before somebody heard of it
+        if len(trainer.history) == epochs_before:  # the attempt had already lost the run
             write_records()
             sink(trainer.history[-1])
 
@@ -249,7 +245,7 @@ def refuse_without_gpus(profile: Profile, sees_one: bool) -> None:
     found = gather(None if sees_one else socket.gethostname())
     if hosts := sorted({host for host in found if host}):
         raise NoGpuError(
-            f"the worker on {' and on '.join(hosts)} was promised a GPU and torch "
+            f"the worker on {' and on '.join(hosts)} should have a GPU, but torch "
             f"{torch.__version__} sees none; check the node's driver and device plugin, and the "
             "image's CUDA libraries"
         )
@@ -266,7 +262,9 @@ def evaluate_best(work: Work, trainer: Trainer) -> None:
             best = best_good(store, work.place.prefix, work.job.metric, Path(scratch) / "best")
         key = from_rank_0(best.key if best else None)
         if key is None:
-            raise CheckpointError(f"no whole checkpoint of the run is left in {work.place.prefix}")
+            raise CheckpointError(
+                f"no complete checkpoint of the run is left in {work.place.prefix}"
+            )
         write_outcome(work, trainer, key, Path(scratch) / "chosen")
 
 

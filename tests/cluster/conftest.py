@@ -48,7 +48,7 @@ def administrator(kubectl: Kubectl) -> Kube:
 def ray_kinds(kubectl: Kubectl) -> None:
     """The cluster knows RayClusters and RayJobs."""
     if kubectl.type("get", "crd", "rayjobs.ray.io").returncode != 0:
-        pytest.skip("the cluster knows no RayJob: install KubeRay's definitions")
+        pytest.skip("the cluster has no RayJob: install KubeRay's CRDs")
 
 
 @pytest.fixture(scope="session")

@@ -75,4 +75,4 @@ def until(what: str, happened: Callable[[], Any], patience_s: float = READY_S) -
         if found := happened():
             return found
         time.sleep(LOOK_EVERY_S)
-    pytest.fail(f"waited {patience_s:.0f} s in vain for {what}")
+    pytest.fail(f"waited {patience_s:.0f} s without success for {what}")

@@ -96,7 +96,7 @@ def same_figures(report: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def profile_file(folder: Path, **fields: Any) -> Path:
     """The small cluster's profile with other fields; those of its kubernetes section too."""
-    values = load_profile(PROFILE).model_dump(mode="json", exclude_none=True)
+    values = load_profile(PROFILE).model_dump(mode="json", exclude_unset=True)
     known = type(load_profile(PROFILE).kubernetes).model_fields  # type: ignore[union-attr]
     section = {name: fields.pop(name) for name in list(fields) if name in known}
     values = {**values, **fields, "kubernetes": {**values["kubernetes"], **section}}

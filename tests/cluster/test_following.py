@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_a_run_alone(runs: Runs, undisturbed: dict[str, Any], name
     following.send_signal(signal.SIGINT)
     said = following.communicate(timeout=60)[1]
     assert following.returncode == 130
-    assert "goes on by itself" in said
+    assert "continues in the background" in said
     assert same_figures(runs.wait_until_finished(name), undisturbed)
     until("its pods to be gone", lambda: not runs.pods(name), 240.0)
 

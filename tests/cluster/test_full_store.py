@@ -71,7 +71,7 @@ def make_bucket(kubectl: Kubectl) -> None:
     [job] = [o for o in objects if o["metadata"]["labels"].get("cifarray/role") == "bucket"]
     name = job["metadata"]["name"]
     kubectl(*IN, "delete", "job", name, "--ignore-not-found")
-    kubectl(*IN, "create", "-f", "-", stdin=yaml.safe_dump(job))
+    kubectl(*IN, "apply", "-f", "-", stdin=yaml.safe_dump(job))
     kubectl(*IN, "wait", "job", name, "--for=condition=complete", "--timeout=180s")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from cifarray.backends.kubernetes.client import Kube, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube
 from cifarray.backends.kubernetes.manifests import manifests
 from cifarray.backends.kubernetes.rayjob import launch_rayjob
 from cifarray.backends.kubernetes.setup import apply_all
@@ -102,7 +102,7 @@ def test_a_submitter_makes_a_rayjob_that_owns_its_policy_whatever_answers_are_lo
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         kube = Kube.open(KubernetesSpec(namespace=NAMESPACE))
         launch_rayjob(run, run.spec().profile, kube, 1)
-        with pytest.raises(TakenError, match=r"RayJob .* is there already"):
+        with pytest.raises(AlreadyExistsError, match=r"RayJob .* already exists"):
             launch_rayjob(run, run.spec().profile, kube, 1)
     found = {each["kind"]: each for each in kubectl.json("-n", NAMESPACE, "get", *OBJECTS)["items"]}
     (owner,) = found["NetworkPolicy"]["metadata"]["ownerReferences"]

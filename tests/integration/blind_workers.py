@@ -4,10 +4,12 @@
 prints how the training ends.
 """
 
+import os
 import sys
 
 import ray
 
+from cifarray.backends.environment import run_environment
 from cifarray.errors import RunFailedError
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import RunSpec
@@ -23,11 +25,13 @@ PLACE = Place(RUN_ID, 1)
 
 def main(store: Store, folder: str) -> None:
     """Train on two workers with a GPU each."""
+    profile = Profile(name="p", kind="local", workers=2, cpus_per_worker=0.5, gpus_per_worker=1)
+    os.environ |= run_environment(profile)
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, _temp_dir=folder)
     spec = RunSpec(
         run_id=RUN_ID,
         job=small_job(),
-        profile=Profile(name="p", kind="local", workers=2, cpus_per_worker=0.5, gpus_per_worker=1),
+        profile=profile,
         world_size=2,
         dataset_digest="0" * 64,
         validation_rows=16,

@@ -24,5 +24,5 @@ def test_workers_that_see_no_gpu_say_so_together_and_are_not_tried_again(tmp_pat
     said = [line for line in ended.stdout.splitlines() if line.startswith("ENDED ")]
     assert len(said) == 1, ended.stdout + ended.stderr
     assert said[0].startswith("ENDED the worker on ")
-    assert "was promised a GPU and torch " in said[0]
+    assert "should have a GPU, but torch " in said[0]
     assert store.list(PLACE.key(FAILURES)) == []

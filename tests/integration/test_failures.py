@@ -143,5 +143,7 @@ def test_a_trial_whose_code_is_wrong_is_tried_once(cifarray: CommandLine, tmp_pa
     raising = 'raise ValueError("the width has to be even")'
     few = ("--set", "sweep.trials=2", "--set", "sweep.space={optimizer.lr: {uniform: [0.1, 0.2]}}")
     swept = fail(cifarray, tmp_path, "wrong-sweep", raising, 3, "tune-digits", few)
-    assert "no trial of 2 finished an epoch: ValueError: the width has to be even" in swept.sentence
+    assert (
+        "none of 2 trials finished an epoch: ValueError: the width has to be even" in swept.sentence
+    )
     assert swept.workers_built == 2

@@ -77,7 +77,7 @@ def test_a_killed_sweep_resumes_without_training_an_epoch_twice(
     assert (epochs_of(run, finished), epochs_of(run, running)) == (EPOCHS, 1)
 
     assert cifarray("resume", run.id, "--detach") == f"{run.id}\n"
-    assert "going on from attempt 1: " in cifarray("logs", "-f", run.id)
+    assert "continuing from attempt 1: " in cifarray("logs", "-f", run.id)
     assert run.status().state == "finished"
     assert [epochs_of(run, folder) for folder in folders(run, attempt=2)] == [EPOCHS] * 3
     ends = [

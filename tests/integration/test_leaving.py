@@ -62,7 +62,7 @@ def test_a_request_that_no_driver_of_this_image_reads_is_recorded_and_not_retrie
     given = {OWN_JOBS_VARIABLE: ray_node.dashboard, REQUEST_VARIABLE: "run_id: a-run\nnew: 1\n"}
     assert ended(ray_node, run, "newer-1", **given).status == "STOPPED"
     assert run.status().state == "failed"
-    assert "does not read what was submitted" in str(run.status().error)
+    assert "cannot read the submitted run" in str(run.status().error)
 
 
 def test_a_shared_cluster_says_that_the_job_failed(ray_node: Node, run: Run):

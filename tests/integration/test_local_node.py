@@ -194,7 +194,7 @@ def test_a_driver_that_is_killed_ends_the_follower_and_leaves_the_record_alone(
     follower = Follower(run, cluster, "killed-1")
     outcome = follower.follow(lambda status, remark: None)
     assert outcome.state == "lost"
-    assert "killed by signal 9, as happens when memory runs out" in outcome.cause
+    assert "killed by signal 9, which happens when memory runs out" in outcome.cause
     assert run.status().state == "pending"
     assert any("driver" in line for line in follower.last_lines())
 

@@ -168,7 +168,7 @@ def test_a_run_on_a_full_store_keeps_what_it_has_and_goes_on_once_there_is_space
     run.change_status(lambda status: dataclasses.replace(status, state="pending", error=None))
     again = wait_for(drivers.begin(proxy.address))
     assert again.code == 0, again.out + again.err
-    assert "going on from attempt 1: epoch 2" in again.out
+    assert "continuing from attempt 1: epoch 2" in again.out
     refuse_difference(run, trained, tmp_path)
 
 
@@ -187,13 +187,22 @@ def small_gateway(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         port = taken.getsockname()[1]
     keys = {"ROOT_ACCESS_KEY": "gateway", "ROOT_SECRET_KEY": "gateway-secret"}
     words = [*shlex.split(command), str(disk), "--port", str(port)]
-    with subprocess.Popen(words, env={**os.environ, **keys}, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        words, env={**os.environ, **keys}, stdout=subprocess.DEVNULL, text=True
+    ) as server:
         try:
+            wait_until(lambda: accepts(port), "the gateway's listening", server)
             yield f"http://127.0.0.1:{port}", disk
         finally:
             server.terminate()
             server.wait(10)
             subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def accepts(port: int) -> bool:
+    """Whether anything listens on a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def fill(filler: Path) -> None:

@@ -47,10 +47,10 @@ SWEEPS = {
 @pytest.fixture(scope="module")
 def sweeps(cifarray: CommandLine, session_node: tuple[Node, Path]) -> dict[str, list[TrialRecord]]:
     """The trials of every sweep above, in the order in which they were made."""
-    return carry_out(cifarray, session_node, SWEEPS)
+    return run_sweeps(cifarray, session_node, SWEEPS)
 
 
-def carry_out(
+def run_sweeps(
     cifarray: CommandLine, session_node: tuple[Node, Path], sweeps: dict[str, list[str]]
 ) -> dict[str, list[TrialRecord]]:
     """Run small sweeps over the digits, one after the other."""
@@ -122,6 +122,6 @@ def test_trials_of_two_workers_train_together(
     cifarray: CommandLine, session_node: tuple[Node, Path]
 ) -> None:
     larger = [*RANDOM, "sweep.workers_per_trial=2", "train.epochs=1"]
-    trials = carry_out(cifarray, session_node, {"two-workers": larger})["two-workers"]
+    trials = run_sweeps(cifarray, session_node, {"two-workers": larger})["two-workers"]
     assert [trial.state for trial in trials] == ["finished"] * 2
     assert [[r["world_size"] for r in trial.history] for trial in trials] == [[2], [2]]

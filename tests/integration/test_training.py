@@ -83,7 +83,7 @@ def test_run_gives_the_weights_that_submit_gives_though_a_worker_is_killed_in_mi
     assert survivor.epochs_before == 2, "the kill came too late to be within epoch 3"
     third = survivor.run.metrics()[2]
     begun = datetime.fromisoformat(third["ended_at"]).timestamp() - third["epoch_s"]
-    assert begun > survivor.killed_at, "epoch 3 was not done anew"
+    assert begun > survivor.killed_at, "epoch 3 was not done again"
     assert survivor.run.attempt_numbers() == [1]
     refuse_difference(survivor.run, trained, tmp_path)
 
@@ -130,7 +130,7 @@ def test_a_stopped_run_resumes_before_its_damaged_last_checkpoint_with_the_same_
     run.store.write(f"{last.key}/state.pt", bytes(state))
 
     assert cifarray.json("resume", run.id)["state"] == "finished"
-    assert f"going on from attempt 1: epoch {before.epoch}\n" in log_of(run, attempt=2)
+    assert f"continuing from attempt 1: epoch {before.epoch}\n" in log_of(run, attempt=2)
     assert run.attempt_numbers() == [1, 2]
     refuse_difference(run, trained, tmp_path)
 
@@ -163,5 +163,5 @@ def test_a_job_that_can_never_be_scheduled_says_so(cifarray: CommandLine, tmp_pa
     profile.write_text("kind: local\nworkers: 2\ncpus_per_worker: 400\n")
     ended = cifarray.type("submit", "train-digits", "--cluster", profile, "--name", "too-large")
     assert ended.code == 1
-    assert "need 800.25 CPUs, and the cluster has " in ended.sentence
+    assert "need 800.25 CPUs, but the cluster has " in ended.sentence
     assert Run(cifarray.store, "too-large").status().state == "failed"

@@ -39,7 +39,7 @@ def refuse_traces(drivers: Drivers, ends: tuple[Ended, Ended], trained: Run, fol
     assert f" attempt 1 of run {run.id} is no longer in charge: another attempt or" in sentence
     assert "Traceback" not in first.out + first.err
     assert second.code == 0, second.out + second.err
-    assert "going on from attempt 1: epoch " in second.out
+    assert "continuing from attempt 1: epoch " in second.out
     run.store.delete_folder(run.key("attempts", "1"))
     status = run.status()
     assert (status.state, status.attempts, status.error) == ("finished", 2, None)
@@ -73,7 +73,7 @@ def test_stopped_inside_the_upload_of_a_checkpoint(
     assert upload.answered.wait(30)
     assert upload.status == 200, "the rest of it came after the second had begun"
     refuse_traces(drivers, ends, trained, tmp_path)
-    assert "going on from attempt 1: epoch 1\n" in ends[1].out
+    assert "continuing from attempt 1: epoch 1\n" in ends[1].out
 
 
 def is_status_with_progress(request: Request) -> bool:

@@ -24,11 +24,13 @@ def test_a_container_without_home_name_and_much_memory_trains(open_folder: Path)
     try:
         ended = in_container("submit", "train-digits", "--prepare", *SHORT, **folders)
         assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
-        assert "are free in /dev/shm: Ray keeps its objects in files of" in ended.stderr
+        assert "are free in /dev/shm: Ray keeps its objects in its" in ended.stderr
         shown = in_container("runs", **folders)
         assert "finished" in shown.stdout, shown.stderr
         told = in_container("runs", CIFARRAY_STATE_DIR=folders["CIFARRAY_STATE_DIR"])
-        assert "/store holds no runs" in told.stdout + told.stderr  # of a folder it may not write
+        assert (
+            "/store contains no runs" in told.stdout + told.stderr
+        )  # of a folder it may not write
     finally:
         down = in_container("cluster", "down", "--yes", **folders)
     assert down.returncode == 0, down.stderr

@@ -13,11 +13,9 @@ STARTS = {
     "cli/main.py": "the command's own process",
     "proxies.py": "`spare_loopback`, which commands, drivers and workers call first",
     "user_folders.py": "`provide_home`, likewise",
-    "backends/local/backend.py": "`enter` makes this process the driver of a run",
-    "backends/ray_jobs/backend.py": "likewise",
-    "training/distributed.py": "a worker's own process",
-    "training/ray_train.py": "Ray Train reads it in the driver's process",
-    "training/ray_tune.py": "Ray Tune reads it in the driver's process",
+    "cli/submit.py": "`cifarray run` makes the command's process the driver of a run",
+    "training/distributed.py": "a worker's process, in which torch and gloo read it",
+    "training/ray_tune.py": "the driver's process, in which Ray Tune reads its settings",
 }
 """Modules that may change the environment, and why."""
 CHANGES = {"update", "setdefault", "pop", "clear", "popitem"}

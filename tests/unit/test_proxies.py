@@ -1,6 +1,7 @@
 """A proxy in the environment is for the outside: every client reaches loopback without it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,6 +77,40 @@ def test_a_download_from_this_machine_does_not(proxied: list[str], tmp_path: Pat
         server.files["a.zip"] = b"content"
         got = download(Download(server.url("a.zip"), tmp_path / "a.zip", 10), Silent())
     assert got.read_bytes() == b"content"
+    assert proxied == []
+
+
+def test_a_socks_proxy_for_all_beside_one_for_http_is_left_to_others(
+    proxied: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", os.environ["http_proxy"].removeprefix("http://"))
+    with pytest.raises(ArchiveError, match="502"):
+        download(Download("http://archive.example/a", tmp_path / "a", 10, pauses_s=()), Silent())
+    assert proxied == ["GET http://archive.example/a"]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"), [("socks5://p:1", "of scheme socks5"), ("http://p:port", "[Pp]ort")]
+)
+def test_a_proxy_that_cannot_be_one_is_a_sentence_for_both_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(ArchiveError, match=f"cannot be asked .*{words}.*; check the address"):
+        download(Download("http://archive.example/a", tmp_path / "a", 10), Silent())
+    with pytest.raises(ClusterError, match=f"does not answer .*{words}"):
+        RayJobs("http://jobs.example:8265", patience_s=0.1).version()
+
+
+def test_a_host_that_the_environment_excepts_is_reached_directly(
+    proxied: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", ".example")
+    with pytest.raises(ArchiveError, match="cannot be downloaded"):
+        download(Download("http://archive.example/a", tmp_path / "a", 10, pauses_s=()), Silent())
     assert proxied == []
 
 

@@ -30,6 +30,17 @@ def test_a_deadline_is_over_once_its_seconds_have_passed() -> None:
     assert not deadline.allows(0.0)
 
 
+def test_looks_come_at_once_after_each_pause_and_once_when_the_time_is_up() -> None:
+    clock = Clock()
+    deadline = Deadline(2.0, clock)
+    looks = 0
+    for _ in deadline.looks(0.0):
+        looks += 1
+        clock.now += 0.7
+    assert looks == 3
+    assert list(deadline.looks(0.0)) == [None], "one look at least"
+
+
 def test_pauses_follow_their_steps_and_leave_the_global_generator_alone() -> None:
     before = random.getstate()
     found = list(itertools.islice(pauses((0.2, 1.0)), 200))

@@ -38,9 +38,9 @@ def for_this_command(opened: AbstractContextManager[T]) -> T:
 
 @contextmanager
 def forwarded(kube: Kube, find_pod: Callable[[], str], port: int) -> Iterator[int]:
-    """Listen on a free port of loopback; every connection goes to `port` of the pod found then.
+    """Listen on a free port of loopback; forward connections to `port` of the current pod.
 
-    The pod is looked up per connection, so that one which was replaced is found again.
+    The pod is looked up for each connection, because it may have been replaced.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
@@ -140,7 +140,7 @@ def _copy(local: socket.socket, remote: Any) -> None:
 def reached_store(profile: Profile, kube: Kube) -> Iterator[Store]:
     """The profile's store by an endpoint that answers here, until the context ends.
 
-    Raises: ClusterError, StoreError where nobody gives keys.
+    Raises: ClusterError, StoreError if there are no keys.
     """
     spec, store = of_kubernetes(profile), profile.store
     access = store_access(kube, spec.store_secret, store.region)
@@ -155,7 +155,7 @@ def reached_store(profile: Profile, kube: Kube) -> Iterator[Store]:
 
 
 def store_access(kube: Kube, secret: str, region: str | None) -> Access:
-    """The store's keys from the Secret; without it, those that this process finds by itself."""
+    """The store's keys from the Secret; without it, those of this process's environment."""
     try:
         found = kube.get("Secret", secret)
     except RefusedError as error:
@@ -164,8 +164,8 @@ def store_access(kube: Kube, secret: str, region: str | None) -> Access:
         if all(os.environ.get(name) for name in KEYS):
             return Access(region)
         raise StoreRefusedError(
-            f"the Secret {secret} with the store's keys is not yours to read; ask for the Role "
-            "cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"the Secret {secret} with the store's keys cannot be read with your rights; ask for "
+            "the Role cifarray-submitter, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     keys = decoded(found)
     if not all(keys.get(name) for name in KEYS):
@@ -174,7 +174,7 @@ def store_access(kube: Kube, secret: str, region: str | None) -> Access:
 
 
 def decoded(secret: Mapping[str, Any] | None) -> dict[str, str]:
-    """A Secret's values as text; none of one that is not there."""
+    """A Secret's values as text; none if it does not exist."""
     data = (secret or {}).get("data") or {}
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
@@ -184,8 +184,8 @@ def service_selector(kube: Kube, service: str) -> dict[str, str]:
     found = kube.get("Service", service)
     if found is None:
         raise ClusterError(
-            f"there is no Service {service} in namespace {kube.namespace} of {kube.context}; "
-            "`cifarray cluster up --cluster PROFILE` makes it"
+            f"namespace {kube.namespace} of {kube.context} has no Service {service}; create it "
+            "with `cifarray cluster up --cluster PROFILE`"
         )
     return dict(found["spec"].get("selector") or {})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from pydantic import ValidationError
 
@@ -12,9 +12,9 @@ from cifarray.backends.base import (
     PATIENCE_S,
     Backend,
     Check,
-    Shown,
+    CommandOutput,
+    Reporter,
     SubmittedJob,
-    Talk,
     Teardown,
     Unrecorded,
     reopen,
@@ -69,11 +69,10 @@ CHECK_PATIENCE_S = 10.0
 
 
 class KubernetesBackend(Backend):
-    """What both modes have in common; what a run's status says of it is enough to find it again."""
+    """What both modes have in common; a run's status records enough to find the cluster again."""
 
     answers_as: ClassVar[str] = "Kubernetes"
     outlives_its_run: ClassVar[bool] = True
-    store_is_inside: ClassVar[bool] = True
     shared: ClassVar[bool] = False
     """Whether runs go to the long-lived RayCluster."""
 
@@ -86,7 +85,7 @@ class KubernetesBackend(Backend):
         certain: bool = True,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`dashboard` is where a long-lived RayCluster answers; None: behind a port-forward."""
+        """`dashboard` is the address of a long-lived RayCluster; None: through a port-forward."""
         self.profile = profile
         self.spec = of_kubernetes(profile)
         self._given_dashboard = dashboard
@@ -97,7 +96,7 @@ class KubernetesBackend(Backend):
 
     @cached_property
     def kube(self) -> Kube:
-        """The namespace. Raises: ClusterError where no kubeconfig leads to it."""
+        """The namespace. Raises: ClusterError if no kubeconfig leads to it."""
         return Kube.open(self.spec, self._patience_s)
 
     @property
@@ -173,38 +172,38 @@ class KubernetesBackend(Backend):
         return []
 
     def applied_record(self, request: RunRequest) -> dict[str, Any]:
-        """That of a run's first RayJob: `submit --dry-run` prints it."""
+        """The manifest of a run's first RayJob: `submit --dry-run` prints it."""
         job_id = rayjob_name(request.run_id, 1)
         dashboard = dashboard_of_run(self.spec, request.run_id)
         return cluster_record(self.profile.name, self.spec, self.spec.context, dashboard, job_id)
 
-    def start(self, talk: Talk) -> None:
-        """Find the way to it; `cifarray cluster up` sets it up."""
+    def start(self, reporter: Reporter) -> None:
+        """Check that it can be reached; `cifarray cluster up` sets it up."""
         _ = self.kube
 
-    def refuse_entry(self) -> None:
+    def refuse_entry(self) -> NoReturn:
         """A driver runs in a pod."""
         raise InputError(
-            f"`run` trains in this process, and {self.profile.name} is a Kubernetes cluster; "
-            "use `cifarray submit`"
+            f"`run` trains in this process, but profile {self.profile.name} is a Kubernetes "
+            "cluster; use `cifarray submit`"
         )
 
-    def enter(self, run: Run) -> None:
+    def enter(self, run: Run) -> dict[str, str]:
         self.refuse_entry()
 
     def rayjobs(self) -> RayJobRuns:
         """The RayJobs of its namespace, which may be there in either mode."""
         return RayJobRuns(self.kube, self.spec, self.certain)
 
-    def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
-        """Write the end first: Ray leaves a driver whose pod ends no time for it."""
+    def stop(self, run: Run, job_id: str, reporter: Reporter) -> Status:
+        """Record the end first: a driver whose pod ends has no time for it."""
         run.mark_stopped("stopped by `cifarray stop`")
         self.jobs(ASK_PATIENCE_S).stop(job_id)
         self._remove_companions(run)
         return run.status()
 
     def end_leftover(self, run: Run, job_id: str) -> bool:
-        """End what an earlier `stop` has left."""
+        """End what an earlier `stop` left running."""
         jobs = self.jobs(ASK_PATIENCE_S)
         job = jobs.find(job_id)
         is_live = job is not None and not job.ended
@@ -216,7 +215,9 @@ class KubernetesBackend(Backend):
     def find_unrecorded(self, run_id: str) -> Unrecorded | None:
         """The run whose RayJob somebody applied."""
         job = self.rayjobs().of_run(run_id)
-        if job is None or job.status == "SUCCEEDED":  # its driver did begin: it was deleted since
+        if (
+            job is None or job.status == "SUCCEEDED"
+        ):  # its driver did start: the run was deleted since
             return None
         state = "failed" if job.ended else "pending"
         why = (lambda: job.message) if job.ended else partial(self.rayjobs().why_pending, job.id)
@@ -227,8 +228,8 @@ class KubernetesBackend(Backend):
         """Delete the RayJob and what was applied with it."""
         if job.ended:
             raise InputError(
-                f"RayJob {job.id} of run {run_id} ended before its driver began"
-                f" ({job.message}): nothing to stop"
+                f"RayJob {job.id} of run {run_id} ended before its driver started "
+                f"({job.message}): nothing to stop"
             )
         self.rayjobs().stop(job.id)
         remove_companions_of(self.kube, run_id)
@@ -237,7 +238,7 @@ class KubernetesBackend(Backend):
         """Delete what was made for a run's RayJobs."""
 
     def with_store(self, uri: str | None, endpoint: str | None) -> Profile:
-        """With what is typed: pods reach the store by the profile's endpoint, not by ours."""
+        """With the store that was typed: pods reach it by the profile's endpoint, not by ours."""
         typed = {"uri": uri, "endpoint": endpoint}
         given = {name: value for name, value in typed.items() if value}
         store = self.profile.store.model_copy(update=given)
@@ -265,18 +266,20 @@ class KubernetesBackend(Backend):
         found = for_profile(overlay or DEFAULT_OVERLAY, self.profile)
         return with_image(found, image) if image else found
 
-    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+    def up(self, overlay: str | None, force: bool, reporter: Reporter) -> CommandOutput:
         """Apply an overlay's objects and wait until what they make is ready."""
         from cifarray.backends.kubernetes.setup import set_up
 
         chosen, documents = overlay or DEFAULT_OVERLAY, self.manifests(overlay)
-        talk.say(f"applying {len(documents)} objects of overlay {chosen} to {self.address} ...")
-        applied = set_up(self.kube, documents, force, talk)
+        reporter.say(f"applying {len(documents)} objects of overlay {chosen} to {self.address} ...")
+        applied = set_up(self.kube, documents, force, reporter)
         data = {"context": self.kube.context, "namespace": self.spec.namespace, "overlay": chosen}
-        return Shown({**data, **asdict(applied)}, [f"ready: {self.address}"])
+        return CommandOutput({**data, **asdict(applied)}, [f"ready: {self.address}"])
 
-    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
-        """What of ours is in the namespace, and what runs on it."""
+    def down(
+        self, delete_store: bool | None, remove_finalizers: bool, reporter: Reporter
+    ) -> Teardown:
+        """What cifarray has in the namespace, and what runs there."""
         from cifarray.backends.kubernetes.teardown import planned, survey
 
         found = survey(self.kube)
@@ -288,11 +291,11 @@ class KubernetesBackend(Backend):
                 live = [job.id for job in jobs.live_jobs()]
             except ClusterError as error:
                 jobs = None
-                talk.detail(f"which runs are on the RayCluster cannot be asked: {error}")
-        what = f"deletes what cifarray has in {self.address}"
-        return planned(self.kube, what, found, jobs, live, remove_finalizers, talk)
+                reporter.detail(f"the runs on the RayCluster are unknown: {error}")
+        what = f"deletes everything that cifarray created in {self.address}"
+        return planned(self.kube, what, found, jobs, live, remove_finalizers, reporter)
 
-    def status(self) -> Shown:
+    def status(self) -> CommandOutput:
         """Versions, RayCluster, pods, quota, queue, GPUs and runs."""
         from cifarray.backends.kubernetes.overview import overview, shown
 
@@ -317,7 +320,7 @@ class KubernetesBackend(Backend):
 
 
 class RayJobBackend(KubernetesBackend):
-    """Mode rayjob: a Ray cluster of its own for each run."""
+    """Mode rayjob: each run has its own Ray cluster."""
 
     makes_objects: ClassVar[bool] = True
 
@@ -350,19 +353,19 @@ class RayJobBackend(KubernetesBackend):
         return self.rayjobs()
 
     def explain(self, job_id: str) -> str:
-        """What the RayJob's pods lack or died of."""
+        """What the RayJob's pods lack, or why they died."""
         found = self.kube.get("RayJob", job_id)
         return "" if found is None else explain_rayjob(self.kube, found)
 
     def why_ended(self, job_id: str) -> str:
-        """What its pods died of."""
+        """Why its pods died."""
         return self.explain(job_id)
 
     def clear_away(self, run: Run, status: Status, job_id: str) -> str:
         """Of a run that has ended, delete its retries and what was made for it."""
         deleted = status.state != "finished" and self.rayjobs().stop_if_live(job_id)
         self._remove_companions(run)
-        return f"deleted RayJob {job_id}: KubeRay would have retried it" if deleted else ""
+        return f"deleted RayJob {job_id}, which KubeRay would have retried" if deleted else ""
 
     def _remove_companions(self, run: Run) -> None:
         remove_companions_of(self.kube, run.id)
@@ -396,7 +399,7 @@ class RayClusterBackend(KubernetesBackend):
         return self.shared_jobs(patience_s)
 
     def explain(self, job_id: str) -> str:
-        """What the RayCluster's pods lack or died of."""
+        """What the RayCluster's pods lack, or why they died."""
         return explain_ray_cluster(self.kube, self.spec.ray_cluster)
 
     def why_unanswered(self) -> str:
@@ -404,14 +407,14 @@ class RayClusterBackend(KubernetesBackend):
         return why_unanswered(self.kube, self.spec.ray_cluster)
 
     def manifests(self, overlay: str | None, image: str | None = None) -> list[Manifest]:
-        """As of any mode, and the RayCluster with the profile's pods. Raises: JobError."""
+        """As in any mode, plus the RayCluster with the profile's pods. Raises: JobError."""
         cpus = self.spec.cpus_of_a_worker
         if self.profile.cpus_per_worker >= cpus:
             raise JobError(
                 f"cluster profile {self.profile.name}: cpus_per_worker "
-                f"{self.profile.cpus_per_worker:g} leaves Ray Data nothing to read on of the "
-                f"{cpus} CPUs that Ray sees in a worker's pod; lower it, or raise "
-                "kubernetes.worker_cpu (or worker_cpu_limit, where that is given)"
+                f"{self.profile.cpus_per_worker:g} leaves no CPU for Ray Data: Ray counts {cpus} "
+                "CPUs in a worker's pod; lower it, or raise kubernetes.worker_cpu (or "
+                "worker_cpu_limit, where that is given)"
             )
         found = with_pods_of(self.profile, super().manifests(overlay))
         return with_image(found, image) if image else found
@@ -432,8 +435,8 @@ def open_cluster(profile: Profile) -> RayJobBackend | RayClusterBackend:
         )
     if profile.dashboard and not mode.shared:
         raise JobError(
-            f"cluster profile {profile.name} gives a dashboard, and in mode rayjob each run has "
-            "one of its own; leave it out, or set kubernetes.mode to ray-jobs"
+            f"cluster profile {profile.name} sets dashboard, but in mode rayjob each run has its "
+            "own; leave it out, or set kubernetes.mode to ray-jobs"
         )
     return mode(profile, dashboard=profile.dashboard)
 
@@ -445,7 +448,7 @@ def cluster_record(
     dashboard: str,
     job_id: str | None,
 ) -> dict[str, Any]:
-    """The record of a job; no secret. A driver does not know by which context people come."""
+    """The record of a job; no secret. A driver does not know which context people use."""
     section = spec.model_dump(mode="json", exclude_defaults=True, exclude={"context"})
     return {
         "profile": profile,
@@ -464,13 +467,13 @@ def recorded_section(record: Mapping[str, Any]) -> KubernetesSpec:
         return KubernetesSpec.model_validate(record.get("kubernetes") or {})
     except ValidationError as error:
         raise ClusterError(
-            f"the run's record does not say which cluster it is on ({error.errors()[0]['msg']}); "
-            "submit it again"
+            "the run's record does not say which cluster the run is on "
+            f"({error.errors()[0]['msg']}); submit it again"
         ) from error
 
 
 def may_be_context(mine: str | None, recorded: str | None) -> bool:
-    """Whether a recorded context is the user's, or a name out of somebody else's kubeconfig."""
+    """Whether a recorded context is the user's, or a name from somebody else's kubeconfig."""
     if recorded is None or not has_context(recorded):
         return True
     return recorded == (mine or current_context())

@@ -2,7 +2,7 @@
 
     python -m cifarray.backends.kubernetes.bootstrap {secrets,bucket}
 
-Both may run again at any time and then change nothing.
+Both may run again at any time; they then change nothing.
 """
 
 import argparse
@@ -10,14 +10,14 @@ import json
 import os
 import secrets
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from cifarray.backends.kubernetes.access import decoded
-from cifarray.backends.kubernetes.client import Kube, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube
 from cifarray.errors import CifarrayError, StoreAwayError, StoreRefusedError
+from cifarray.timers import Deadline
 
 ROOT, RUNS = "cifarray-store-root", "cifarray-store"
 ROOT_NAME, RUNS_NAME = "cifarray-root", "cifarray"
@@ -27,7 +27,7 @@ GATEWAY_PATIENCE_S = 120.0
 
 
 def make_secrets(kube: Kube) -> None:
-    """Make the root's Secret, which holds the runs' key too, and then the runs' own from it."""
+    """Create the root's Secret, which includes the runs' key, and then the runs' Secret from it."""
     root = _read(kube, ROOT) or _make(kube, ROOT, root_secret())
     users = json.loads(root[USERS_FILE])["accessAccounts"]
     if _read(kube, RUNS) is None:
@@ -69,26 +69,26 @@ def make_bucket(uri: str, endpoint: str, owner: str) -> None:
     bucket = uri.removeprefix("s3://").partition("/")[0]
     settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
     client = boto3.client("s3", endpoint_url=endpoint, config=settings)
-    deadline = time.monotonic() + GATEWAY_PATIENCE_S
-    while True:
+    away: BotoCoreError | None = None
+    for _ in Deadline(GATEWAY_PATIENCE_S).looks(2.0):
         try:
             client.create_bucket(Bucket=bucket)
-            print(f"made bucket {bucket}", flush=True)
+            print(f"created bucket {bucket}", flush=True)
             break
         except ClientError as error:
             if error.response["Error"]["Code"] in (
                 "BucketAlreadyOwnedByYou",
                 "BucketAlreadyExists",
             ):
-                print(f"bucket {bucket} is there", flush=True)
+                print(f"bucket {bucket} exists", flush=True)
                 break
             raise StoreRefusedError(
-                f"bucket {bucket} cannot be made at {endpoint}: {error}"
+                f"bucket {bucket} cannot be created at {endpoint}: {error}"
             ) from error
         except BotoCoreError as error:  # the gateway may still be starting
-            if time.monotonic() >= deadline:
-                raise StoreAwayError(f"the store at {endpoint} does not answer: {error}") from error
-            time.sleep(2.0)
+            away = error
+    else:
+        raise StoreAwayError(f"the store at {endpoint} does not answer: {away}") from away
     _give(endpoint, bucket, owner)
 
 
@@ -128,9 +128,9 @@ def _make(kube: Kube, name: str, values: Mapping[str, str]) -> dict[str, str]:
     }
     try:
         kube.create(manifest)
-        print(f"made Secret {name}", flush=True)
+        print(f"created Secret {name}", flush=True)
         return dict(values)
-    except TakenError:  # another Job was faster
+    except AlreadyExistsError:  # another Job created it first
         made = _read(kube, name)
         if made is None:
             raise

@@ -39,10 +39,10 @@ SECURITY_LEVEL = "pod-security.kubernetes.io/enforce"
 DRAIN_S = 30
 """How long `ray start --block` drains a node after SIGTERM."""
 UPLOAD_S = 30
-"""What a checkpoint's upload is given after that, at least."""
+"""Minimum time for a checkpoint's upload after that."""
 DEFAULT_GRACE_S = 30
 RAYS_SHARE = Decimal("0.3")
-"""Of a node's memory, which Ray's object store takes where nothing else is said."""
+"""Share of a node's memory that Ray's object store takes by default."""
 DNS_PORT = 53
 DNS_POLICY = "dns"
 API = "API server"
@@ -62,7 +62,7 @@ class Group:
 
     @staticmethod
     def of(name: str, found: Mapping[str, Any]) -> "Group":
-        """A group as it stands in a RayCluster; there is one head, and a group says its size."""
+        """A group of a RayCluster; there is one head, and each worker group states its size."""
         now, most = (found.get(each, 0) for each in ("replicas", "maxReplicas"))
         if "groupName" not in found:
             now = most = 1
@@ -71,14 +71,14 @@ class Group:
 
     @property
     def container(self) -> dict[str, Any]:
-        """The one that runs Ray."""
+        """The container that runs Ray."""
         first: dict[str, Any] = self.pod["containers"][0]
         return first
 
 
 @dataclass
 class Site:
-    """A backend on Kubernetes and what its cluster answers."""
+    """A Kubernetes backend and the answers of its cluster."""
 
     backend: "KubernetesBackend"
 
@@ -99,12 +99,12 @@ class Site:
 
     @cached_property
     def ray_cluster(self) -> dict[str, Any] | None:
-        """The long-lived RayCluster; None where there is none. Raises: ClusterError."""
+        """The long-lived RayCluster; None if there is none. Raises: ClusterError."""
         return self.kube.get("RayCluster", self.spec.ray_cluster)
 
     @property
     def head_is_ready(self) -> bool:
-        """Whether the RayCluster's head could answer."""
+        """Whether the RayCluster's head is ready."""
         return any(
             holds(pod, "Ready") for pod in self.kube.list("Pod", head_labels(self.spec.ray_cluster))
         )
@@ -123,7 +123,7 @@ class Site:
         ]
 
     def shared_groups(self) -> list[Group]:
-        """Head and worker groups of the RayCluster; none where there is none."""
+        """Head and worker groups of the RayCluster; none if there is none."""
         if self.ray_cluster is None:
             return []
         spec, name = self.ray_cluster["spec"], f"RayCluster {self.spec.ray_cluster}"
@@ -137,7 +137,7 @@ class Site:
 
 
 def api_server(site: Site) -> Result:
-    """It answers, and is not too old."""
+    """The API server answers and is new enough."""
     version = site.kube.version()
     found = f"Kubernetes {version} at {site.kube.server} (context {site.kube.context})"
     numbers = re.match(r"v(\d+)\.(\d+)", version)
@@ -147,7 +147,7 @@ def api_server(site: Site) -> Result:
 
 
 def rights(site: Site) -> Result:
-    """The caller has every right of the Role that submitting needs."""
+    """The caller has every right that submitting requires."""
     wanted = [
         (verb, group, resource, name)
         for document in manifests(DEFAULT_OVERLAY)
@@ -166,15 +166,15 @@ def rights(site: Site) -> Result:
     if lacking:
         return failed(
             f"you may not {', '.join(lacking)} in namespace {site.spec.namespace}",
-            f"an administrator binds the Role: kubectl -n {site.spec.namespace} create rolebinding "
-            f"NAME --role={ROLE} --user=YOU",
+            f"ask an administrator to bind the Role: kubectl -n {site.spec.namespace} create "
+            f"rolebinding NAME --role={ROLE} --user=YOU",
         )
-    return passed(f"all {len(wanted)} of the Role {ROLE} in namespace {site.spec.namespace}")
+    return passed(f"all {len(wanted)} rights of the Role {ROLE} in namespace {site.spec.namespace}")
 
 
 def definitions(site: Site) -> Result:
-    """KubeRay's kinds are known, with the fields that runs use."""
-    remedy = "install KubeRay 1.7 or newer, its definitions too (Helm upgrades no definitions)"
+    """KubeRay's CRDs are known, with the fields that runs use."""
+    remedy = "install KubeRay 1.7 or newer with its CRDs (Helm does not upgrade CRDs)"
     try:
         known = {each["name"] for each in site.kube.ask("GET", "/apis/ray.io/v1")["resources"]}
     except RefusedError as error:
@@ -182,19 +182,19 @@ def definitions(site: Site) -> Result:
             raise
         known = set()
     if missing := [kind for kind in RAY_KINDS if kind not in known]:
-        return failed(f"the cluster knows no {' and no '.join(missing)} of ray.io/v1", remedy)
+        return failed(f"the cluster has no {' and no '.join(missing)} of ray.io/v1", remedy)
     try:
         found = site.kube.get("CustomResourceDefinition", "rayjobs.ray.io")
     except RefusedError as error:
         if error.code != 403:
             raise
-        return passed("RayCluster and RayJob are known (their fields are not yours to read)")
+        return passed("RayCluster and RayJob exist (you may not read their fields)")
     versions = {each["name"]: each for each in (found or {}).get("spec", {}).get("versions", ())}
     schema = versions.get("v1", {}).get("schema", {}).get("openAPIV3Schema", {})
     fields = schema.get("properties", {}).get("spec", {}).get("properties", {})
     if NEW_IN_1_7 not in fields:
-        return failed(f"RayJob has no field {NEW_IN_1_7}: its definition is of before 1.7", remedy)
-    return passed("RayCluster and RayJob are known, with the fields of 1.7")
+        return failed(f"RayJob has no field {NEW_IN_1_7}: its CRD is older than 1.7", remedy)
+    return passed("RayCluster and RayJob exist, with the fields of 1.7")
 
 
 def operator(site: Site) -> Result:
@@ -202,7 +202,7 @@ def operator(site: Site) -> Result:
     found = find_operators(site.kube)
     if not found:
         return failed(
-            "no pod of KubeRay's operator runs in any namespace",
+            "KubeRay's operator does not run in any namespace",
             "install KubeRay's operator 1.7 or newer, as docs/kubernetes.md says",
         )
     first = found[0]
@@ -212,16 +212,16 @@ def operator(site: Site) -> Result:
             f"{where} is not ready", f"see `kubectl -n {first.namespace} describe pod {first.pod}`"
         )
     if first.too_old:
-        return failed(f"{where} is of before 1.7", "install KubeRay's operator 1.7 or newer")
-    return passed(where if first.version else f"{where} (its version does not show)")
+        return failed(f"{where} is older than 1.7", "install KubeRay's operator 1.7 or newer")
+    return passed(where if first.version else f"{where} (version unknown)")
 
 
 def pod_security(site: Site) -> Result:
-    """The namespace admits none but restricted pods."""
+    """The namespace admits only restricted pods."""
     found = site.kube.get("Namespace", site.spec.namespace)
     name = site.spec.namespace
     if found is None:
-        return failed(f"there is no namespace {name}", "make it with `cifarray cluster up`")
+        return failed(f"namespace {name} does not exist", "create it with `cifarray cluster up`")
     level = (found["metadata"].get("labels") or {}).get(SECURITY_LEVEL)
     if level != "restricted":
         return failed(
@@ -232,8 +232,8 @@ def pod_security(site: Site) -> Result:
 
 
 def ray_versions(site: Site) -> Result:
-    """This Python, the RayCluster and the RayJobs that are made have one version of Ray."""
-    versions = {"this Python": metadata.version("ray"), "RayJobs made here": RAY_VERSION}
+    """This Python, the RayCluster and new RayJobs have the same version of Ray."""
+    versions = {"this Python": metadata.version("ray"), "RayJobs created here": RAY_VERSION}
     if site.ray_cluster is not None:
         named = f"RayCluster {site.spec.ray_cluster}"
         versions[named] = str(site.ray_cluster["spec"].get("rayVersion") or "unknown")
@@ -243,23 +243,23 @@ def ray_versions(site: Site) -> Result:
     if len(set(versions.values())) > 1:
         return failed(
             f"Ray {told}",
-            "use an image and a Python with one version of Ray: `make image` builds one, "
-            "constraints.txt names the version",
+            "use the same version of Ray in the image and in this Python: `make image` builds "
+            "an image, constraints.txt names the version",
         )
     return passed(f"Ray {told}")
 
 
 def auth_token(site: Site) -> Result:
-    """The Ray clusters' token is there, and the head wants it."""
+    """The Ray clusters' token exists, and the head requires it."""
     secret = site.spec.store_secret
     if token(site.kube, site.spec) is None:
         return failed(
             f"Secret {secret} has no {TOKEN_KEY}",
-            "`cifarray cluster up` runs the Job that makes it; with a store outside the cluster, "
-            "make the Secret as docs/kubernetes.md says",
+            "`cifarray cluster up` runs the Job that creates it; with a store outside the "
+            "cluster, create the Secret as described in docs/kubernetes.md",
         )
     if not site.head_is_ready:
-        return passed(f"in Secret {secret} (no head is ready that could be asked)")
+        return passed(f"in Secret {secret} (no head is ready to check it with)")
     site.head.version()
     shared = f"RayCluster {site.spec.ray_cluster}"
     try:
@@ -275,55 +275,55 @@ def auth_token(site: Site) -> Result:
 
 
 def pull_secret(site: Site) -> Result:
-    """The Secret that the profile names for its registry is one."""
+    """The Secret that the profile names for its registry is a registry Secret."""
     name = site.spec.image_pull_secret
     if name is None:
-        return skipped("the profile names none: nodes pull the image without")
+        return skipped("the profile names none: nodes pull the image without one")
     found = site.kube.get("Secret", name)
     if found is None:
         return failed(
-            f"there is no Secret {name} in namespace {site.spec.namespace}",
+            f"namespace {site.spec.namespace} has no Secret {name}",
             f"kubectl -n {site.spec.namespace} create secret docker-registry {name} ...",
         )
     if ".dockerconfigjson" not in (found.get("data") or {}):
         return failed(
-            f"Secret {name} is of type {found.get('type')}, which holds no registry's keys",
-            "make it with `kubectl create secret docker-registry`",
+            f"Secret {name} is of type {found.get('type')}, which is not for a registry",
+            "create it with `kubectl create secret docker-registry`",
         )
     return passed(f"Secret {name}")
 
 
 def gpu_capacity(site: Site) -> Result:
-    """The nodes that workers may use have the GPUs of a whole run."""
+    """The nodes that workers may use have enough GPUs for a whole run."""
     each = int(site.profile.gpus_per_worker)
     if not each:
-        return skipped(f"workers of profile {site.profile.name} ask for no GPU")
+        return skipped(f"workers of profile {site.profile.name} request no GPU")
     wanted = each * site.profile.workers
     selector = worker_template(site.profile, {})["spec"].get("nodeSelector") or {}
     sizes = [_gpus(node) for node in site.kube.list("Node", selector) if not _is_closed(node)]
     fitting = sum(size // each * each for size in sizes)
-    among = f" among those labelled {_words(selector)}" if selector else ""
+    among = f" among those labeled {_words(selector)}" if selector else ""
     if fitting < wanted:
         return failed(
-            f"{sum(sizes)} GPUs on {sum(map(bool, sizes))} nodes{among}, and a run of "
-            f"{site.profile.workers} workers takes {wanted}, {each} on a node at a time",
-            "add nodes (or take no notice where the cluster adds them by itself), or lower workers "
+            f"{sum(sizes)} GPUs on {sum(map(bool, sizes))} nodes{among}, but a run of "
+            f"{site.profile.workers} workers needs {wanted}, {each} of them on one node",
+            "add nodes (ignore this if the cluster adds them automatically), or lower workers "
             "in the profile",
         )
     return passed(
-        f"{sum(sizes)} GPUs on {sum(map(bool, sizes))} nodes{among}, a run takes {wanted}"
+        f"{sum(sizes)} GPUs on {sum(map(bool, sizes))} nodes{among}, a run needs {wanted}"
     )
 
 
 def quota(site: Site) -> Result:
-    """A run of the profile's size fits into what the namespace's quotas leave."""
+    """A run of the profile's size fits into what is left of the namespace's quotas."""
     quotas = site.kube.list("ResourceQuota")
     if not quotas:
         return skipped(f"namespace {site.spec.namespace} has no quota")
     shared = site.backend.shared
     if shared and site.ray_cluster is None:
         return failed(
-            f"there is no RayCluster {site.spec.ray_cluster}", "`cifarray cluster up` makes it"
+            f"RayCluster {site.spec.ray_cluster} does not exist", "`cifarray cluster up` creates it"
         )
     groups = site.shared_groups()[1:] if shared else site.run_groups()
     wanted = needs(groups, growth=shared)
@@ -340,43 +340,43 @@ def quota(site: Site) -> Result:
                 )
     what = "the RayCluster at its maximum" if shared else f"a run of {site.profile.workers} workers"
     if not lacking:
-        return passed(f"there is capacity for {what}")
+        return passed(f"the quota allows {what}")
     remedy = (
-        "raise the quota or make the profile's pods smaller or fewer"
+        "raise the quota, or use fewer or smaller pods in the profile"
         if short
-        else ("wait for what runs now (`cifarray cluster status`), or raise the quota")
+        else ("wait until running jobs end (`cifarray cluster status`), or raise the quota")
     )
-    return failed(f"there is not enough capacity for {what}: {'; '.join(lacking)}", remedy)
+    return failed(f"the quota does not allow {what}: {'; '.join(lacking)}", remedy)
 
 
 def dns(site: Site) -> Result:
-    """Pods may ask for names although the namespace denies all other ways out."""
+    """Pods can use DNS although the namespace denies other outgoing traffic."""
     try:
         policies = site.kube.list("NetworkPolicy")
     except RefusedError as error:
         if error.code != 403:
             raise
-        found = site.kube.get("NetworkPolicy", DNS_POLICY)  # the one that may be read
+        found = site.kube.get("NetworkPolicy", DNS_POLICY)  # the one policy that may be read
         policies = [found] if found else []
         if not policies:
             return failed(
-                f"there is no NetworkPolicy {DNS_POLICY}", "`cifarray cluster up` makes it"
+                f"NetworkPolicy {DNS_POLICY} does not exist", "`cifarray cluster up` creates it"
             )
     out = [each for each in policies if _holds_all(each) and "Egress" in _types(each)]
     if not out:
-        return passed("no policy of the namespace keeps pods from asking for names")
+        return passed("no policy of the namespace blocks DNS")
     for policy in out:
-        if _lets_names_out(policy):
-            return passed(f"NetworkPolicy {policy['metadata']['name']} lets names be asked for")
+        if _allows_dns(policy):
+            return passed(f"NetworkPolicy {policy['metadata']['name']} allows DNS")
     return failed(
-        f"NetworkPolicy {out[0]['metadata']['name']} denies all pods the way out, and none lets "
-        "them ask for names (port 53, UDP and TCP)",
-        "`cifarray cluster up` makes the policy dns",
+        f"NetworkPolicy {out[0]['metadata']['name']} denies all outgoing traffic of all pods, "
+        "and no policy allows DNS (port 53, UDP and TCP)",
+        "`cifarray cluster up` creates the policy dns",
     )
 
 
 def drain(site: Site) -> Result:
-    """Pods that end have time for Ray's drain and a checkpoint's upload."""
+    """Terminating pods have time for Ray's drain and a checkpoint's upload."""
     least = DRAIN_S + UPLOAD_S
     graces = {
         group.name: int(group.pod.get("terminationGracePeriodSeconds") or DEFAULT_GRACE_S)
@@ -385,30 +385,33 @@ def drain(site: Site) -> Result:
     short = [f"{name} has {grace} s" for name, grace in graces.items() if grace < least]
     if short:
         return failed(
-            f"{', '.join(short)} to end in, and Ray's drain takes {DRAIN_S} s before a checkpoint "
-            "is uploaded",
+            f"{', '.join(short)} to terminate, but Ray's drain takes {DRAIN_S} s before a "
+            "checkpoint is uploaded",
             f"set terminationGracePeriodSeconds to {least} or more; `cifarray cluster up` sets 120",
         )
-    return passed(f"pods have {min(graces.values())} s or more, and the drain takes {DRAIN_S} s")
+    return passed(
+        f"pods have {min(graces.values())} s or more to terminate, and Ray's drain takes "
+        f"{DRAIN_S} s"
+    )
 
 
 def shared_memory(site: Site) -> Result:
-    """Ray's object store fits into /dev/shm, and that into the pod's memory."""
-    troubles = [
+    """Ray's object store fits into /dev/shm, and /dev/shm into the pod's memory."""
+    problems = [
         trouble
         for group in (*site.run_groups(), *site.shared_groups())
-        for trouble in _shm_troubles(group)
+        for trouble in _shm_problems(group)
     ]
-    if troubles:
+    if problems:
         return failed(
-            "; ".join(troubles),
-            "raise worker_shm, head_shm or the memory in the profile, or the RayCluster's",
+            "; ".join(problems),
+            "raise worker_shm, head_shm or the memory in the profile or in the RayCluster",
         )
-    return passed("the object store fits into /dev/shm, and that into the memory, of every pod")
+    return passed("in every pod the object store fits into /dev/shm, and /dev/shm into the memory")
 
 
 def needs(groups: Iterable[Group], growth: bool = False) -> dict[str, Decimal]:
-    """What pods of these groups count for in a quota; with `growth` only those yet to come."""
+    """What pods of these groups take of a quota; with `growth` only the pods to be added."""
     total: defaultdict[str, Decimal] = defaultdict(Decimal)
     for group in groups:
         number = group.most - (group.now if growth else 0)
@@ -420,12 +423,12 @@ def needs(groups: Iterable[Group], growth: bool = False) -> dict[str, Decimal]:
     return {**total, **plain, "count/pods": total["pods"]}
 
 
-def _shm_troubles(group: Group) -> list[str]:
+def _shm_problems(group: Group) -> list[str]:
     mounts = {each["mountPath"]: each["name"] for each in group.container.get("volumeMounts") or ()}
     volumes = {each["name"]: each for each in group.pod.get("volumes") or ()}
     shm = (volumes.get(mounts.get("/dev/shm", "")) or {}).get("emptyDir") or {}
     if shm.get("medium") != "Memory":
-        return [f"{group.name} has no /dev/shm of its own"]
+        return [f"{group.name} mounts no /dev/shm"]
     limit = (group.container["resources"].get("limits") or {}).get("memory")
     memory = amount(limit) if limit else None
     size = amount(shm["sizeLimit"]) if shm.get("sizeLimit") else memory
@@ -433,12 +436,14 @@ def _shm_troubles(group: Group) -> list[str]:
         return []
     given = group.start.get(OBJECT_STORE)
     store = amount(given) if given else (memory or Decimal(0)) * RAYS_SHARE
-    troubles, held = [], f"{written_bytes(size, binary=True)} of /dev/shm"
+    problems, held = [], f"{written_bytes(size, binary=True)} of /dev/shm"
     if store > size:
-        troubles.append(f"{group.name}: {written_bytes(store, binary=True)} of objects in {held}")
+        problems.append(
+            f"{group.name}: {written_bytes(store, binary=True)} of object store in {held}"
+        )
     if memory is not None and size >= memory:
-        troubles.append(f"{group.name}: {held} in {written_bytes(memory, binary=True)} of memory")
-    return troubles
+        problems.append(f"{group.name}: {held} in {written_bytes(memory, binary=True)} of memory")
+    return problems
 
 
 def _gpus(node: Mapping[str, Any]) -> int:
@@ -463,7 +468,7 @@ def _types(policy: Mapping[str, Any]) -> list[str]:
     return list(spec.get("policyTypes") or (["Ingress"] + ["Egress"] * ("egress" in spec)))
 
 
-def _lets_names_out(policy: Mapping[str, Any]) -> bool:
+def _allows_dns(policy: Mapping[str, Any]) -> bool:
     allowed = {
         port.get("protocol", "TCP")
         for rule in policy["spec"].get("egress") or ()
@@ -474,8 +479,8 @@ def _lets_names_out(policy: Mapping[str, Any]) -> bool:
 
 
 def cluster_checks(site: Site) -> list[Check]:
-    """All of them, in their order; the API server has to answer before anything else is seen."""
-    kinds = "KubeRay's kinds"
+    """All checks, in order; the API server must answer before anything else is checked."""
+    kinds = "KubeRay's CRDs"
     looks: list[tuple[str, Callable[[Site], Result], str | None]] = [
         (API, api_server, None),
         ("rights", rights, API),

@@ -2,9 +2,9 @@
 
 Objects are plain dicts as kubectl prints them. Every failure is a ClusterError of one sentence.
 
-An answer is unclear when it does not say whether the request was carried out: a 5xx, a timeout, a
-cut connection. After one, `create` looks whether the object is there and carries this request's
-mark, `delete` takes an object that is gone for deleted, and what may be repeated is sent again.
+An answer is unclear if it does not say whether the request was executed: a 5xx, a timeout, a cut
+connection. After one, `create` checks whether the object exists and carries this request's mark,
+`delete` counts a missing object as deleted, and requests that may be repeated are sent again.
 """
 
 import json
@@ -19,23 +19,24 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
-from cifarray.backends.base import PATIENCE_S, pauses
+from cifarray.backends.base import PATIENCE_S, PAUSES_S
 from cifarray.errors import ClusterError
 from cifarray.spec.profile import KubernetesSpec
+from cifarray.timers import Deadline, pauses
 
 CONNECT_S, READ_S = 5.0, 30.0
 FIELD_MANAGER = "cifarray"
 UNDONE = 429
-"""Nothing was done: the request is worth another try."""
+"""The request had no effect and may be retried."""
 UNCLEAR = (500, 502, 503, 504)
-"""The server, or a proxy before it, failed: the request may have been carried out or not."""
+"""The server, or a proxy before it, failed: the request may have had an effect or not."""
 MARK = "cifarray/request"
-"""Annotation of what `create` makes, with a value of its own for each call."""
+"""Annotation of every object that `create` creates, with a different value for each call."""
 PAGE = "500"
 Objects: TypeAlias = list[dict[str, Any]]
-"""Named, since inside Kube `list` is a method."""
+"""An alias, because inside Kube `list` is a method."""
 Look: TypeAlias = Callable[[], str | None]
-"""What happens after an unclear answer: the text that settles it, or None to send again."""
+"""Decides after an unclear answer: the text that settles it, or None to send the request again."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def load_context(settings: Any, wanted: str | None) -> str:
         named = f" with a context {wanted}" if wanted else ""
         told = " ".join(str(error).split()).rstrip(".")
         raise ClusterError(
-            f"no kubeconfig{named} is in reach ({told}); set KUBECONFIG, or kubernetes.context"
-            " in the cluster profile to a name that `kubectl config get-contexts` lists"
+            f"no kubeconfig{named} found ({told}); set KUBECONFIG, or kubernetes.context in the "
+            "cluster profile to a name that `kubectl config get-contexts` lists"
         ) from error
     return context
 
@@ -138,7 +139,7 @@ def _contexts() -> tuple[list[str], str | None]:
 
 
 class RefusedError(ClusterError):
-    """The API server answered, and not with what was wanted."""
+    """The API server refused the request."""
 
     def __init__(self, sentence: str, code: int, status: Mapping[str, Any]) -> None:
         super().__init__(sentence)
@@ -148,11 +149,11 @@ class RefusedError(ClusterError):
         self.message = str(status.get("message") or "")
         """What the API server itself says."""
         self.causes = [dict(each) for each in (status.get("details") or {}).get("causes") or ()]
-        """With reason Conflict: a `field`, and a `message` that names who manages it."""
+        """For the reason Conflict: a `field`, and a `message` that names its manager."""
 
 
-class TakenError(ClusterError):
-    """An object of this kind and name is there, and this request did not make it."""
+class AlreadyExistsError(ClusterError):
+    """An object of this kind and name exists, and this request did not create it."""
 
 
 class Kube:
@@ -217,7 +218,7 @@ class Kube:
         return True
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """One object; None where there is none."""
+        """One object; None if there is none."""
         try:
             return self.ask("GET", self.path(kind, name))
         except RefusedError as error:
@@ -239,7 +240,7 @@ class Kube:
             except RefusedError as error:
                 if error.code != 410 or "limit" not in query:
                     raise
-                found = []  # the list grew old between two pages: all of it at once
+                found = []  # the list expired between two pages: fetch all of it at once
                 query = {name: value for name, value in query.items() if name == "labelSelector"}
                 continue
             found += answer["items"]
@@ -249,13 +250,13 @@ class Kube:
             query["continue"] = after
 
     def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an object, once, whatever the answers.
+        """Create an object exactly once, even if answers are lost.
 
-        Raises: TakenError where one of this name is there that this call did not make.
+        Raises: AlreadyExistsError if an object of this name exists that this call did not create.
         """
         kind, metadata = manifest["kind"], manifest.get("metadata") or {}
         path, name = self.path(kind), metadata.get("name")
-        if name is None:  # a review is answered and not kept: it may be sent again
+        if name is None:  # the server answers a review without storing it: it may be sent again
             return self.ask("POST", path, body=manifest)
         mark = {MARK: secrets.token_hex(8)}
         annotations = {**(metadata.get("annotations") or {}), **mark}
@@ -266,10 +267,10 @@ class Kube:
             if found is None:
                 return None
             if not mark.items() <= (found["metadata"].get("annotations") or {}).items():
-                raise TakenError(
-                    f"{kind} {name} in namespace {self.namespace} is there already, and this "
-                    f"command did not make it; `kubectl -n {self.namespace} get "
-                    f"{kind.lower()} {name} -o yaml` shows whose it is"
+                raise AlreadyExistsError(
+                    f"{kind} {name} in namespace {self.namespace} already exists, and this "
+                    f"command did not create it; `kubectl -n {self.namespace} get {kind.lower()} "
+                    f"{name} -o yaml` shows whose it is"
                 )
             return json.dumps(found)
 
@@ -285,7 +286,7 @@ class Kube:
             return made
 
     def apply(self, manifest: Mapping[str, Any], force: bool = False) -> dict[str, Any]:
-        """Server-side apply; `force` takes fields over that somebody else manages."""
+        """Server-side apply; `force` takes over fields that another manager owns."""
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         path = self.path(manifest["kind"], manifest["metadata"]["name"])
         return self.ask(
@@ -293,7 +294,7 @@ class Kube:
         )
 
     def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Merge a change into an object; None where there is none."""
+        """Merge a change into an object; None if there is none."""
         content = "application/merge-patch+json"
         try:
             return self.ask("PATCH", self.path(kind, name), body=change, content=content)
@@ -303,7 +304,7 @@ class Kube:
             raise
 
     def delete(self, kind: str, name: str, grace_s: int | None = None) -> bool:
-        """Ask for an object's end; False where there is none."""
+        """Delete an object; False if there is none."""
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
@@ -316,7 +317,7 @@ class Kube:
             self.ask("DELETE", self.path(kind, name), body=body, after_unclear=note)
         except RefusedError as error:
             if error.code == 404:
-                return bool(unclear)  # gone since the request whose answer was lost
+                return bool(unclear)  # deleted by the request whose answer was lost
             raise
         return True
 
@@ -343,7 +344,7 @@ class Kube:
     def path(self, kind: str, name: str | None = None, everywhere: bool = False) -> str:
         """The path of a kind's objects, or of one."""
         if kind not in KINDS:
-            raise ClusterError(f"cifarray knows no way to kind {kind}")
+            raise ClusterError(f"cifarray does not know the kind {kind}")
         where = KINDS[kind]
         inside = where.namespaced and not everywhere
         middle = f"/namespaces/{self.namespace}" if inside else ""
@@ -360,7 +361,7 @@ class Kube:
         content: str = "application/json",
         after_unclear: Look = lambda: None,
     ) -> dict[str, Any]:
-        """One exchange, tried again while the server is busy or silent. Raises: RefusedError."""
+        """One request, retried while the server is busy or silent. Raises: RefusedError."""
         text = self.text(
             method, path, query=query, body=body, content=content, after_unclear=after_unclear
         )
@@ -371,7 +372,7 @@ class Kube:
         if not isinstance(answer, dict):
             raise ClusterError(
                 f"what answers at {self.server} (context {self.context}) is not a Kubernetes API "
-                "server; check the address in the kubeconfig, and any proxy on the way"
+                "server; check the address in the kubeconfig and any proxy in between"
             )
         return answer
 
@@ -390,15 +391,14 @@ class Kube:
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
         url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
-        deadline = time.monotonic() + self._patience_s
-        for pause in pauses():
-            wait_s = pause
+        deadline = Deadline(self._patience_s)
+        for wait_s in pauses(PAUSES_S):
             cause: Exception
             try:
                 return self._exchange(method, url, body, content)
             except ApiException as error:
                 cause, failure = error, self._refusal(error)
-                wait_s = max(pause, _asked_wait_s(error))
+                wait_s = max(wait_s, _asked_wait_s(error))
                 if error.status not in (UNDONE, *UNCLEAR):
                     raise failure from error
                 unclear = error.status in UNCLEAR
@@ -407,7 +407,7 @@ class Kube:
                 unclear = not isinstance(error, NewConnectionError | ConnectTimeoutError)
             if unclear and (settled := after_unclear()) is not None:
                 return settled
-            if time.monotonic() + wait_s >= deadline:
+            if not deadline.allows(wait_s):
                 raise failure from cause
             time.sleep(wait_s)
         raise AssertionError("pauses never end")
@@ -442,8 +442,8 @@ class Kube:
             status, message = {}, str(error.reason)
         hint = {
             401: "; log in to the cluster again",
-            403: f"; ask whoever runs namespace {self.namespace} for the right to do that "
-            "(the Role cifarray-submitter holds all that submitting needs)",
+            403: f"; ask the administrator of namespace {self.namespace} for this right (the Role "
+            "cifarray-submitter has all rights that submitting requires)",
         }.get(error.status, "")
         sentence = f"the API server at {self.server} refuses ({error.status}): {message}{hint}"
         return RefusedError(sentence, int(error.status), status)
@@ -456,7 +456,7 @@ class Kube:
 
 
 def condition(found: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """An object's condition of a kind; empty where it has none."""
+    """An object's condition of a kind; empty if it has none."""
     conditions = (found.get("status") or {}).get("conditions") or ()
     return next((each for each in conditions if each["type"] == kind), {})
 
@@ -467,18 +467,18 @@ def holds(found: Mapping[str, Any], kind: str) -> bool:
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod serves, and nobody has asked for its end."""
+    """Whether a pod is ready and not being deleted."""
     return holds(pod, "Ready") and not pod["metadata"].get("deletionTimestamp")
 
 
 def _asked_wait_s(error: Any) -> float:
-    """The seconds that the server wants to be left alone for."""
+    """The seconds that the server asks to wait (Retry-After)."""
     text = str((error.headers or {}).get("Retry-After") or "")
     return float(text) if text.isdecimal() else 0.0
 
 
 def _clock_ahead(headers: Any) -> timedelta | None:
-    """By how much this machine's clock is ahead of the server's; None where it does not say."""
+    """By how much this machine's clock is ahead of the server's; None if it does not say."""
     try:
         return datetime.now(UTC) - parsedate_to_datetime(str(headers.get("Date")))
     except (TypeError, ValueError):

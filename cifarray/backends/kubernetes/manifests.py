@@ -1,4 +1,4 @@
-"""The manifests that travel with cifarray: rendered from k8s/overlays, one file per overlay."""
+"""The manifests shipped with cifarray: rendered from k8s/overlays, one file per overlay."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ SHIPPED_NAMESPACE = "cifarray"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where PyYAML was built with it, takes a tenth of the time."""
 NAME_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
-"""What a Job's name ends with: a digest of its pod template, which nobody may change."""
+"""The end of a Job's name: a digest of its pod template, which cannot be changed."""
 
 
 def overlay_names() -> list[str]:
@@ -62,7 +62,7 @@ def manifests(
 
 
 def for_profile(overlay: str, profile: Profile) -> list[Manifest]:
-    """An overlay's objects as a profile wants them: its image, namespace, registry and store.
+    """An overlay's objects adapted to a profile: its image, namespace, registry and store.
 
     Raises: InputError for an unknown overlay.
     """
@@ -129,7 +129,7 @@ def as_yaml(documents: Iterable[Manifest]) -> str:
 
 
 def with_image(documents: Sequence[Manifest], image: str) -> list[Manifest]:
-    """The objects with this image wherever they have cifarray's, the one that Ray's head runs."""
+    """The objects with this image instead of cifarray's, which is the one that Ray's head runs."""
     changed = copy.deepcopy(list(documents))
     (ours,) = {
         container["image"]
@@ -181,6 +181,6 @@ def _containers(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _folder() -> Traversable:
-    """Below the package in a wheel, beside its sources in a checkout."""
+    """Inside the package in a wheel, next to its sources in a checkout."""
     inside = resources.files("cifarray") / "k8s"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "k8s" / "rendered"

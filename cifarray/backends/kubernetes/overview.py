@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
-from cifarray.backends.base import Shown, Table
+from cifarray.backends.base import CommandOutput, Table
 from cifarray.backends.kubernetes.client import Kube, RefusedError, holds
 from cifarray.backends.kubernetes.pods import GPU, Gang
 from cifarray.backends.kubernetes.rayjob import RUN_LABEL, describe
@@ -19,7 +19,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
-    """What `cluster status --json` prints. Raises: ClusterError where no API server answers."""
+    """What `cluster status --json` prints. Raises: ClusterError if no API server answers."""
     hidden: dict[str, str] = {}
     return {
         "context": kube.context,
@@ -42,8 +42,8 @@ def overview(kube: Kube, spec: KubernetesSpec, gang: Gang) -> dict[str, Any]:
     }
 
 
-def shown(profile: str, seen: dict[str, Any]) -> Shown:
-    """What `cluster status` prints of it."""
+def shown(profile: str, seen: dict[str, Any]) -> CommandOutput:
+    """The lines that `cluster status` prints for a person."""
     lines = [f"{name:<11}{value}" for name, value in _head_lines(seen)]
     tables: list[Table] = []
     if seen["pods"]:
@@ -51,11 +51,11 @@ def shown(profile: str, seen: dict[str, Any]) -> Shown:
     if seen["quota"]:
         rows = [[each[name] for name in QUOTA_COLUMNS] for each in seen["quota"]]
         tables.append((QUOTA_COLUMNS, rows))
-    return Shown({"profile": profile, **seen}, lines, tables)
+    return CommandOutput({"profile": profile, **seen}, lines, tables)
 
 
 def gpus(kube: Kube) -> dict[str, Any]:
-    """GPUs of the nodes, and how many of them pods of the namespace hold.
+    """GPUs of the nodes, and how many of them are used by the namespace's pods.
 
     Raises: RefusedError (403) for callers who may not list nodes.
     """
@@ -77,7 +77,7 @@ def _gpus_in(resources: Mapping[str, Any]) -> int:
 
 
 def _allowed(look: Callable[[], T], what: str, hidden: dict[str, str]) -> T | None:
-    """What was seen; where the caller may not look or there is no such kind, why not."""
+    """What was found, or why not: the caller lacks the right, or the kind does not exist."""
     try:
         return look()
     except RefusedError as error:
@@ -199,7 +199,7 @@ def _operator_words(operators: list[dict[str, Any]] | None, why: str | None) -> 
     if operators is None:
         return f"not shown ({why})"
     if not operators:
-        return "none runs; install KubeRay's operator 1.7 or newer"
+        return "not running; install KubeRay's operator 1.7 or newer"
     return ", ".join(
         f"KubeRay {each['version']} in namespace {each['namespace']}"
         + ("" if each["ready"] else " (not ready)")
@@ -209,7 +209,7 @@ def _operator_words(operators: list[dict[str, Any]] | None, why: str | None) -> 
 
 def _ray_cluster_words(found: dict[str, Any] | None, why: str | None) -> str:
     if found is None:
-        return f"not shown ({why})" if why else "none; `cifarray cluster up` makes it"
+        return f"not shown ({why})" if why else "none; `cifarray cluster up` creates it"
     groups = "".join(
         f", {each['replicas']} of {each['max']} {each['name']}" for each in found["groups"]
     )

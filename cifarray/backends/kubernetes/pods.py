@@ -3,7 +3,7 @@
 The pods are locked down as the restricted Pod Security Standard requires. k8s/base/raycluster.yaml
 says the same for the long-lived cluster; one policy test holds both.
 
-With gang scheduling all pods of a run start together, or none takes capacity from others:
+With gang scheduling all pods of a run start together or not at all:
 
 - Kueue admits a suspended RayJob as a whole, by a label that names the LocalQueue
   (https://docs.ray.io/en/latest/cluster/kubernetes/k8s-ecosystem/kueue.html);
@@ -39,7 +39,7 @@ GRACE_S = 120
 SCRATCH = "10Gi"
 OBJECT_STORE = "object-store-memory"
 SHM_FOR_OBJECTS = 0.5
-"""Share of the shared memory that Ray's object store takes; gloo and NCCL need the rest."""
+"""Share of the shared memory for Ray's object store; gloo and NCCL need the rest."""
 LOCKED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -198,7 +198,7 @@ API_GROUPS: dict[str, GangScheduler] = {
     "scheduling.volcano.sh": "volcano",
     "scheduling.x-k8s.io": "scheduler-plugins",
 }
-"""By which a cluster shows that it has a scheduler; YuniKorn has no API group."""
+"""API groups that show which scheduler a cluster has; YuniKorn has none."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Gang:
 
     @property
     def suspended(self) -> bool:
-        """Whether the RayJob begins suspended, for the scheduler to wake."""
+        """Whether the RayJob is created suspended, until the scheduler resumes it."""
         return self.scheduler == "kueue"
 
     def job_labels(self, name: str) -> dict[str, str]:
@@ -259,10 +259,10 @@ def find_gang(kube: Kube, spec: KubernetesSpec) -> Gang:
     if len(queues) == 1:
         return Gang("kueue", queues[0])
     if spec.gang == "kueue":
-        choice = f"choose one of {', '.join(queues)}" if queues else "it has none"
+        choice = f"choose one of {', '.join(queues)}" if queues else "the namespace has none"
         raise JobError(
-            "kubernetes.gang is kueue, and kubernetes.queue names no LocalQueue of namespace "
-            f"{kube.namespace}: {choice}"
+            "kubernetes.gang is kueue, but kubernetes.queue does not name a LocalQueue of "
+            f"namespace {kube.namespace}: {choice}"
         )
     usable = (each for group, each in API_GROUPS.items() if _is_usable(kube, group, each))
     return Gang(next(usable, "none"))

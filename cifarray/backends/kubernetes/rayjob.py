@@ -1,7 +1,6 @@
-"""A run as a RayJob: built, made with what it needs, read, ended, and cleared away."""
+"""A run as a RayJob: built, created with what it needs, read, ended, and cleaned up."""
 
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Any
 
 from cifarray.backends.base import SubmittedJob
 from cifarray.backends.environment import driver_command, run_environment
-from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube, RefusedError
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.pods import (
     HEAD_PORTS,
@@ -27,10 +26,11 @@ from cifarray.runs.status import parse_time
 from cifarray.spec.load import dump_yaml, to_yaml
 from cifarray.spec.profile import Profile
 from cifarray.spec.run import OWN_JOBS_VARIABLE, REQUEST_VARIABLE, RunRequest
+from cifarray.timers import Deadline
 
 RAY_VERSION = "2.60.0"
 NAME_LENGTH = 47
-"""KubeRay adds to a RayJob's name and wants what it makes of it to be a label."""
+"""KubeRay appends to a RayJob's name, and the result must be a valid label."""
 LABEL_LENGTH = 63
 RUN_LABEL, JOB_LABEL, SUBMISSION_LABEL = "cifarray/run", "cifarray/job", "cifarray/submission"
 OURS = {"app.kubernetes.io/part-of": "cifarray"}
@@ -41,9 +41,9 @@ COMPANIONS = ("NetworkPolicy", "PodGroup")
 """Kinds that are made for a RayJob, before it."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 FRESH_S = 600.0
-"""So long after, the RayJob may still be on its way."""
+"""For this long after, the RayJob may still be about to be created."""
 GOING_S, POLL_S = 15.0, 0.5
-"""How long a deleted RayJob's cluster may take to be told so, and how often to look."""
+"""How long a deleted RayJob's cluster may take to notice, and how often to check."""
 
 
 def run_objects(
@@ -76,7 +76,7 @@ def rayjob(request: RunRequest, submission: int, gang: Gang | None = None) -> di
             "metadata": {"run_id": request.run_id},
             "shutdownAfterJobFinishes": True,
             "backoffLimit": spec.retries,
-            # Both begin anew with every retry: the profile's figures are totals.
+            # Both restart with every retry: the profile's figures are totals.
             "preRunningDeadlineSeconds": spec.cluster_wait_s,
             "activeDeadlineSeconds": max(1, spec.max_run_s // (spec.retries + 1)),
             "rayClusterSpec": ray_cluster_spec(request, labels | gang.pod_labels(name)),
@@ -146,7 +146,7 @@ def run_label(run_id: str) -> str:
 
 
 def rayjob_name(run_id: str, submission: int) -> str:
-    """`<run>-<submission>`, a DNS-1035 label; what has to be cut is made unique by a digest."""
+    """`<run>-<submission>`, a DNS-1035 label; a digest makes a shortened name unique."""
     name = f"{run_id}-{submission}"
     if len(name) <= NAME_LENGTH:
         return name
@@ -161,7 +161,7 @@ def label_value(text: str) -> str:
 
 
 def as_job(found: Mapping[str, Any]) -> SubmittedJob:
-    """A RayJob object in the words of the Jobs API."""
+    """A RayJob object in the terms of the Jobs API."""
     status = found.get("status") or {}
     stage, message = status.get("jobDeploymentStatus", ""), _told(str(status.get("message") or ""))
     if stage in ENDED_STAGES:
@@ -178,7 +178,7 @@ def as_job(found: Mapping[str, Any]) -> SubmittedJob:
 
 
 def is_going(found: Mapping[str, Any]) -> bool:
-    """Whether its end has been asked for: KubeRay then begins nothing more with it."""
+    """Whether it is being deleted: KubeRay then starts nothing more for it."""
     return bool(found["metadata"].get("deletionTimestamp"))
 
 
@@ -202,7 +202,7 @@ def describe(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _told(message: str) -> str:
-    """One line of a message: Ray puts the end of a failed job's log behind its first one."""
+    """One line of a message: Ray appends the end of a failed job's log to the first line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:
         return "".join(lines)
@@ -210,7 +210,7 @@ def _told(message: str) -> str:
 
 
 def remove_companions_of(kube: Kube, run_id: str) -> list[str]:
-    """Delete what is left of a run whose RayJob is gone or going; the names."""
+    """Delete what is left of a run whose RayJob is deleted or being deleted; the names."""
     labels = {RUN_LABEL: run_label(run_id)}
     return [name for kind in COMPANIONS for name in _remove(kube, kind, labels, fresh_s=0.0)]
 
@@ -221,10 +221,10 @@ def remove_left_companions(kube: Kube) -> list[str]:
 
 
 def _remove(kube: Kube, kind: str, labels: Mapping[str, str], fresh_s: float) -> list[str]:
-    """Kubernetes itself removes those that a RayJob owns; who may not delete leaves the others."""
+    """Kubernetes itself removes what a RayJob owns; without the right to delete, the rest stays."""
     until = kube.now() - timedelta(seconds=fresh_s)
     try:
-        # They come first: one that is listed here was made for a RayJob that may be on its way.
+        # List them first: an object listed here may belong to a RayJob that is about to be created.
         found = [
             each["metadata"]
             for each in kube.list(kind, labels)
@@ -258,23 +258,21 @@ def next_rayjob(run: Run, kube: Kube) -> tuple[str, int]:
 
 
 def end_earlier(run: Run, kube: Kube, patience_s: float = GOING_S) -> None:
-    """Delete the run's RayJobs that have not ended: a retry of theirs would fight the next one.
+    """Delete the run's RayJobs that have not ended: their retries would conflict.
 
-    Raises: ClusterError for one that does not go.
+    Raises: ClusterError if one cannot be deleted.
     """
     labels = {RUN_LABEL: run_label(run.id)}
     for job in _live(kube, labels):
         kube.delete("RayJob", str(job["metadata"]["name"]))
-    deadline = time.monotonic() + patience_s
-    while left := _live(kube, labels):
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(POLL_S)
-    # What the operator has been told to end begins nothing more, though its pods may take long.
+    for _ in Deadline(patience_s).looks(POLL_S):
+        if not (left := _live(kube, labels)):
+            return
+    # A RayJob that is being deleted starts nothing more, though its pods may take long to end.
     if staying := [str(job["metadata"]["name"]) for job in left if not is_going(job)]:
         raise ClusterError(
-            f"RayJob {staying[0]} of run {run.id} was deleted and is still there; "
-            f"end it with `kubectl -n {kube.namespace} delete rayjob {staying[0]}`"
+            f"RayJob {staying[0]} of run {run.id} was deleted but still exists; remove it with "
+            f"`kubectl -n {kube.namespace} delete rayjob {staying[0]}`"
         )
 
 
@@ -283,9 +281,9 @@ def _live(kube: Kube, labels: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> None:
-    """Create the RayJob and what it owns, or leave nothing. Raises: ClusterError, JobError.
+    """Create the RayJob and what it owns, or nothing at all. Raises: ClusterError, JobError.
 
-    What its pods need comes first: whenever this ends, there is no RayJob without its policy.
+    What its pods need comes first, so that no RayJob ever exists without its policy.
     """
     request = request_of(run, profile)
     *companions, job = run_objects(request, submission, find_gang(kube, of_kubernetes(profile)))
@@ -294,13 +292,13 @@ def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> No
         for each in companions:
             made += _create_or_keep(kube, each)
         owner = _create_rayjob(kube, job)
-    except (RefusedError, TakenError) as error:
-        if isinstance(error, TakenError) or error.code < 500:
+    except (RefusedError, AlreadyExistsError) as error:
+        if isinstance(error, AlreadyExistsError) or error.code < 500:
             _take_back(kube, made, job)
-        raise  # otherwise the RayJob may appear yet, and its policy has to be there
+        raise  # otherwise the RayJob may still appear, and needs its policy
     try:
         for each in companions:
-            _hand_over(kube, each, owner)
+            _set_owner(kube, each, owner)
     except BaseException:
         with suppress(ClusterError):
             kube.delete("RayJob", owner["name"])
@@ -308,7 +306,7 @@ def launch_rayjob(run: Run, profile: Profile, kube: Kube, submission: int) -> No
 
 
 def _take_back(kube: Kube, made: list[Manifest], job: Manifest) -> None:
-    """Remove what was made for a RayJob, unless somebody else has made one of that name."""
+    """Remove what was created for a RayJob, unless another RayJob of that name exists."""
     with suppress(ClusterError):
         if kube.get("RayJob", job["metadata"]["name"]) is None:
             for each in made:
@@ -319,9 +317,9 @@ def _create_or_keep(kube: Kube, companion: Manifest) -> list[Manifest]:
     """Make an object, unless the run has it already: `kubectl apply` of a dry run makes it too."""
     try:
         return [kube.create(companion)]
-    except TakenError:
+    except AlreadyExistsError:
         found = kube.get(companion["kind"], companion["metadata"]["name"])
-        if found is None:  # it went at this moment, with a RayJob that had its name before
+        if found is None:  # it was deleted just now, with an earlier RayJob of the same name
             return [kube.create(companion)]
         run = (found["metadata"].get("labels") or {}).get(RUN_LABEL)
         if run != companion["metadata"]["labels"][RUN_LABEL] or found["spec"] != companion["spec"]:
@@ -335,15 +333,15 @@ def _create_rayjob(kube: Kube, job: Manifest) -> Manifest:
         made = kube.create(job)
     except RefusedError as error:
         if error.code == 404:
-            sentence = f"{kube.context} knows no RayJob; install KubeRay's operator 1.7 or newer"
+            sentence = f"{kube.context} has no RayJob CRD; install KubeRay's operator 1.7 or newer"
             raise RefusedError(sentence, error.code, {}) from error
         raise
     named = {name: made["metadata"][name] for name in ("name", "uid")}
     return {"apiVersion": job["apiVersion"], "kind": job["kind"], **named}
 
 
-def _hand_over(kube: Kube, companion: Manifest, owner: Manifest) -> None:
-    """Let an object go with the RayJob that needs it; one that has gone meanwhile is made again."""
+def _set_owner(kube: Kube, companion: Manifest, owner: Manifest) -> None:
+    """Make the RayJob the owner of an object, which is created again if it was deleted."""
     owned = {"ownerReferences": [owner]}
     try:
         found = kube.patch(companion["kind"], companion["metadata"]["name"], {"metadata": owned})
@@ -354,7 +352,7 @@ def _hand_over(kube: Kube, companion: Manifest, owner: Manifest) -> None:
 
 
 def request_of(run: Run, profile: Profile) -> RunRequest:
-    """A recorded run as it was asked for, on a profile of the user's own."""
+    """A recorded run as it was requested, on the user's own profile."""
     spec = run.spec()
     return RunRequest(
         run_id=spec.run_id,
@@ -369,7 +367,7 @@ def request_of(run: Run, profile: Profile) -> RunRequest:
 
 
 def remove_ended(kube: Kube, keep_s: int) -> list[str]:
-    """Delete RayJobs of ours that ended longer ago, and policies that are left; their names."""
+    """Delete our RayJobs that ended longer ago, and leftover policies; their names."""
     moment = (kube.now() - timedelta(seconds=keep_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
     old = [found for found in kube.list("RayJob", OURS) if ended_before(found, moment)]
     names = [str(found["metadata"]["name"]) for found in old]

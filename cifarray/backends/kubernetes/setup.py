@@ -1,17 +1,17 @@
-"""`cluster up` on Kubernetes: every object by server-side apply, and whether it has come up."""
+"""`cluster up` on Kubernetes: server-side apply of every object, until all are ready."""
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Talk
+from cifarray.backends.base import Reporter
 from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, holds
 from cifarray.backends.kubernetes.manifests import Manifest
 from cifarray.backends.kubernetes.waiting import explain
 from cifarray.errors import ClusterError
+from cifarray.timers import Deadline
 
 ORDER = (
     "Namespace",
@@ -31,11 +31,11 @@ ORDER = (
     "PodDisruptionBudget",
     "RayCluster",
 )
-"""What later kinds need comes first; kinds that are not named come last."""
+"""Kinds in the order of applying; kinds that are not listed come last."""
 KUBECTL = "kubectl-client-side-apply"
-"""The manager that `kubectl apply` enters; `cluster up` after it means: from now on this way."""
+"""The manager name of `kubectl apply`; a later `cluster up` takes over from it."""
 SCALED = ".spec.workerGroupSpecs"
-"""A list that has one manager as a whole, though the autoscaler sets only `replicas` in it."""
+"""A list that is managed as a whole, although the autoscaler sets only `replicas` in it."""
 SCALERS = {
     "python-requests": "Ray's autoscaler",
     "manager": "KubeRay's operator",
@@ -43,18 +43,18 @@ SCALERS = {
 }
 MANAGER = re.compile(r'conflicts? with "([^"]+)"')
 SHIPPED_PRIORITIES = {"cifarray-head": 1000, "cifarray-worker": 500}
-"""Values that 0.1.0 shipped, with the right to evict pods of other namespaces."""
+"""Values of 0.1.0, which allowed evicting pods of other namespaces."""
 READ_AGAIN = 10
 ENDING_S = 180.0
 READY_S = 1200.0
-"""A node may have to pull an image of several GB first."""
+"""A node may first have to pull an image of several GB."""
 PAUSE_S = 2.0
 LOG_LINES = 20
 
 
 @dataclass
 class Applied:
-    """What became of the objects: `kind name` each."""
+    """What happened to the objects, each as `kind name`."""
 
     created: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -72,9 +72,9 @@ def in_order(documents: Sequence[Manifest]) -> list[Manifest]:
 def apply_all(
     kube: Kube, documents: Sequence[Manifest], say: Callable[[str], None], force: bool = False
 ) -> Applied:
-    """Apply every object; `force` takes fields over from whoever manages them.
+    """Apply every object; `force` takes over fields from other managers.
 
-    Raises: ClusterError where the operator's kinds are not known, where a right is lacking, or
+    Raises: ClusterError if the operator's kinds are not known, where a right is lacking, or
     where somebody else manages a field that the manifests set otherwise.
     """
     if any(each["kind"] == "RayCluster" for each in documents):
@@ -88,36 +88,38 @@ def apply_all(
     return applied
 
 
-def set_up(kube: Kube, documents: Sequence[Manifest], force: bool, talk: Talk) -> Applied:
+def set_up(kube: Kube, documents: Sequence[Manifest], force: bool, reporter: Reporter) -> Applied:
     """Apply objects and wait until what they make is ready. Raises: ClusterError."""
     try:
-        applied = apply_all(kube, documents, talk.say, force)
-        talk.say(
-            f"{len(applied.created)} made, {len(applied.changed)} changed, "
-            f"{len(applied.unchanged)} as they were"
+        applied = apply_all(kube, documents, reporter.say, force)
+        reporter.say(
+            f"{len(applied.created)} created, {len(applied.changed)} changed, "
+            f"{len(applied.unchanged)} unchanged"
         )
         for name in applied.changed:
-            talk.detail(f"changed {name}")
-        await_ready(kube, documents, talk.say)
+            reporter.detail(f"changed {name}")
+        await_ready(kube, documents, reporter.say)
     except KeyboardInterrupt:
-        talk.say("interrupted: what was applied stays, and the same command goes on from there")
+        reporter.say(
+            "interrupted: what was applied stays, and the same command continues from there"
+        )
         raise
     for document in documents:
         if document["kind"] == "RayCluster" and (left := head_of_another_image(kube, document)):
-            talk.warn(left)
+            reporter.warn(left)
     return applied
 
 
 def require_operators_kinds(kube: Kube) -> None:
-    """Raises: ClusterError where the cluster knows no RayCluster."""
+    """Raises: ClusterError if the cluster knows no RayCluster."""
     try:
         kube.ask("GET", "/apis/ray.io/v1")
     except RefusedError as error:
         if error.code != 404:
             raise
         raise ClusterError(
-            f"{kube.context} knows no RayCluster; install KubeRay's operator 1.7 or newer first, "
-            "as docs/kubernetes.md says"
+            f"{kube.context} has no RayCluster CRD; first install KubeRay's operator 1.7 or "
+            "newer, as described in docs/kubernetes.md"
         ) from error
 
 
@@ -125,13 +127,12 @@ def await_ended_namespace(
     kube: Kube, say: Callable[[str], None], patience_s: float = ENDING_S
 ) -> None:
     """Wait while a namespace of this name is still being deleted. Raises: ClusterError."""
-    deadline = time.monotonic() + patience_s
     told = False
-    while True:
+    for _ in Deadline(patience_s).looks(1.0):
         try:
             found = kube.get("Namespace", kube.namespace)
         except RefusedError as error:
-            if error.code == 403:  # whoever may not look finds out by applying
+            if error.code == 403:  # without the right to read, applying shows it
                 return
             raise
         if found is None or not found["metadata"].get("deletionTimestamp"):
@@ -139,14 +140,11 @@ def await_ended_namespace(
         if not told:
             say(f"namespace {kube.namespace} is still being deleted ...")
             told = True
-        if time.monotonic() >= deadline:
-            raise ClusterError(
-                f"namespace {kube.namespace} is still being deleted: {what_holds(found)}"
-            )
-        time.sleep(1.0)
+        held = deletion_blockers(found)
+    raise ClusterError(f"namespace {kube.namespace} is still being deleted: {held}")
 
 
-def what_holds(namespace: Manifest) -> str:
+def deletion_blockers(namespace: Manifest) -> str:
     """What a namespace that is being deleted still waits for."""
     conditions = namespace.get("status", {}).get("conditions", ())
     told = [
@@ -154,7 +152,7 @@ def what_holds(namespace: Manifest) -> str:
         for each in conditions
         if each["status"] == "True" and each["type"].endswith("Remaining")
     ]
-    return "; ".join(told) or "its content goes first"
+    return "; ".join(told) or "its content is deleted first"
 
 
 def keep_scale(manifest: Manifest, live: Manifest) -> Manifest:
@@ -202,8 +200,8 @@ def _apply(kube: Kube, document: Manifest, force: bool, applied: Applied) -> Non
         if error.code != 403:
             raise
         raise ClusterError(
-            f"{kind} {name} is not yours to apply ({error.message}); `cifarray cluster up` needs "
-            "an administrator of the cluster"
+            f"{kind} {name} may not be applied with your rights ({error.message}); `cifarray "
+            "cluster up` needs an administrator of the cluster"
         ) from error
     if live is None:
         applied.created.append(f"{kind} {name}")
@@ -214,7 +212,7 @@ def _apply(kube: Kube, document: Manifest, force: bool, applied: Applied) -> Non
 
 
 def _is_another(priority: Manifest, live: Manifest) -> bool:
-    """Whether a PriorityClass differs in what nobody may change."""
+    """Whether a PriorityClass differs in fields that cannot be changed."""
     return any(
         priority.get(name, usual) != live.get(name, usual)
         for name, usual in (("value", 0), ("preemptionPolicy", "PreemptLowerPriority"))
@@ -230,15 +228,15 @@ def _is_outdated(live: Manifest) -> bool:
 def _kept(live: Manifest) -> str:
     policy = live.get("preemptionPolicy", "PreemptLowerPriority")
     return (
-        f"PriorityClass {live['metadata']['name']}: kept as the administrator made it, with value "
-        f"{live.get('value', 0)} and preemptionPolicy {policy}"
+        f"PriorityClass {live['metadata']['name']}: kept as the administrator created it, with "
+        f"value {live.get('value', 0)} and preemptionPolicy {policy}"
     )
 
 
 def _settled_apply(
     kube: Kube, wanted: Manifest, live: Manifest | None, force: bool, applied: Applied
 ) -> dict[str, Any]:
-    """Apply; a conflict is settled by force where that is known to hurt nobody."""
+    """Apply; a conflict is settled by force if that is known to be harmless."""
     try:
         return kube.apply(wanted, force)
     except RefusedError as error:
@@ -249,9 +247,8 @@ def _settled_apply(
         for manager, path in conflicts:
             if not _may_force(wanted, live, manager, path):
                 raise ClusterError(
-                    f"{what}: {path} is managed by {manager}, with another value than the "
-                    "manifests have; undo that change, or take the field over with "
-                    "--force-conflicts"
+                    f"{what}: {path} is managed by {manager} and differs from the manifests; "
+                    "undo that change, or take over the field with --force-conflicts"
                 ) from error
     made = kube.apply(wanted, force=True)
     for manager in sorted({manager for manager, _ in conflicts}):
@@ -271,8 +268,8 @@ def _may_force(wanted: Manifest, live: Manifest | None, manager: str, path: str)
         return True
     if wanted["kind"] != "RayCluster" or path != SCALED or live is None:
         return False
-    # Either only defaults are missing from what is wanted, or the list was written as a whole by
-    # somebody who scales, whose scale is kept.
+    # Either only defaults are missing, or the list was written as a whole by
+    # a scaler, whose scale is kept.
     return manager in SCALERS or _holds(
         live["spec"]["workerGroupSpecs"], wanted["spec"]["workerGroupSpecs"]
     )
@@ -282,7 +279,7 @@ def _who(manager: str, paths: str) -> str:
     if manager == KUBECTL:
         return "`kubectl apply`"
     scaler = SCALERS.get(manager, manager)
-    return f"{scaler}, with the scale that it has set" if SCALED in paths else scaler
+    return f"{scaler}, keeping its scale" if SCALED in paths else scaler
 
 
 def _holds(live: Any, wanted: Any) -> bool:
@@ -296,11 +293,11 @@ def _holds(live: Any, wanted: Any) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that is waited for."""
+    """One object that is waited for."""
 
     name: str
     state: str
-    """In words."""
+    """Its state in words."""
     ready: bool = False
     failed: bool = False
 
@@ -311,14 +308,13 @@ def await_ready(
     say: Callable[[str], None],
     patience_s: float = READY_S,
 ) -> None:
-    """Wait until everything that comes up has, telling of each change. Raises: ClusterError."""
+    """Wait until everything is ready, and report each change. Raises: ClusterError."""
     awaited = [each for each in documents if each["kind"] in LOOKS]
-    deadline = time.monotonic() + patience_s
     told: dict[str, str] = {}
-    while True:
+    for _ in Deadline(patience_s).looks(PAUSE_S):
         parts = [look(kube, each) for each in awaited]
         for part in parts:
-            gist = part.state.partition(": ")[0]  # what follows differs from one look to the next
+            gist = part.state.partition(": ")[0]  # what follows changes with every reading
             if told.get(part.name) != gist:
                 told[part.name] = gist
                 say(f"{part.name}: {part.state}")
@@ -328,23 +324,21 @@ def await_ready(
         waiting = [part for part in parts if not part.ready]
         if not waiting:
             return
-        if time.monotonic() >= deadline:
-            states = "; ".join(f"{part.name}: {part.state}" for part in waiting)
-            raise ClusterError(
-                f"not ready after {patience_s:.0f} s: {states}; what was applied stays, and the "
-                "same command goes on waiting"
-            )
-        time.sleep(PAUSE_S)
+    states = "; ".join(f"{part.name}: {part.state}" for part in waiting)
+    raise ClusterError(
+        f"not ready after {patience_s:.0f} s: {states}; what was applied stays; run the "
+        "same command to continue waiting"
+    )
 
 
 def look(kube: Kube, document: Manifest) -> Part:
-    """How something that was applied does."""
+    """The state of something that was applied."""
     kind, name = document["kind"], document["metadata"]["name"]
     return LOOKS[kind](kube, f"{kind} {name}", kube.get(kind, name))
 
 
 def head_of_another_image(kube: Kube, document: Manifest) -> str:
-    """A sentence, where a RayCluster's head still runs another image than its manifest says.
+    """A warning if a RayCluster's head still runs another image than its manifest says.
 
     KubeRay replaces no running pod of a RayCluster that was changed.
     """
@@ -355,16 +349,16 @@ def head_of_another_image(kube: Kube, document: Manifest) -> str:
         runs = pod["spec"]["containers"][0]["image"]
         if runs != wanted:
             return (
-                f"RayCluster {name}: its head still runs {runs}; when no run needs it, "
-                f"`kubectl -n {kube.namespace} delete pod {pod['metadata']['name']}` brings one "
-                f"of {wanted}"
+                f"RayCluster {name}: its head still runs image {runs}; when no run needs it, "
+                f"`kubectl -n {kube.namespace} delete pod {pod['metadata']['name']}` starts one "
+                f"with {wanted}"
             )
     return ""
 
 
 def _deployment(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if live is None:
-        return Part(name, "it is gone", failed=True)
+        return Part(name, "it no longer exists", failed=True)
     status, wanted = live.get("status") or {}, live["spec"].get("replicas", 1)
     seen = status.get("observedGeneration") == live["metadata"]["generation"]
     up = min(status.get("availableReplicas", 0), status.get("updatedReplicas", 0))
@@ -377,24 +371,28 @@ def _deployment(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
 
 def _job(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if live is None:
-        return Part(name, "done", ready=True)  # its time to live ended it, which takes an end
+        return Part(
+            name, "done", ready=True
+        )  # its TTL removed it, which happens only after its end
     status = live.get("status") or {}
     if holds(live, "Complete"):
         return Part(name, "done", ready=True)
     labels = {"batch.kubernetes.io/job-name": live["metadata"]["name"]}
     if failed := _said(live, "Failed"):
-        said = _last_words(kube, labels)
-        return Part(name, f"{failed}; its pod said: {said}" if said else failed, failed=True)
+        said = _last_log_line(kube, labels)
+        return Part(
+            name, f"{failed}; last line of its log: {said}" if said else failed, failed=True
+        )
     reason = explain(kube, labels, [live])
-    return Part(name, reason or ("at work" if status.get("ready") else "its pod is starting"))
+    return Part(name, reason or ("running" if status.get("ready") else "its pod is starting"))
 
 
 def _ray_cluster(kube: Kube, name: str, live: Mapping[str, Any] | None) -> Part:
     if live is None:
-        return Part(name, "it is gone", failed=True)
+        return Part(name, "it no longer exists", failed=True)
     status, cluster = live.get("status") or {}, live["metadata"]["name"]
     if not status:
-        return Part(name, "waits for KubeRay's operator to take it up")
+        return Part(name, "waits for KubeRay's operator")
     if live["spec"].get("suspend"):
         return Part(name, "it is suspended")
     if holds(live, "HeadPodReady"):
@@ -409,18 +407,18 @@ LOOKS: dict[str, Callable[[Kube, str, Mapping[str, Any] | None], Part]] = {
     "Job": _job,
     "RayCluster": _ray_cluster,
 }
-"""Kinds that take a while to come up."""
+"""Kinds that take time to become ready."""
 
 
 def _said(found: Mapping[str, Any], kind: str) -> str:
-    """The message of a condition that holds; empty where it does not."""
+    """The message of a condition that is true; empty if it is not."""
     if not holds(found, kind):
         return ""
     told = condition(found, kind)
     return str(told.get("message") or told.get("reason") or kind)
 
 
-def _last_words(kube: Kube, labels: Mapping[str, str]) -> str:
+def _last_log_line(kube: Kube, labels: Mapping[str, str]) -> str:
     """The last line that a pod with these labels wrote."""
     with suppress(ClusterError):
         for pod in reversed(kube.list("Pod", labels)):

@@ -1,18 +1,18 @@
-"""`cluster down` on Kubernetes: runs end first, then goes what `cluster up` made."""
+"""`cluster down` on Kubernetes: ends runs first, then deletes what `cluster up` created."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cifarray.backends.base import Shown, Talk, Teardown
+from cifarray.backends.base import CommandOutput, Reporter, Teardown
 from cifarray.backends.kubernetes.client import Kube, Objects, RefusedError
 from cifarray.backends.kubernetes.rayjob import OURS
-from cifarray.backends.kubernetes.setup import what_holds
+from cifarray.backends.kubernetes.setup import deletion_blockers
 from cifarray.backends.kubernetes.waiting import find_operators
 from cifarray.backends.ray_jobs.backend import stop_jobs
 from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
+from cifarray.timers import Deadline
 
 SWEPT = (
     "RayCluster",
@@ -30,9 +30,9 @@ SWEPT = (
     "Role",
     "ServiceAccount",
 )
-"""Kinds of what goes in any case, in this order."""
+"""Kinds that are always deleted, in this order."""
 STORED = ("Secret", "PersistentVolumeClaim")
-"""Kinds of what stays with the store: its keys and its volume."""
+"""Kinds that are kept with the store: its keys and its volume."""
 HELD = (
     "RayJob",
     "RayCluster",
@@ -42,28 +42,28 @@ HELD = (
     "Secret",
     "ConfigMap",
 )
-"""Kinds that, if they are somebody else's, keep the namespace."""
+"""Kinds that keep the namespace if somebody else created them."""
 CLUSTERS_OWN = ("ConfigMap kube-root-ca.crt",)
-"""What Kubernetes puts into every namespace by itself."""
+"""What Kubernetes itself creates in every namespace."""
 RUNS_END_S = 180.0
 """The grace of a run's pods, 120 s, and the operator's own time."""
 ABSENT_S = 10.0
-"""How long a finalizer is waited for when no operator runs that could remove it."""
+"""How long to wait for a finalizer if no operator runs that could remove it."""
 NAMESPACE_END_S = 300.0
 PAUSE_S = 1.0
 
 
 @dataclass
 class Found:
-    """What a namespace holds of ours, and what of others."""
+    """What a namespace contains of ours and of others."""
 
     rayjobs: list[str]
     clusters: list[str]
     claims: list[str]
     foreign: list[str]
-    """`kind name` of what cifarray did not make."""
+    """`kind name` of what cifarray did not create."""
     exists: bool = True
-    """Whether the namespace is there at all."""
+    """Whether the namespace exists."""
 
 
 @dataclass
@@ -74,21 +74,21 @@ class Removed:
     deleted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
-    def shown(self, stopped: list[str]) -> Shown:
-        """For a program and for a person; `stopped` are the jobs that were ended before."""
+    def shown(self, stopped: list[str]) -> CommandOutput:
+        """For programs and people; `stopped` are the jobs that were ended first."""
         lines = [f"ended RayJob {name}" for name in self.ended]
         lines += [f"deleted {name}" for name in self.deleted]
         lines += [f"kept {name}" for name in self.kept]
         if not self.deleted and not self.ended:
-            lines.append("nothing of cifarray is there")
+            lines.append("nothing of cifarray was found")
         kept = any(name.startswith("PersistentVolumeClaim") for name in self.kept)
         remark = "the store's volume is kept, with its keys; --delete-store deletes both"
         data = {**asdict(self), "stopped_jobs": stopped}
-        return Shown(data, lines, remarks=[remark] if kept else [])
+        return CommandOutput(data, lines, remarks=[remark] if kept else [])
 
 
 def survey(kube: Kube) -> Found:
-    """What is there. Raises: ClusterError."""
+    """What the namespace contains. Raises: ClusterError."""
     held = {kind: [each for each in _listed(kube, kind) if not _is_owned(each)] for kind in HELD}
     ours = {kind: [_name(each) for each in found if _is_ours(each)] for kind, found in held.items()}
     others = [
@@ -113,7 +113,7 @@ def planned(
     jobs: RayJobs | None,
     live: list[str],
     remove_finalizers: bool,
-    talk: Talk,
+    reporter: Reporter,
 ) -> Teardown:
     """The end of all that was found, and of the jobs on the long-lived RayCluster."""
     goes = [f"RayJob {name}" for name in found.rayjobs] + [f"job {name}" for name in live]
@@ -121,22 +121,23 @@ def planned(
     whole = f"this {ends}{what}"
     claims = ", ".join(found.claims)
 
-    def carry_out(delete_store: bool) -> Shown:
+    def execute(delete_store: bool) -> CommandOutput:
         keep_store = bool(claims) and not delete_store
         try:
             if jobs:
-                stop_jobs(jobs, live, talk)
-            removed = take_down(kube, found, keep_store, remove_finalizers, talk.say)
+                stop_jobs(jobs, live, reporter)
+            removed = take_down(kube, found, keep_store, remove_finalizers, reporter.say)
         except KeyboardInterrupt:
-            talk.say(
-                "interrupted: what is gone stays gone, and the same command goes on from there"
+            reporter.say(
+                "interrupted: what was deleted stays deleted, and the same command continues "
+                "from there"
             )
             raise
         return removed.shown(live)
 
     ask = f"delete the volume claim {claims} too, with every dataset and run in it?"
-    refusal = f"{whole}; say --yes to do that"
-    return Teardown(f"{whole}: go on?", refusal, carry_out, ask if claims else "")
+    refusal = f"{whole}; add --yes to do it"
+    return Teardown(f"{whole}: continue?", refusal, execute, ask if claims else "")
 
 
 def take_down(
@@ -147,9 +148,9 @@ def take_down(
     say: Callable[[str], None],
     patience_s: float = RUNS_END_S,
 ) -> Removed:
-    """End the runs, then remove the rest; the namespace only when it holds nothing else.
+    """End the runs, then remove the rest; the namespace only if nothing else is in it.
 
-    Raises: ClusterError, which names the finalizers that hold a RayJob.
+    Raises: ClusterError, which names the finalizers that block a RayJob.
     """
     removed = Removed()
     for kind, names in (("RayJob", found.rayjobs), ("RayCluster", found.clusters)):
@@ -181,7 +182,7 @@ def end_all(
     say: Callable[[str], None],
     patience_s: float,
 ) -> None:
-    """Delete objects and wait until they are gone, which their finalizers may hold up."""
+    """Delete objects and wait until they are gone, which their finalizers may delay."""
     left = list(names)
     for name in left:
         say(f"ending {kind} {name} ...")
@@ -190,17 +191,17 @@ def end_all(
     held = _wait_until_gone(kube, kind, left, patience_s)
     if held and remove_finalizers:
         for name, finalizers in held.items():
-            say(f"{kind} {name}: removing {', '.join(finalizers)}, which nobody answers for")
+            say(f"{kind} {name}: removing {', '.join(finalizers)}, since no operator runs")
             kube.patch(kind, name, {"metadata": {"finalizers": None}})
         held = _wait_until_gone(kube, kind, list(held), patience_s)
     if held:
         holders = "; ".join(
-            f"{kind} {name} is held by {', '.join(finalizers) or 'nothing that shows'}"
+            f"{kind} {name} is held by {', '.join(finalizers) or 'nothing visible'}"
             for name, finalizers in held.items()
         )
         raise ClusterError(
-            f"{holders}; KubeRay's operator removes that and has not within {patience_s:.0f} s: "
-            "start it, or look into its log, and try again, or say --remove-finalizers"
+            f"{holders}; KubeRay's operator did not remove it within {patience_s:.0f} s: start "
+            "the operator or look into its log and try again, or add --remove-finalizers"
         )
 
 
@@ -208,21 +209,20 @@ def _wait_until_gone(
     kube: Kube, kind: str, names: list[str], patience_s: float
 ) -> dict[str, list[str]]:
     """The finalizers of those that are still there at the end."""
-    deadline = time.monotonic() + patience_s
-    while True:
+    for _ in Deadline(patience_s).looks(PAUSE_S):
         found = {name: kube.get(kind, name) for name in names}
         left = {
             name: [str(each) for each in live["metadata"].get("finalizers") or ()]
             for name, live in found.items()
             if live is not None
         }
-        if not left or time.monotonic() >= deadline:
-            return left
-        time.sleep(PAUSE_S)
+        if not left:
+            break
+    return left
 
 
 def _operator_is_absent(kube: Kube) -> bool:
-    """Whether it can be seen that no operator runs."""
+    """Whether certainly no operator runs."""
     try:
         return not any(each.ready for each in find_operators(kube))
     except RefusedError:
@@ -234,14 +234,11 @@ def _delete_namespace(
 ) -> None:
     say(f"deleting namespace {kube.namespace} and what is in it ...")
     kube.delete("Namespace", kube.namespace)
-    deadline = time.monotonic() + patience_s
-    while (live := kube.get("Namespace", kube.namespace)) is not None:
-        if time.monotonic() >= deadline:
-            raise ClusterError(
-                f"namespace {kube.namespace} is not gone after {patience_s:.0f} s: "
-                f"{what_holds(live)}"
-            )
-        time.sleep(PAUSE_S)
+    for _ in Deadline(patience_s).looks(PAUSE_S):
+        if (live := kube.get("Namespace", kube.namespace)) is None:
+            return
+        held = deletion_blockers(live)
+    raise ClusterError(f"namespace {kube.namespace} still exists after {patience_s:.0f} s: {held}")
 
 
 def _sweep(kube: Kube, kind: str) -> list[str]:
@@ -250,7 +247,7 @@ def _sweep(kube: Kube, kind: str) -> list[str]:
 
 
 def _sweep_priorities(kube: Kube) -> list[str]:
-    """They belong to the whole cluster: other namespaces with cifarray in them need them too."""
+    """They belong to the whole cluster: other namespaces with cifarray need them too."""
     others = [_name(each) for each in kube.list("Namespace", OURS)]
     return [] if set(others) - {kube.namespace} else _sweep(kube, "PriorityClass")
 
@@ -271,7 +268,7 @@ def _is_ours(found: Mapping[str, Any]) -> bool:
 
 
 def _is_owned(found: Mapping[str, Any]) -> bool:
-    """Whether it goes with the object that owns it."""
+    """Whether it is deleted with the object that owns it."""
     return bool(found["metadata"].get("ownerReferences"))
 
 

@@ -1,4 +1,4 @@
-"""Why a run's pods do not run yet, in words, from what the API server says of them."""
+"""Why a run's pods do not run yet, in words, from what the API server says about them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from cifarray.backends.kubernetes.client import Kube, RefusedError, condition, h
 from cifarray.runs.status import parse_time
 
 NodeState: TypeAlias = Literal["ready", "not ready", "silent", "gone", "hidden"]
-"""hidden: the caller may not look, as most people may not."""
+"""hidden: the caller has no right to read nodes, as most users."""
 NODE_STATES: dict[str, NodeState] = {"True": "ready", "False": "not ready"}
 """By the status of a node's condition Ready."""
 OPERATOR_LABELS = {"app.kubernetes.io/component": "kuberay-operator"}
@@ -20,7 +20,7 @@ IMAGE_VERSION = re.compile(r":v?(\d+)\.(\d+)(\.\d+)?")
 Object = Mapping[str, Any]
 CLUSTER_LABEL = "ray.io/cluster"
 RECENT_S = 300.0
-"""An event that was last seen longer ago tells of something that may be over."""
+"""Older events may describe something that is over."""
 IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 ENDED_PHASES = ("Succeeded", "Failed")
 RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
@@ -34,7 +34,7 @@ class Nodes:
         self._seen: dict[str, NodeState] = {}
 
     def state(self, name: str) -> NodeState:
-        """How a node does now. Raises: ClusterError."""
+        """The current state of a node. Raises: ClusterError."""
         if name not in self._seen:
             self._seen[name] = self._look(name)
         return self._seen[name]
@@ -50,7 +50,7 @@ class Nodes:
 
 
 def _state_of(node: dict[str, Any]) -> NodeState:
-    """By its Ready condition, which the node controller sets to Unknown for a silent kubelet."""
+    """By its Ready condition, which becomes Unknown when the kubelet stops reporting."""
     return NODE_STATES.get(str(condition(node, "Ready").get("status")), "silent")
 
 
@@ -65,7 +65,7 @@ class Operator:
 
     @property
     def version(self) -> str | None:
-        """As the image's tag has it; None where the image is named by a digest alone."""
+        """From the image's tag; None if the image is named by a digest alone."""
         found = IMAGE_VERSION.search(self.image)
         return found[0].lstrip(":v") if found else None
 
@@ -90,13 +90,13 @@ def find_operators(kube: Kube) -> list[Operator]:
 
 
 def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[Object]) -> str:
-    """One sentence on what the pods with these labels wait for; empty if for nothing known.
+    """One sentence on what the pods with these labels wait for; empty if unknown.
 
-    `owners` are the RayJob, or what else makes the pods: their events may tell why there is none.
+    `owners` are the RayJob, or what else creates the pods: their events may say why there is none.
     """
     pods, nodes = kube.list("Pod", labels), Nodes(kube)
     cluster = _ray_cluster(kube, labels)
-    # A node that has gone is the cause of what others wait for, and so is a pod that may not be.
+    # A node that is gone, or a pod that may not be created, is why other pods wait.
     return (
         next(filter(None, (_stuck(kube, pod, nodes) for pod in pods)), "")
         or _refused(cluster)
@@ -106,7 +106,7 @@ def explain(kube: Kube, labels: Mapping[str, str], owners: Iterable[Object]) -> 
 
 
 def _ray_cluster(kube: Kube, labels: Mapping[str, str]) -> Object:
-    """The RayCluster whose label this is; empty where there is none, or the caller may not look."""
+    """The RayCluster whose label this is; empty if there is none, or the caller may not look."""
     try:
         name = labels.get(CLUSTER_LABEL)
         return (kube.get("RayCluster", name) if name else None) or {}
@@ -115,7 +115,7 @@ def _ray_cluster(kube: Kube, labels: Mapping[str, str]) -> Object:
 
 
 def told(kube: Kube, owners: Iterable[Object]) -> str:
-    """What the events of these very objects tell; empty where the caller may not look."""
+    """What the events of these objects say; empty if the caller may not read them."""
     uids = {str(each["metadata"].get("uid")) for each in owners if each}
     try:
         return of_events(kube.list("Event"), uids, kube.now())
@@ -130,7 +130,7 @@ def of_pod(kube: Kube, pod: Object, nodes: Nodes) -> str:
         return reason
     node = _node_of(pod)
     if node and _is_overdue(kube, pod) and nodes.state(node) == "ready":
-        return f"pod {name} is still ending on node {node}, which is Ready"
+        return f"pod {name} is still terminating on node {node}, which is Ready"
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _unscheduled(name, str(scheduled.get("message") or ""))
@@ -143,7 +143,7 @@ def of_pod(kube: Kube, pod: Object, nodes: Nodes) -> str:
         if reason == "CreateContainerConfigError":
             return f"pod {name} cannot start: {message}"
         if reason == "CrashLoopBackOff":
-            return f"container {container['name']} of pod {name} ends as soon as it starts"
+            return f"container {container['name']} of pod {name} crashes right after its start"
     return ""
 
 
@@ -169,7 +169,7 @@ def of_events(events: Iterable[Object], uids: set[str], now: datetime) -> str:
 
 
 def ready_since(pod: Object) -> str:
-    """When a pod became ready, or ceased to be; empty where nothing tells."""
+    """When a pod last became ready or not ready; empty if unknown."""
     return str(condition(pod, "Ready").get("lastTransitionTime") or "")
 
 
@@ -180,7 +180,7 @@ def _last_seen(event: Object) -> str:
 
 
 def _refused(cluster: Object) -> str:
-    """Why KubeRay cannot make a RayCluster's pods at present; it tries again by itself."""
+    """Why KubeRay currently cannot create a RayCluster's pods; it retries automatically."""
     if not holds(cluster, "ReplicaFailure"):
         return ""
     message = " ".join(str(condition(cluster, "ReplicaFailure").get("message") or "").split())
@@ -188,7 +188,7 @@ def _refused(cluster: Object) -> str:
 
 
 def _refusal(message: str) -> str:
-    """A refusal of the API server in words; empty for a message that is none."""
+    """A refusal of the API server in words; empty if the message is not a refusal."""
     if "exceeded quota" in message:
         return f"the quota of the namespace is used up: {_from(message, 'exceeded quota')}"
     if "violates PodSecurity" in message:
@@ -197,27 +197,29 @@ def _refusal(message: str) -> str:
 
 
 def _stuck(kube: Kube, pod: Object, nodes: Nodes) -> str:
-    """A pod whose node gives no sign of life at this moment."""
+    """Says that a pod's node does not answer at this moment."""
     node, ended = _node_of(pod), pod.get("status", {}).get("phase") in ENDED_PHASES
     if not node or ended or not (_is_overdue(kube, pod) or _is_marked(pod)):
         return ""
     state, name = nodes.state(node), pod["metadata"]["name"]
     if state == "ready":
-        return ""  # the pod shows what was true before
+        return ""  # the pod still shows its state from before
     if state == "gone":
         return f"node {node} of pod {name} is gone, and Kubernetes has not removed the pod yet"
     remedy = (
         f"delete it, or: kubectl taint nodes {node} "
         "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
     )
-    holds = "KubeRay makes no other pod until that one has ended"
+    holds = "KubeRay creates no new pod until that one has ended"
     if state == "hidden":
         return (
-            f"pod {name} on node {node} gives no sign of life, and {holds}; ask an administrator "
-            f"whether node {node} is Ready, and if it is not and stays away, to {remedy}"
+            f"pod {name} on node {node} has stopped reporting, and {holds}; ask an administrator "
+            f"whether node {node} is Ready; if it stays not Ready, ask them to {remedy}"
         )
     does = "is not Ready" if state == "not ready" else "does not answer"
-    return f"node {node} of pod {name} {does}, and {holds}; if the node stays away, {remedy}"
+    return (
+        f"node {node} of pod {name} {does}, and {holds}; if the node does not come back, {remedy}"
+    )
 
 
 def _node_of(pod: Object) -> str:
@@ -225,7 +227,7 @@ def _node_of(pod: Object) -> str:
 
 
 def _is_overdue(kube: Kube, pod: Object) -> bool:
-    """Whether a pod should have ended by now."""
+    """Whether a pod should have terminated by now."""
     until = parse_time(pod["metadata"].get("deletionTimestamp"))
     return until is not None and until < kube.now()
 

@@ -30,11 +30,11 @@ NODE_PATIENCE_S = 5.0
 PORTS = 11
 LEAST_FREE_BYTES = 2 << 30
 MOST_FULL = 0.95
-"""Ray stops giving out work where the disk of its temporary folder is fuller."""
+"""Ray stops scheduling work if the disk of its temporary folder is fuller than this."""
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalSite:
     """This machine: the node that runs use on it, and the store that commands use."""
 
     backend: RayJobsBackend
@@ -42,12 +42,12 @@ class Here:
 
     @property
     def profile(self) -> Profile:
-        """What workers get."""
+        """The profile, which says what workers get."""
         return self.backend.profile
 
 
-def versions(here: Here) -> Result:
-    """What runs here is installed."""
+def versions(site: LocalSite) -> Result:
+    """The required packages are installed."""
     try:
         found = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
     except metadata.PackageNotFoundError as error:
@@ -55,42 +55,42 @@ def versions(here: Here) -> Result:
     return passed(f"cifarray {__version__}, Python {platform.python_version()}, {found}")
 
 
-def processors(here: Here) -> Result:
-    """The workers' CPUs are there, with one to read on."""
-    profile, cpus = here.profile, len(os.sched_getaffinity(0))
+def processors(site: LocalSite) -> Result:
+    """There are enough CPUs for the workers and for reading."""
+    profile, cpus = site.profile, len(os.sched_getaffinity(0))
     wanted = profile.workers * profile.cpus_per_worker
     if cpus - wanted < 1:
         return failed(
-            f"{cpus}, and {profile.workers} workers of {profile.cpus_per_worker:g} each leave none "
-            "to Ray Data, whose reads would wait for ever",
+            f"{cpus}, and {profile.workers} workers of {profile.cpus_per_worker:g} each leave "
+            "none for Ray Data, whose reads would wait forever",
             f"lower workers or cpus_per_worker in profile {profile.name}",
         )
-    return passed(f"{cpus}, of which workers hold {wanted:g}")
+    return passed(f"{cpus}, of which workers use {wanted:g}")
 
 
-def gpus(here: Here) -> Result:
-    """The workers' GPUs are there and usable."""
-    profile = here.profile
+def gpus(site: LocalSite) -> Result:
+    """There are enough usable GPUs for the workers."""
+    profile = site.profile
     wanted = profile.workers * profile.gpus_per_worker
     if not wanted:
-        return skipped(f"workers of profile {profile.name} ask for no GPU")
+        return skipped(f"workers of profile {profile.name} request no GPU")
     import torch
 
     found = torch.cuda.device_count()
     if found < wanted:
         return failed(
-            f"{found} that torch {torch.__version__} can use, and workers ask for {wanted:g}",
-            "look at `nvidia-smi`, or lower gpus_per_worker in the profile",
+            f"{found} that torch {torch.__version__} can use, but workers request {wanted:g}",
+            "check `nvidia-smi`, or lower gpus_per_worker in the profile",
         )
-    return passed(f"{found}, of which workers hold {wanted:g}")
+    return passed(f"{found}, of which workers use {wanted:g}")
 
 
-def ray_node(here: Here) -> Result:
-    """The node that the profile names, or our own, answers and has this Python's version of Ray."""
-    own = here.backend.own
-    found = LocalBackend.find(here.profile) if own else here.backend
+def ray_node(site: LocalSite) -> Result:
+    """The profile's node, or our own, answers and has the Ray version of this Python."""
+    own = site.backend.own
+    found = LocalBackend.find(site.profile) if own else site.backend
     if found is None:
-        return passed("none of ours runs; `submit` starts one by itself")
+        return passed("not running; `submit` starts one automatically")
     ours = metadata.version("ray")
     there = found.jobs(NODE_PATIENCE_S).version().get("ray_version")
     if there != ours:
@@ -101,32 +101,32 @@ def ray_node(here: Here) -> Result:
     return passed(f"{found.dashboard}, Ray {there}")
 
 
-def ports(here: Here) -> Result:
-    """A node of our own finds ports to listen on."""
-    if not here.backend.own:
-        return skipped(f"profile {here.profile.name} names a node that its user starts")
+def ports(site: LocalSite) -> Result:
+    """There are free ports for our own node."""
+    if not site.backend.own:
+        return skipped(f"profile {site.profile.name} names a Ray node that you start yourself")
     try:
         found = free_ports(PORTS)
     except ClusterError as error:
         return failed(str(error), "end programs that listen on ports between 20000 and 32000")
-    return passed(f"{len(found)} free ones for a node of our own")
+    return passed(f"{len(found)} free ports for cifarray's Ray node")
 
 
-def shared_memory(here: Here) -> Result:
-    """A node's object store has room."""
-    if not here.backend.own:
-        return skipped(f"profile {here.profile.name} names a node that its user starts")
+def shared_memory(site: LocalSite) -> Result:
+    """There is enough shared memory for a node's object store."""
+    if not site.backend.own:
+        return skipped(f"profile {site.profile.name} names a Ray node that you start yourself")
     free = free_shared_memory()
     return passed(
         too_little_shared_memory(free) or f"{written_bytes(free)} free in {SHARED_MEMORY}"
     )
 
 
-def disk(here: Here) -> Result:
-    """Ray's temporary folder, the cache and a local store have room."""
+def disk(site: LocalSite) -> Result:
+    """There is enough disk space for Ray's temporary folder, the cache and a local store."""
     folders = [Path(tempfile.gettempdir()), cache_folder()]
-    if "://" not in here.store.uri:
-        folders.append(Path(here.store.uri))
+    if "://" not in site.store.uri:
+        folders.append(Path(site.store.uri))
     troubles, shown = [], []
     for folder in folders:
         usage = shutil.disk_usage(existing(folder))
@@ -134,27 +134,27 @@ def disk(here: Here) -> Result:
         if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * (1 - MOST_FULL):
             troubles.append(f"only {written_bytes(usage.free)} free for {folder}")
     if troubles:
-        return failed("; ".join(troubles), "free some; Ray gives out no work on a full disk")
+        return failed("; ".join(troubles), "free some space; Ray schedules no work on a full disk")
     return passed(", ".join(shown))
 
 
-def state(here: Here) -> Result:
-    """What cifarray remembers of its node can be written down."""
+def state(site: LocalSite) -> Result:
+    """The state folder, which records our node, is writable."""
     return passed(str(state_folder()))
 
 
 def machine_checks(backend: RayJobsBackend, store: Store) -> list[Check]:
-    """All of them, in their order."""
-    here = Here(backend, store)
+    """All checks, in order."""
+    site = LocalSite(backend, store)
     return [
-        Check("versions", partial(versions, here)),
-        Check("CPUs", partial(processors, here)),
-        Check("GPUs", partial(gpus, here)),
-        Check("state folder", partial(state, here)),
-        Check("Ray node", partial(ray_node, here), needs="state folder"),
-        Check("ports", partial(ports, here)),
-        Check("shared memory", partial(shared_memory, here)),
-        Check("disk space", partial(disk, here)),
+        Check("versions", partial(versions, site)),
+        Check("CPUs", partial(processors, site)),
+        Check("GPUs", partial(gpus, site)),
+        Check("state folder", partial(state, site)),
+        Check("Ray node", partial(ray_node, site), needs="state folder"),
+        Check("ports", partial(ports, site)),
+        Check("shared memory", partial(shared_memory, site)),
+        Check("disk space", partial(disk, site)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A Ray node of our own on this machine: found, started and ended; others' are left alone.
+"""Finds, starts and ends our own Ray node on this machine; other people's nodes are left alone.
 
 Ray gives its parts fixed times: 15 s for the agents' port files, 30 s for the raylet and the GCS.
 On a busy machine that is too little; the logs of a node that does not start are kept.
@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,11 +25,13 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError
 from cifarray.proxies import loopback_exceptions
 from cifarray.runs.failures.causes import find_cause
+from cifarray.spec.quantity import written_bytes
+from cifarray.timers import Deadline
 from cifarray.user_folders import state_folder
 
 START_TIMEOUT_S = 180.0
 AGAIN_LEAST_S = 60.0
-"""A second try needs as much of that time."""
+"""A second attempt requires at least this much of that time."""
 END_GRACE_S = 15.0
 LONGEST_TEMP_DIR = 38
 """Bytes; Ray adds up to 68 for its sockets, whose paths end at 107."""
@@ -41,7 +42,7 @@ OBJECT_STORE_MOST = 1 << 30
 OBJECT_STORE_LEAST = 100 << 20
 OBJECT_STORE_PART = 0.3
 RUN_SLOT = "cifarray_run"
-"""A resource of our node: as many runs as it has work at a time, further ones wait as pending."""
+"""A resource of our node: as many runs execute at a time as it has; others wait as pending."""
 QUEUE_TIMEOUT_S = 30 * 24 * 3600
 PORT_OPTIONS = (
     "--port",
@@ -63,7 +64,7 @@ FOREIGN_VARIABLES = (
     "RAY_NAMESPACE",
     "RAY_TMPDIR",
 )
-"""Of a shell that talks to another cluster; a node of our own must not inherit them."""
+"""Set by a shell that uses another cluster; our node must not inherit them."""
 T = TypeVar("T")
 START_HOOK = "cifarray.backends.local.node.tell_raylet_its_agents_port"
 KEPT_FOLDER = "node-start-logs"
@@ -71,11 +72,11 @@ KEPT_BYTES = 1 << 20
 """Of the end of each log."""
 KEPT_LOGS = ("raylet.*", "gcs_server.*", "dashboard.*", "dashboard_agent.*", "runtime_env_agent.*")
 TELLING_LOGS = ("raylet.err", "gcs_server.err", LOG_FILE)
-"""Which log is asked first for the cause."""
+"""The logs in which the cause is looked up, in this order."""
 CONNECTING_S = "60"
-"""Whatever connects to the node later waits no longer for one that has gone."""
+"""Clients that connect to the node later wait no longer than this for a node that is gone."""
 BUSY_LOAD = 3.0
-"""A load of so many processes for each core makes a start slow."""
+"""Load per core above which a start is slow."""
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Above Ray's own worker ports (10002 to 19999), below Linux's outgoing ones (32768 on)."""
 PORT_TRIES = 1000
@@ -92,7 +93,7 @@ def api_of(node: Node, patience_s: float = 30.0) -> RayJobs:
 
 
 def find_node() -> Node | None:
-    """Our node, if it lives and answers to our token; its record alone proves nothing."""
+    """Our node, if it is alive and accepts our token; its record alone proves nothing."""
     node = node_state.read_node()
     return node if node and node_is_alive(node) and _answers(node) else None
 
@@ -104,16 +105,18 @@ def ensure_node(say: Callable[[str], None]) -> Node:
     """
     found = find_node()
     if found is None:
-        with node_state.locked(lambda: say("waiting for another cifarray that starts a node")):
-            found = _adopt() or _start(say)
+        with node_state.locked(
+            lambda: say("waiting for another cifarray process that is starting a Ray node")
+        ):
+            found = _recorded_node() or _start(say)
     _check_version(found)
     return found
 
 
 def end_node() -> Node | None:
-    """End our node with every process below it; None where there was none.
+    """End our node with all its processes; None if there was none.
 
-    Raises: ClusterError if something of it survives.
+    Raises: ClusterError if one of them survives.
     """
     with node_state.locked(lambda: None):
         node = node_state.read_node()
@@ -123,12 +126,12 @@ def end_node() -> Node | None:
 
 
 def node_is_alive(node: Node) -> bool:
-    """Whether the node's leader runs, whether it answers or not."""
+    """Whether the node's leading process runs, whether or not it answers."""
     return node.boot_id == processes.boot_id() and processes.is_alive(node.leader)
 
 
 def has_ended(dashboard: str) -> bool:
-    """Whether our node with this dashboard has certainly ended, with every process of it.
+    """Whether our node with this dashboard has certainly ended with all its processes.
 
     A node is forgotten, and another one started, only after that.
     """
@@ -147,17 +150,17 @@ def _answers(node: Node) -> bool:
         return False
 
 
-def _adopt() -> Node | None:
-    """The recorded node, waited for if it is still starting; the remains of a dead one go."""
+def _recorded_node() -> Node | None:
+    """The recorded node, once it has started; what a dead node left is removed."""
     node = node_state.read_node()
     if node is None:
         return None
     if node_is_alive(node):
         try:
-            _wait_until_it_answers(node, time.monotonic() + START_TIMEOUT_S)
+            _wait_until_it_answers(node, Deadline(START_TIMEOUT_S))
             return node
         except ClusterError as error:
-            if node_is_alive(node):  # it is busy or stopped, and may be at work
+            if node_is_alive(node):  # it is busy or suspended, and may be running jobs
                 raise ClusterError(f"{error}; `cifarray cluster down` ends it") from error
     _end(node)
     return None
@@ -167,22 +170,23 @@ def _start(say: Callable[[str], None]) -> Node:
     say("starting a Ray node on this machine ...")
     if problem := too_little_shared_memory(free_shared_memory()):
         say(problem)
-    deadline = time.monotonic() + START_TIMEOUT_S
-
-    def has_time() -> bool:
-        return deadline - time.monotonic() > AGAIN_LEAST_S
-
-    return start_twice(lambda: _start_once(deadline), has_time, say)
+    deadline = Deadline(START_TIMEOUT_S)
+    return start_twice(lambda: _start_once(deadline), lambda: deadline.allows(AGAIN_LEAST_S), say)
 
 
-def _start_once(deadline: float) -> Node:
+def _start_once(deadline: Deadline) -> Node:
     temp_dir = _new_temp_dir()
     node_state.write_token()
     ports = dict(zip((*PORT_OPTIONS, *PORT_VARIABLES), free_ports(11), strict=True))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     for option in PORT_OPTIONS:
         command += [option, str(ports[option])]
-    command += ["--min-worker-port", "0", "--max-worker-port", "0"]  # the system chooses
+    command += [
+        "--min-worker-port",
+        "0",
+        "--max-worker-port",
+        "0",
+    ]  # the operating system chooses it
     command += ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
     command += ["--resources", json.dumps({RUN_SLOT: 1})]
     command += ["--temp-dir", str(temp_dir / RAYS_FOLDER), "--disable-usage-stats"]
@@ -216,30 +220,29 @@ def _start_once(deadline: float) -> Node:
     return node
 
 
-def _wait_until_it_answers(node: Node, deadline: float) -> None:
+def _wait_until_it_answers(node: Node, deadline: Deadline) -> None:
     logs = Path(node.temp_dir) / RAYS_FOLDER / "session_latest" / "logs"
-    while time.monotonic() < deadline:
+    for _ in deadline.looks(0.2):
         if _is_ready(node):
             return
         if not processes.is_alive(node.leader):
-            raise not_started("the Ray node ended while it started", logs)
-        time.sleep(0.2)
+            raise not_started("the Ray node ended during its start", logs)
     raise not_started(f"the Ray node did not answer within {START_TIMEOUT_S:.0f} s", logs)
 
 
 def _is_ready(node: Node) -> bool:
-    """Whether it answers, and says of itself that it has started: only then it takes jobs."""
+    """Whether it answers and reports that it has started: only then does it take jobs."""
     started = (Path(node.temp_dir) / RAYS_FOLDER / "ray_current_cluster").exists()
     return started and _answers(node)
 
 
 def _end(node: Node) -> None:
-    """End what lives of the node and remove what it left."""
+    """End the node's remaining processes and remove its files."""
     if node.boot_id == processes.boot_id():
         survivors = processes.end(node.leader, node.temp_dir, END_GRACE_S)
         if survivors:
             pids = ", ".join(str(process.pid) for process in survivors)
-            raise ClusterError(f"these processes of the Ray node did not end: {pids}")
+            raise ClusterError(f"processes of the Ray node did not end: {pids}")
     node_state.forget_node()
     remove_credentials()
     if Path(node.temp_dir).name.startswith(_prefix()):
@@ -270,7 +273,7 @@ def _new_temp_dir() -> Path:
             return folder
         folder.rmdir()
     raise ClusterError(
-        "found no folder for the Ray node: it requires a writable /tmp, or a short path in TMPDIR"
+        "no folder for the Ray node: it requires a writable /tmp, or a short path in TMPDIR"
     )
 
 
@@ -281,7 +284,7 @@ def _private_log() -> Path:
 
 
 def free_shared_memory() -> int:
-    """Bytes that are free in shared memory; 0 where there is none."""
+    """Bytes that are free in shared memory; 0 if there is none."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -289,17 +292,17 @@ def free_shared_memory() -> int:
 
 
 def too_little_shared_memory(free: int) -> str | None:
-    """What follows for a node where so little is free that Ray keeps its objects elsewhere."""
+    """A warning if so little is free that Ray keeps its objects elsewhere."""
     if free >= OBJECT_STORE_LEAST:
         return None
     return (
-        f"only {free / 1e6:.0f} MB are free in {SHARED_MEMORY}: Ray keeps its objects in files of "
-        "its temporary folder, which is slower; `docker run --shm-size 2g` gives more"
+        f"only {written_bytes(free)} are free in {SHARED_MEMORY}: Ray keeps its objects in its "
+        "temporary folder instead, which is slower; `docker run --shm-size 2g` gives more"
     )
 
 
 def _object_store_bytes() -> int:
-    """A modest part of the shared memory that is free."""
+    """Part of the free shared memory."""
     part = int(free_shared_memory() * OBJECT_STORE_PART)
     return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, part))
 
@@ -307,7 +310,8 @@ def _object_store_bytes() -> int:
 def _node_environment() -> dict[str, str]:
     """This shell's, without its keys and without another cluster's address.
 
-    Each job brings its own credentials: those of the shell that started the node must not win.
+    Each job brings its own credentials, which those of the shell that started the node must not
+    override.
     """
     kept = {
         name: value
@@ -323,12 +327,12 @@ def _node_environment() -> dict[str, str]:
 
 
 def common_environment() -> dict[str, str]:
-    """What node and clients have to agree on."""
+    """Settings that the node and its clients must share."""
     return {
-        "RAY_USAGE_STATS_ENABLED": "0",  # nothing of ours calls home
+        "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(node_state.token_path()),
-        # Ray's way to say: listen on loopback, not on the machine's address.
+        # Makes Ray listen on loopback, not on the machine's address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
 
@@ -379,12 +383,12 @@ def busy_at(load: float, cores: int) -> str:
 def start_twice(
     start: Callable[[], T], has_time: Callable[[], bool], say: Callable[[str], None]
 ) -> T:
-    """What `start` gives, at its second try if the first one fails in time.
+    """The result of `start`, retried once if the first attempt fails early enough.
 
     Raises: ClusterError.
     """
     if busy := busy_machine():
-        say(f"the machine is busy ({busy}): the node may need minutes")
+        say(f"the machine is busy ({busy}): the node may take minutes to start")
     try:
         return start()
     except ClusterError as error:
@@ -395,19 +399,19 @@ def start_twice(
 
 
 def not_started(what: str, logs: Path) -> ClusterError:
-    """The error of a node that did not start: its cause, the machine's load, where its logs lie.
+    """The error for a node that did not start: its cause, the machine's load, where its logs are.
 
     `logs` is Ray's folder of them, which is removed with the node.
     """
     kept = keep_logs(logs)
     busy = busy_machine()
     because = f": {cause}" if (cause := _cause(kept)) else ""
-    hint = f"; the machine is busy ({busy}): try again when it is less so" if busy else ""
+    hint = f"; the machine is busy ({busy}): try again when it is less busy" if busy else ""
     return ClusterError(f"{what}{because}{hint}; its logs are in {kept}")
 
 
 def keep_logs(logs: Path) -> Path:
-    """Copy the ends of a node's logs beside its state, in the place of an earlier node's."""
+    """Copy the ends of a node's logs next to its state, replacing those of an earlier node."""
     kept = state_folder() / KEPT_FOLDER
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(mode=0o700)
@@ -433,7 +437,7 @@ def _cause(kept: Path) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports that nobody listens on. Raises: ClusterError."""
+    """This many different ports that nobody listens on. Raises: ClusterError."""
     found: list[int] = []
     for port in random.sample(range(FIRST_PORT, LAST_PORT), PORT_TRIES):
         if is_free(port):

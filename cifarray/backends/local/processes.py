@@ -1,14 +1,15 @@
-"""Which processes belong to a node that we started, told apart from others with the same pid."""
+"""Which processes belong to a node that we started, distinguished from others with the same pid."""
 
 import os
 import signal
 import socket
-import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cifarray.timers import Deadline
 
 PROC = Path("/proc")
 ORPHANS_GRACE_S = 2.0
@@ -43,15 +44,15 @@ def find_process(pid: int) -> Process | None:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether this very process still runs."""
+    """Whether this exact process still runs."""
     found = find_process(process.pid)
     return found is not None and found.started == process.started
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other one of this machine, and its machine from others.
+    """What identifies this process among all on this machine, and its machine among others.
 
-    A sandbox may hide part of it, which is left out then: nobody can judge by the rest.
+    A sandbox may hide part of it, which is then left out: the rest would not be sufficient.
     """
     described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
     with suppress(OSError):
@@ -63,7 +64,7 @@ def this_process() -> dict[str, Any]:
 
 
 def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
-    """Whether a process that described itself so still runs; None where that cannot be seen here.
+    """Whether a process that described itself so still runs; None if that cannot be seen here.
 
     Other containers and machines are out of sight, and so may another user's processes be.
     """
@@ -78,7 +79,7 @@ def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is there, though /proc may hide it
+    except PermissionError:  # it exists, though /proc may hide it
         found = find_process(pid)
         return None if found is None else found.started == started
     except OverflowError:
@@ -87,7 +88,7 @@ def recorded_is_alive(recorded: Mapping[str, Any]) -> bool | None:
 
 
 def command_line(pid: int) -> str:
-    """The arguments that it was started with; empty where they cannot be read."""
+    """The arguments that it was started with; empty if they cannot be read."""
     try:
         return (
             (PROC / str(pid) / "cmdline")
@@ -100,10 +101,10 @@ def command_line(pid: int) -> str:
 
 
 def family(leader: Process, mark: str) -> list[Process]:
-    """The leader, its session, and the descendants of both wherever they went.
+    """The leader, its session, and all descendants of both.
 
     Once the leader is gone, a member of its session counts only if its command line or its folder
-    holds `mark`.
+    contains `mark`.
     """
     everyone = [
         found
@@ -118,7 +119,7 @@ def family(leader: Process, mark: str) -> list[Process]:
     ours = {
         process.pid
         for process in everyone
-        if process.session == leader.pid and (present or _bears(mark, process))
+        if process.session == leader.pid and (present or _has_mark(mark, process))
     }
     grown = True
     while grown:
@@ -129,7 +130,7 @@ def family(leader: Process, mark: str) -> list[Process]:
 
 
 def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
-    """Ask the leader to end, and after the grace end what is left of its family; the survivors."""
+    """Ask the leader to end, and after the grace period kill what is left; the survivors."""
     members = family(leader, mark)
     led = is_alive(leader)
     _signal([leader] if led else members, signal.SIGTERM)
@@ -140,7 +141,7 @@ def end(leader: Process, mark: str, grace_s: float) -> list[Process]:
     return [process for process in members if is_alive(process)]
 
 
-def _bears(mark: str, process: Process) -> bool:
+def _has_mark(mark: str, process: Process) -> bool:
     try:
         folder = os.readlink(PROC / str(process.pid) / "cwd")
     except OSError:
@@ -158,14 +159,14 @@ def _signal(processes: Collection[Process], number: signal.Signals) -> None:
 
 
 def _wait(processes: Collection[Process], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+    for _ in Deadline(seconds).looks(0.1):
+        if not any(map(is_alive, processes)):
+            break
         _reap(processes)
-        time.sleep(0.1)
 
 
 def _reap(processes: Collection[Process]) -> None:
-    """Take note of children of this very process that have ended."""
+    """Reap children of this process that have ended."""
     for process in processes:
         if process.parent == os.getpid():
             try:

@@ -1,4 +1,4 @@
-"""What cifarray remembers of the Ray node that it started, for its user alone."""
+"""What cifarray records about the Ray node that it started, readable by its user alone."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ LOCK_FILE = "lock"
 
 @dataclass(frozen=True)
 class Node:
-    """A Ray node: where it answers, and, if it is ours, by which process it lives."""
+    """A Ray node: its addresses and, if it is ours, its leading process."""
 
     address: str
     """Of its GCS, host:port."""
@@ -57,7 +57,7 @@ def append_private(path: Path, text: str) -> None:
 
 
 def read_node() -> Node | None:
-    """The node that was recorded last; None where there is none or the record is damaged."""
+    """The node that was recorded last; None if there is none or the record is damaged."""
     try:
         return Node(**parse_json((state_folder() / NODE_FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -76,12 +76,12 @@ def forget_node() -> None:
 
 
 def token_path() -> Path:
-    """Where the token of our node lies."""
+    """The file with our node's token."""
     return state_folder() / TOKEN_FILE
 
 
 def read_token() -> str | None:
-    """The token of our node; None where there is none."""
+    """The token of our node; None if there is none."""
     try:
         return token_path().read_text("utf-8").strip() or None
     except OSError:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,8 @@ from cifarray.backends.base import (
     PATIENCE_S,
     Backend,
     Check,
-    Shown,
-    Talk,
+    CommandOutput,
+    Reporter,
     Teardown,
     reopen,
 )
@@ -23,8 +22,9 @@ from cifarray.backends.ray_jobs.client import RayJobs
 from cifarray.errors import ClusterError, InputError, JobError
 from cifarray.proxies import is_loopback
 from cifarray.runs import ENDED, Run, Status
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.store import Store
+from cifarray.timers import Deadline
 from cifarray.user_folders import home_folder
 
 STOP_TIMEOUT_S = 120.0
@@ -41,7 +41,7 @@ class RayJobsBackend(Backend):
         """Raises: JobError for half an address."""
         if not (profile.address and profile.dashboard):
             raise JobError(
-                f"cluster profile {profile.name} gives only one of address and dashboard; give "
+                f"cluster profile {profile.name} sets only one of address and dashboard; set "
                 "both, as in address: 127.0.0.1:6379 and dashboard: http://127.0.0.1:8265"
             )
         if urlsplit(profile.dashboard).scheme not in ("http", "https"):
@@ -90,7 +90,7 @@ class RayJobsBackend(Backend):
 
     @classmethod
     def may_be_asked(cls, record: Mapping[str, Any], before_acts: bool) -> bool:
-        """Whoever merely looks sends no token to an address that a record names."""
+        """Commands that only look send no token to an address that a record names."""
         return before_acts
 
     def recorded_as(
@@ -101,33 +101,38 @@ class RayJobsBackend(Backend):
         same = record.get("address") == self.address and given == self.dashboard.rstrip("/")
         return self if same and "kind" not in record else None
 
-    def start(self, talk: Talk) -> None:
+    def start(self, reporter: Reporter) -> None:
         """Its user has started it."""
 
     def submit(self, run: Run) -> str:
         return submit_job(self, self.jobs(), run, self.is_here, self._resources())
 
-    def enter(self, run: Run) -> None:
-        environment = job_environment(self.profile, run.store, self.is_here)
-        os.environ |= environment | {"RAY_ADDRESS": self.address}
-        # Workers run in the node's processes, not in this one: they get their part of it so.
-        os.environ[JOB_CONFIG] = json.dumps(
-            {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
-        )
+    def enter(self, run: Run) -> dict[str, str]:
         reopen(run, self.record(None))
+        environment = job_environment(self.profile, run.store, self.is_here)
+        # Workers run in the node's processes, not in this one: they get their part of it so.
+        config = {"runtime_env": {"env_vars": environment}, "metadata": {"run_id": run.id}}
+        return {**environment, "RAY_ADDRESS": self.address, JOB_CONFIG: json.dumps(config)}
+
+    def drivers_store(self, run: Run) -> StoreSpec:
+        """The run's store; on another machine its profile's region goes before this shell's."""
+        store, region = run.store.spec, self.profile.store.region
+        return store if self.is_here or not region else store.model_copy(update={"region": region})
 
     def jobs(self, patience_s: float = PATIENCE_S) -> RayJobs:
         return RayJobs(self.dashboard, self.token, patience_s)
 
-    def stop(self, run: Run, job_id: str, talk: Talk) -> Status:
+    def stop(self, run: Run, job_id: str, reporter: Reporter) -> Status:
         """Ask the run's driver to close it, and wait until it has."""
         try:
             self.jobs(ASK_PATIENCE_S).stop(job_id)
         except ClusterError as error:
             run.mark_stopped("stopped by `cifarray stop`; its node did not answer")
-            talk.warn(f"{error}; a driver that still runs ends by itself, since its lease is gone")
+            reporter.warn(
+                f"{error}; a driver that still runs ends on its own, because its lease is gone"
+            )
             return run.status()
-        talk.say(f"waiting for {run.id} to close ...")
+        reporter.say(f"waiting for {run.id} to close ...")
         return self._wait_for_end(run, job_id)
 
     def checks(self, open_store: Callable[[], Store]) -> Sequence[Check]:
@@ -135,20 +140,22 @@ class RayJobsBackend(Backend):
 
         return machine_checks(self, open_store())
 
-    def up(self, overlay: str | None, force: bool, talk: Talk) -> Shown:
+    def up(self, overlay: str | None, force: bool, reporter: Reporter) -> CommandOutput:
         refuse_options(self.profile, {"--overlay": overlay, "--force-conflicts": force})
-        raise InputError(self._whose())
+        raise InputError(self._started_by_user())
 
-    def down(self, delete_store: bool | None, remove_finalizers: bool, talk: Talk) -> Teardown:
-        raise InputError(self._whose())
+    def down(
+        self, delete_store: bool | None, remove_finalizers: bool, reporter: Reporter
+    ) -> Teardown:
+        raise InputError(self._started_by_user())
 
-    def _whose(self) -> str:
+    def _started_by_user(self) -> str:
         return (
-            f"cluster profile {self.profile.name} names the node {self.address}, which you start "
-            "and end yourself"
+            f"cluster profile {self.profile.name} names the Ray node {self.address}, which you "
+            "start and end yourself"
         )
 
-    def status(self) -> Shown:
+    def status(self) -> CommandOutput:
         return described(self, self.jobs(LOOK_PATIENCE_S), None)
 
     def is_gone(self) -> bool:
@@ -156,13 +163,12 @@ class RayJobsBackend(Backend):
         return False
 
     def _resources(self) -> Mapping[str, float]:
-        """Custom resources that a driver holds."""
+        """Custom resources that a driver reserves."""
         return {}
 
     def _wait_for_end(self, run: Run, job_id: str) -> Status:
-        deadline = time.monotonic() + STOP_TIMEOUT_S
         jobs = self.jobs(ASK_PATIENCE_S)
-        while time.monotonic() < deadline:
+        for _ in Deadline(STOP_TIMEOUT_S).looks(POLL_S):
             over = self.is_gone()
             with suppress(ClusterError):  # a node that does not answer for a moment says nothing
                 job = None if over else jobs.find(job_id)
@@ -172,10 +178,9 @@ class RayJobsBackend(Backend):
                 if run.status().state not in ENDED:
                     run.mark_stopped("stopped by `cifarray stop`")
                 return run.status()
-            time.sleep(POLL_S)
         raise ClusterError(
-            f"run {run.id} was asked to stop and has not within {STOP_TIMEOUT_S:.0f} s; "
-            f"see `cifarray logs {run.id}`"
+            f"run {run.id} was asked to stop but did not within {STOP_TIMEOUT_S:.0f} s; see "
+            f"`cifarray logs {run.id}`"
         )
 
 
@@ -205,7 +210,7 @@ def _free_id(run: Run, jobs: RayJobs) -> str:
     return job_id
 
 
-def described(backend: RayJobsBackend, jobs: RayJobs, token_file: str | None) -> Shown:
+def described(backend: RayJobsBackend, jobs: RayJobs, token_file: str | None) -> CommandOutput:
     """A Ray cluster for `cluster status`. Raises: ClusterError."""
     version, live = jobs.version().get("ray_version"), jobs.live_jobs()
     lines = [f"dashboard  {backend.dashboard}"]
@@ -221,21 +226,21 @@ def described(backend: RayJobsBackend, jobs: RayJobs, token_file: str | None) ->
         "token_file": token_file,
         "jobs": [{"id": job.id, "status": job.status} for job in live],
     }
-    return Shown(data, lines if live else [*lines, "jobs       none"])
+    return CommandOutput(data, lines if live else [*lines, "jobs       none"])
 
 
-def stop_jobs(jobs: RayJobs, live: Iterable[str], talk: Talk) -> None:
+def stop_jobs(jobs: RayJobs, live: Iterable[str], reporter: Reporter) -> None:
     """Ask these jobs to end, and wait a while until their drivers have closed their runs."""
     left = list(live)
     for job_id in left:
-        talk.say(f"stopping {job_id} ...")
+        reporter.say(f"stopping {job_id} ...")
         jobs.stop(job_id)
-    deadline = time.monotonic() + JOBS_STOP_TIMEOUT_S
     try:
-        while left and jobs.live_jobs() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        for _ in Deadline(JOBS_STOP_TIMEOUT_S).looks(POLL_S):
+            if not (left and jobs.live_jobs()):
+                break
     except ClusterError as error:
-        talk.warn(str(error))
+        reporter.warn(str(error))
 
 
 def refuse_options(profile: Profile, options: Mapping[str, object]) -> None:
@@ -243,8 +248,8 @@ def refuse_options(profile: Profile, options: Mapping[str, object]) -> None:
     for option, value in options.items():
         if value not in (None, False):
             raise InputError(
-                f"{option} is for profiles of kind kubernetes, and {profile.name} is of kind "
-                f"{profile.kind}; name one with --cluster"
+                f"{option} is for profiles of kind kubernetes, but {profile.name} is of kind "
+                f"{profile.kind}; name another with --cluster"
             )
 
 

@@ -1,18 +1,19 @@
 """A client of the Ray Jobs API: submits, asks, follows logs; tries again, within bounds."""
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cifarray.backends.base import JOB_ENDED, PATIENCE_S, PAUSES_S, SubmittedJob, pauses
+from cifarray.backends.base import JOB_ENDED, PATIENCE_S, PAUSES_S, SubmittedJob
 from cifarray.errors import ClusterError
-from cifarray.proxies import is_loopback
+from cifarray.proxies import http_client, is_loopback
+from cifarray.timers import Deadline, pauses
+
+if TYPE_CHECKING:
+    import httpx2
 
 REQUEST_TIMEOUT_S = 15.0
 SUBMIT_TIMEOUT_S = 90.0
@@ -29,13 +30,14 @@ class RayJobs:
         self.dashboard = dashboard.rstrip("/")
         self._token = token
         self._patience_s = patience_s
-        # A proxy that the environment names is for the outside, not for this machine.
-        self._near = is_loopback(self.dashboard)
-        proxies = [urllib.request.ProxyHandler({})] if self._near else []
-        self._opener = urllib.request.build_opener(*proxies, _NoRedirects())
 
     def __repr__(self) -> str:
         return f"RayJobs({self.dashboard!r}, token={'***' if self._token else None})"
+
+    @cached_property
+    def _client(self) -> "httpx2.Client":
+        """It follows no redirect, which would carry the token elsewhere."""
+        return http_client(self.dashboard)
 
     def version(self) -> dict[str, Any]:
         """The server's `ray_version` and `session_name`."""
@@ -65,20 +67,20 @@ class RayJobs:
         if self.find(submission_id) is not None:
             raise ClusterError(f"{self.dashboard} has a job {submission_id} already")
         request = _Request("POST", "/api/jobs/", body, SUBMIT_TIMEOUT_S)
-        deadline = time.monotonic() + SUBMIT_TIMEOUT_S
-        for pause in pauses():
+        deadline = Deadline(SUBMIT_TIMEOUT_S)
+        for pause_s in pauses(PAUSES_S):
             try:
                 self._send(request, deadline)
                 return
             except _NoAnswerError as error:
                 if self.find(submission_id) is not None:
                     return  # the answer was lost, not the job
-                if time.monotonic() + pause >= deadline:
+                if not deadline.allows(pause_s):
                     raise ClusterError(f"{error}; see `cifarray cluster status`") from error
-            time.sleep(pause)
+            time.sleep(pause_s)
 
     def find(self, submission_id: str) -> SubmittedJob | None:
-        """The job of this id; None where the cluster does not know it."""
+        """The job of this id; None if the cluster does not know it."""
         found = self._ask("GET", f"/api/jobs/{quote(submission_id)}", absent_is_none=True)
         return _job(found) if isinstance(found, dict) else None
 
@@ -106,13 +108,13 @@ class RayJobs:
         return f"waiting for {before[0]} to leave the node" if before else ""
 
     def stop(self, submission_id: str) -> bool:
-        """Ask the job to end; False where there is none or it has ended."""
+        """Ask the job to end; False if there is none or it has already ended."""
         path = f"/api/jobs/{quote(submission_id)}/stop"
         found = self._ask("POST", path, absent_is_none=True)
         return bool(found and found.get("stopped"))
 
     def logs(self, submission_id: str) -> str:
-        """What the job has written so far; empty where the cluster does not know it."""
+        """What the job has written so far; empty if the cluster does not know it."""
         path = f"/api/jobs/{quote(submission_id)}/logs"
         found = self._ask("GET", path, absent_is_none=True)
         return str(found.get("logs") or "") if isinstance(found, dict) else ""
@@ -123,7 +125,7 @@ class RayJobs:
         The end of the socket is not the end of the job: the status decides, and the log is taken
         up where it was cut.
         """
-        silent = 0
+        waits = pauses(PAUSES_S)
         while True:
             before = seen
             for text in self._socket(submission_id, seen):
@@ -135,8 +137,9 @@ class RayJobs:
                 if rest:
                     yield rest
                 return
-            silent = 0 if seen > before else min(silent + 1, len(PAUSES_S) - 1)
-            time.sleep(PAUSES_S[silent])
+            if seen > before:
+                waits = pauses(PAUSES_S)
+            time.sleep(next(waits))
 
     def _socket(self, submission_id: str, skip: int) -> Iterator[str]:
         """Text from one websocket without its first characters; ends when the socket does."""
@@ -149,7 +152,7 @@ class RayJobs:
 
         async def connect() -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
             session = aiohttp.ClientSession(
-                headers=self._headers(), timeout=timeout, trust_env=not self._near
+                headers=self._headers(), timeout=timeout, trust_env=not is_loopback(self.dashboard)
             )
             try:
                 return session, await session.ws_connect(url, heartbeat=30.0, max_msg_size=0)
@@ -185,8 +188,8 @@ class RayJobs:
     ) -> Any:
         """One question, asked again while nobody answers or the server is at fault."""
         request = _Request(method, path, body, REQUEST_TIMEOUT_S)
-        deadline = time.monotonic() + self._patience_s
-        for pause in pauses():
+        deadline = Deadline(self._patience_s)
+        for pause_s in pauses(PAUSES_S):
             try:
                 return self._send(request, deadline)
             except _AbsentError as error:
@@ -194,39 +197,36 @@ class RayJobs:
                     return None
                 raise ClusterError(str(error)) from error
             except _NoAnswerError as error:
-                if time.monotonic() + pause >= deadline:
+                if not deadline.allows(pause_s):
                     raise ClusterError(f"{error}; see `cifarray cluster status`") from error
-            time.sleep(pause)
+            time.sleep(pause_s)
 
-    def _send(self, request: "_Request", deadline: float) -> Any:
+    def _send(self, request: "_Request", deadline: Deadline) -> Any:
         """One exchange. Raises: ClusterError, _AbsentError, or _NoAnswerError to be tried again."""
-        wired = urllib.request.Request(
-            self.dashboard + request.path,
-            data=None if request.body is None else json.dumps(request.body).encode(),
-            headers={"Content-Type": "application/json", **self._headers()},
-            method=request.method,
-        )
-        left = max(0.1, min(request.timeout_s, deadline - time.monotonic()))
+        import httpx2
+
         try:
-            with self._opener.open(wired, timeout=left) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read().decode("utf-8", "replace")
-            problem = self._refusal(error.code, text)
-            if error.code == 404:
-                raise _AbsentError(problem) from error
-            if error.code >= 500:
-                raise _NoAnswerError(problem) from error
-            raise ClusterError(problem) from error
-        except (OSError, ValueError, HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
+            answer = self._client.request(
+                request.method,
+                self.dashboard + request.path,
+                json=request.body,
+                headers=self._headers(),
+                timeout=max(0.1, min(request.timeout_s, deadline.left_s)),
+            )
+            if answer.is_success:
+                return answer.json()
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
             raise _NoAnswerError(
                 f"the Ray Jobs API at {self.dashboard} does not answer ({reason})"
             ) from error
+        problem = self._refusal(answer.status_code, answer.text)
+        if answer.status_code == 404:
+            raise _AbsentError(problem)
+        raise _NoAnswerError(problem) if answer.is_server_error else ClusterError(problem)
 
     def _refusal(self, code: int, text: str) -> str:
-        """One sentence for an answer that is no success."""
+        """One sentence for an answer that is not a success."""
         if code in (401, 403):
             what = "requires a token" if code == 401 else "refuses the token that was given"
             return (
@@ -252,13 +252,6 @@ class _NoAnswerError(Exception):
 
 class _AbsentError(Exception):
     """The server knows nothing of that name."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the token elsewhere."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 def _job(found: Mapping[str, Any]) -> SubmittedJob:

@@ -2,7 +2,7 @@
 
 All of it runs on the device that holds the images, one operation for the batch, yet each image has
 its own draw from the generator. Augmentation works on pixels as stored (uint8), before
-normalisation, so that padding is black and no float copy of an image is made twice.
+normalization, so that padding is black and no float copy of an image is made twice.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -12,23 +12,12 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from cifarray.data.augment.geometric import (
-    Resampling,
-    horizontal_flip,
-    padded_crop,
-    vertical_flip,
-)
+from cifarray.data.augment.geometric import MOVES, Resampling
 from cifarray.data.augment.mix import MIXINGS, Mix
-from cifarray.data.augment.pixel import brightness, cutout
+from cifarray.data.augment.pixel import PIXEL_CHANGES
 from cifarray.spec.augment import AugmentSpec
 
-AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
-    "horizontal_flip": horizontal_flip,
-    "vertical_flip": vertical_flip,
-    "padded_crop": padded_crop,
-    "brightness": brightness,
-    "cutout": cutout,
-}
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {**MOVES, **PIXEL_CHANGES}
 """Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""
 FLIPS = frozenset({"horizontal_flip", "vertical_flip"})
 

@@ -4,11 +4,11 @@ Flip and padded crop are those of "Deep Residual Learning for Image Recognition"
 https://arxiv.org/abs/1512.03385. They move whole pixels; where a job rotates, shifts or zooms as
 well, its flips become part of one resampling, so that pixels are read once. Its draws and their
 order are those of Keras' ImageDataGenerator, https://keras.io/api/data_loading/image: an output
-pixel's place is flipped, zoomed, shifted and turned about the image's centre, and what lies there
+pixel's place is flipped, zoomed, shifted and turned about the image's center, and what lies there
 is read by bilinear interpolation; here for a whole batch at once.
 
 Shapes: N images, C channels, H height, W width; a transform maps (x, y, 1) of the output to the
-input, in pixels from the centre, x to the right and y down.
+input, in pixels from the center, x to the right and y down.
 """
 
 import math
@@ -117,14 +117,14 @@ def rotation(angles_N: Tensor) -> Tensor:
 
 
 def shift(x_N: Tensor, y_N: Tensor) -> Tensor:
-    """Transforms that read so many pixels further to the right and down."""
+    """Transforms that read this many pixels further to the right and down."""
     transforms_N33 = torch.eye(3, device=x_N.device).repeat(len(x_N), 1, 1)
     transforms_N33[:, 0, 2], transforms_N33[:, 1, 2] = x_N, y_N
     return transforms_N33
 
 
 def scaling(x_N: Tensor, y_N: Tensor) -> Tensor:
-    """Transforms that read so many times as far from the centre: below 1 enlarges, -1 mirrors."""
+    """Transforms that read this many times as far from the center: below 1 enlarges, -1 mirrors."""
     return torch.diag_embed(torch.stack([x_N, y_N, torch.ones_like(x_N)], dim=1))
 
 
@@ -145,3 +145,11 @@ def resample(images_NCHW: Tensor, transforms_N33: Tensor, fill: str) -> Tensor:
         floats_NCHW, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False
     )
     return like_stored(moved_NCHW, images_NCHW)
+
+
+MOVES = {
+    "horizontal_flip": horizontal_flip,
+    "vertical_flip": vertical_flip,
+    "padded_crop": padded_crop,
+}
+"""Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""

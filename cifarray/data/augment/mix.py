@@ -1,4 +1,4 @@
-"""Augmentations that put a second image of the batch into each, and what share each then holds.
+"""Augmentations that mix a second image of the batch into each image, by a share.
 
 Mixup is that of "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412, and
 cutmix that of "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable

@@ -1,4 +1,4 @@
-"""Normalisation: from pixels as stored to what a network sees, and what whitening is fitted from.
+"""Normalization: from stored pixels to the network's input, and the statistics for whitening.
 
 Whitening is ZCA, the zero-phase component analysis of "The Independent Components of Natural Scenes
 are Edge Filters", https://doi.org/10.1016/S0042-6989(97)00121-1: afterwards training images' pixels
@@ -22,7 +22,7 @@ from cifarray.spec.augment import PreprocessSpec
 
 ROWS_AT_ONCE = 1024
 """Products of pixels from -128 to 127, of this many rows, add up without rounding in float32."""
-CENTRE = 128
+CENTER = 128
 
 
 class Normalize(nn.Module):
@@ -60,7 +60,7 @@ class Normalize(nn.Module):
 
     @property
     def whitening(self) -> dict[str, Tensor] | None:
-        """What was fitted, None where nothing is."""
+        """What was fitted, None if nothing is."""
         whitens = self.spec.normalize == "whitening"
         return {"mean": self.mean_P, "matrix": self.matrix_PP} if whitens else None
 
@@ -97,7 +97,7 @@ def _scale_and_shift(
         if min(std) <= 0.0:
             raise DatasetError(
                 f"the training images' standard deviations per channel are {list(std)}, and "
-                "nothing can be divided by 0; set preprocess.normalize=unit"
+                "division by 0 is impossible; set preprocess.normalize=unit"
             )
         return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     scale, shift = {"none": (1.0, 0.0), "signed": (2 / 255, -1.0)}.get(
@@ -108,7 +108,7 @@ def _scale_and_shift(
 
 @dataclass(frozen=True)
 class PixelSums:
-    """Sums over rows of pixels less CENTRE, in float64.
+    """Sums over rows of pixels less CENTER, in float64.
 
     Sums of whole numbers are exact in whatever order they are added, so that any number of workers
     comes to the same covariance.
@@ -139,7 +139,7 @@ def pixel_sums(batches: Iterable[Tensor], values: int, device: torch.device) -> 
     sums_P = torch.zeros(values, dtype=torch.float64, device=device)
     products_PP = torch.zeros(values, values, dtype=torch.float64, device=device)
     for images_NCHW in batches:
-        pixels_NP = images_NCHW.flatten(1).float() - CENTRE
+        pixels_NP = images_NCHW.flatten(1).float() - CENTER
         rows += len(pixels_NP)
         sums_P += pixels_NP.sum(0)
         products_PP += pixels_NP.T @ pixels_NP
@@ -152,4 +152,4 @@ def spectrum(found: PixelSums) -> Spectrum:
     covariance_PP = found.products_PP / found.rows - mean_P[:, None] * mean_P
     variances_P, directions_PP = torch.linalg.eigh(covariance_PP / 255**2)
     # Rounding leaves what does not vary at all a little below 0.
-    return Spectrum((mean_P + CENTRE) / 255, directions_PP, variances_P.clamp(min=0.0))
+    return Spectrum((mean_P + CENTER) / 255, directions_PP, variances_P.clamp(min=0.0))

@@ -1,7 +1,7 @@
 """Augmentations that change pixels in place: brightness, and cutout, which blackens a box.
 
 Cutout is that of "Improved Regularization of Convolutional Neural Networks with Cutout",
-https://arxiv.org/abs/1708.04552; there boxes are 0 after normalisation, here before it, like the
+https://arxiv.org/abs/1708.04552; there boxes are 0 after normalization, here before it, like the
 edges of a padded crop.
 
 Shapes: N images, C channels, H height, W width.
@@ -33,8 +33,8 @@ def draw_boxes(
     device = images_NCHW.device
     inside = []
     for length, side_N in zip(size, (height_N, width_N), strict=True):
-        centre_N = torch.randint(length, (n,), generator=generator, device=generator.device)
-        first_N1 = (centre_N.to(device, non_blocking=True) - side_N // 2)[:, None]
+        center_N = torch.randint(length, (n,), generator=generator, device=generator.device)
+        first_N1 = (center_N.to(device, non_blocking=True) - side_N // 2)[:, None]
         places = torch.arange(length, device=device)
         inside.append((places >= first_N1) & (places < first_N1 + side_N[:, None]))
     rows_NH, columns_NW = inside
@@ -46,3 +46,7 @@ def like_stored(changed_NCHW: Tensor, images_NCHW: Tensor) -> Tensor:
     if images_NCHW.is_floating_point():
         return changed_NCHW
     return changed_NCHW.round_().clamp_(0, 255).to(images_NCHW.dtype)
+
+
+PIXEL_CHANGES = {"brightness": brightness, "cutout": cutout}
+"""Name in a job's `augment` -> function(images_NCHW, generator, **fields), in the order of use."""

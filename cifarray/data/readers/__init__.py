@@ -1,1 +1,1 @@
-"""Readers of published archives; whatever an archive says is checked before it is believed."""
+"""Readers of published archives; everything an archive says is checked first."""

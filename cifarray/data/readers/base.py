@@ -34,7 +34,7 @@ class SplitArrays:
     labels: NDArray[np.int16]
     coarse_labels: NDArray[np.int16] | None = None
     parts: tuple[tuple[str, int], ...] = ()
-    """Name and rows of each of the archive's parts, in order; empty where it names none."""
+    """Name and rows of each of the archive's parts, in order; empty if it names none."""
 
     @property
     def rows(self) -> int:
@@ -71,13 +71,13 @@ def _check_images(entry: DatasetEntry, split: str, arrays: SplitArrays) -> None:
     shape = arrays.images.shape
     if arrays.images.dtype != np.uint8 or shape[1:] != entry.shape:
         raise ArchiveError(
-            f"{entry.name} {split} holds images of shape {list(shape[1:])}; "
-            f"{entry.title} has {list(entry.fixed_shape)}; is it another dataset's archive?"
+            f"{entry.name} {split} has images of shape {list(shape[1:])}, but {entry.title} has "
+            f"{list(entry.fixed_shape)}; is it another dataset's archive?"
         )
     if shape[0] != arrays.rows:
         raise ArchiveError(
-            f"{entry.name} {split} holds {shape[0]} images and {arrays.rows} labels; "
-            "fetch the archive again"
+            f"{entry.name} {split} has {shape[0]} images but {arrays.rows} labels; download the "
+            "archive again"
         )
     check_published_rows(entry, split, arrays.rows)
 
@@ -86,7 +86,7 @@ def check_published_rows(entry: DatasetEntry, split: str, rows: int) -> None:
     """Refuse a split without rows, or with more than were published. Raises: ArchiveError."""
     if not 1 <= rows <= entry.rows[split]:
         raise ArchiveError(
-            f"{entry.name} {split} holds {rows} rows; 1 to {entry.rows[split]} (as published) are "
+            f"{entry.name} {split} has {rows} rows; 1 to {entry.rows[split]} (as published) are "
             "allowed"
         )
 
@@ -107,15 +107,15 @@ def _check_coarse(entry: DatasetEntry, split: str, arrays: SplitArrays) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise ArchiveError(
-            f"{entry.name} {split} row {row} says {entry.classes[arrays.labels[row]]} is of "
-            f"{entry.coarse_classes[coarse[row]]}; as published it is of "
+            f"{entry.name} {split} row {row} says that {entry.classes[arrays.labels[row]]} is of "
+            f"{entry.coarse_classes[coarse[row]]}; in the published dataset it is of "
             f"{entry.coarse_classes[expected[row]]}"
         )
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How an archive of images is read, and who counts what is left out."""
+    """How an archive of images is read, and the counter of what is left out."""
 
     crop: bool = False
     """Crop images to the boxes that the archive holds."""
@@ -147,7 +147,7 @@ class ImageArchive:
     sources: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
     """What the archive calls each of them."""
     missing: int = 0
-    """Images that it lists and does not hold."""
+    """Images that it lists but does not contain."""
     coarse_classes: tuple[str, ...] = ()
     fine_to_coarse: tuple[int, ...] = ()
     """The superclass of each class, where the archive names superclasses."""
@@ -180,11 +180,11 @@ def check_classes(archive: str, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         held = f"one class, {classes[0][:80]!r}" if classes else "no class"
         raise ArchiveError(
-            f"{archive} holds {held}; a network tells at least two classes apart: add images of "
-            "another to train and to test"
+            f"{archive} contains {held}; at least two classes are required: add images of "
+            "another class to train and to test"
         )
     if len(classes) > np.iinfo(np.int16).max:
         raise ArchiveError(
-            f"{archive} holds {len(classes)} classes; at most {np.iinfo(np.int16).max} are "
-            "allowed: give a folder with fewer"
+            f"{archive} contains {len(classes)} classes; at most {np.iinfo(np.int16).max} are "
+            "allowed: give a folder with fewer classes"
         )

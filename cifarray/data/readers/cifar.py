@@ -78,7 +78,7 @@ def _limit_bytes(entry: DatasetEntry, split: str) -> int:
 def _dictionary(content: bytes, max_opcodes: int) -> dict[str, Any]:
     value = read_pickle(content, max_opcodes=max_opcodes)
     if not isinstance(value, dict):
-        raise ArchiveError(f"holds a {type(value).__name__}; a CIFAR file holds a dictionary")
+        raise ArchiveError(f"contains a {type(value).__name__}; a CIFAR file contains a dictionary")
     return value
 
 
@@ -97,7 +97,8 @@ def _binary_arrays(
     row_bytes = labels + entry.image_bytes
     if not content or len(content) % row_bytes:
         raise ArchiveError(
-            f"holds {len(content)} bytes, not a whole number of rows of {row_bytes}; fetch it again"
+            f"has {len(content)} bytes, which is not a whole number of rows of {row_bytes}; "
+            "download it again"
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, row_bytes)
     height, width, channels = entry.fixed_shape
@@ -135,7 +136,7 @@ def _arrays(
     pixels: NDArray[np.uint8] | None = _field(batch, "data", PickledArray).values
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != entry.image_bytes:
         shape = None if pixels is None else list(pixels.shape)
-        raise ArchiveError(f"holds images of shape {shape}; [rows, {entry.image_bytes}] is needed")
+        raise ArchiveError(f"has images of shape {shape}; [rows, {entry.image_bytes}] is required")
     height, width, channels = entry.fixed_shape
     planes = pixels.reshape(len(pixels), channels, height, width)
     return SplitArrays(
@@ -150,7 +151,7 @@ def _arrays(
 def _labels(batch: dict[str, Any], key: str, rows: int) -> NDArray[np.int16]:
     values = _field(batch, key, list)
     if len(values) != rows:
-        raise ArchiveError(f"holds {rows} images and {len(values)} {key}")
+        raise ArchiveError(f"has {rows} images but {len(values)} {key}")
     limits = np.iinfo(np.int16)
     for row, value in enumerate(values):
         if type(value) is not int or not 0 <= value <= limits.max:

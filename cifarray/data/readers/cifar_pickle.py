@@ -64,23 +64,23 @@ def as_text(value: Any) -> str:
         return str(value, "latin-1")
     if isinstance(value, str):
         return value
-    raise TypeError(f"{type(value).__name__} is no string")
+    raise TypeError(f"{type(value).__name__} is not a string")
 
 
 def view_as_array(content: Any, shape: Any, dtype: Any, order: str) -> NDArray[np.uint8]:
     """The bytes as a uint8 array of that shape, without a copy."""
     sizes = tuple(shape)
     if any(type(size) is not int or size < 0 for size in sizes) or len(sizes) > 4:
-        raise ValueError("no shape of an array")
+        raise ValueError("not the shape of an array")
     if not isinstance(dtype, Uint8) or not isinstance(content, bytes | memoryview):
-        raise TypeError("no uint8 array")
+        raise TypeError("not a uint8 array")
     declared = 1
     for size in sizes:
         declared *= size
     if declared != len(content):
         raise ArchiveError(
-            f"the pickle declares an array of {declared} bytes and holds {len(content)}; "
-            "fetch the archive again"
+            f"the pickle declares an array of {declared} bytes but contains {len(content)}; "
+            "download the archive again"
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(sizes, order="F" if order == "F" else "C")
 
@@ -100,7 +100,7 @@ def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> PickledArra
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> Uint8:
     if as_text(code) not in ("u1", "|u1", "uint8"):
         raise ArchiveError(
-            f"the pickle holds an array of dtype {as_text(code)[:20]!r}; only uint8 is admitted"
+            f"the pickle contains an array of dtype {as_text(code)[:20]!r}; only uint8 is allowed"
         )
     return Uint8()
 
@@ -129,7 +129,9 @@ def read_pickle(data: bytes, *, max_opcodes: int) -> Any:
     try:
         return PickleReader(data).read(max_opcodes)
     except (LookupError, TypeError, ValueError, struct.error) as error:
-        raise ArchiveError("the pickle is cut short or damaged; fetch the archive again") from error
+        raise ArchiveError(
+            "the pickle is truncated or damaged; download the archive again"
+        ) from error
 
 
 class PickleReader:
@@ -158,7 +160,9 @@ class PickleReader:
                     "file needs; it is refused"
                 )
             operation(self)
-        raise ArchiveError(f"the pickle has more than the {max_opcodes} opcodes that it may need")
+        raise ArchiveError(
+            f"the pickle has more than the {max_opcodes} opcodes that a CIFAR file needs"
+        )
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, which must be there."""
@@ -211,14 +215,14 @@ class PickleReader:
         """APPEND and APPENDS."""
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise TypeError("append to something that is no list")
+            raise TypeError("append to something that is not a list")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         """SETITEM and SETITEMS; keys are strings, since tuples can be made endless to hash."""
         target = self.stack[-1]
         if not isinstance(target, dict):
-            raise TypeError("set items of something that is no dictionary")
+            raise TypeError("set items of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[as_text(key)] = value
 
@@ -236,12 +240,12 @@ class PickleReader:
         """REDUCE: make what the admitted global would have made."""
         called, arguments = self.last(2)
         if not isinstance(called, Global) or called not in MAKERS:
-            raise ArchiveError("the pickle calls what no CIFAR file calls; it is refused")
+            raise ArchiveError("the pickle calls something that no CIFAR file calls; it is refused")
         made = MAKERS[called](*arguments)
         if isinstance(made, bytes):
             self.encodable -= len(made)
             if self.encodable < 0:
-                raise ArchiveError("the pickle makes more bytes than it holds; it is refused")
+                raise ArchiveError("the pickle creates more bytes than it contains; it is refused")
         self.stack.append(made)
 
     def build(self) -> None:
@@ -251,7 +255,7 @@ class PickleReader:
         if isinstance(target, PickledArray):
             target.fill(state)
         elif not isinstance(target, Uint8):
-            raise ArchiveError("the pickle fills what is no array; it is refused")
+            raise ArchiveError("the pickle fills something that is not an array; it is refused")
 
     def put(self, index: int) -> None:
         """PUT and MEMOIZE: remember the topmost value."""

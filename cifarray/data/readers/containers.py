@@ -1,9 +1,9 @@
-"""Tars, zips and what else archives come in: opening them, and what no file in them may be.
+"""Opens tars, zips and other archive files, and refuses unsafe content in them.
 
 An archive comes from a stranger: names that leave its folder, links, devices, sizes beyond a limit
-are refused, and what a system or an editor left beside the samples is passed over. A file that is
-compressed in a way that is not read here is called by its name: it is not broken, and fetching it
-again does not help.
+are refused, and files that a system or an editor left next to the samples are skipped. An
+unsupported compression is named in the error: the file is not broken, and downloading it again does
+not help.
 """
 
 import bz2
@@ -31,7 +31,7 @@ Wanted = Callable[[str], bool]
 MOST_FILE_BYTES = 64 << 20
 """Of one image or one list."""
 MOST_RATIO = 50
-"""How many times its own size an archive may unpack to: images hardly become smaller in one."""
+"""How many times its own size an archive may unpack to; images hardly compress."""
 LEAST_BUDGET_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 512
@@ -44,11 +44,11 @@ OTHER_COMPRESSIONS = {
     b"Rar!": "RAR",
     b"\x1f\x9d": "compress",
 }
-"""How files begin that other programs unpack."""
+"""First bytes of files that other programs unpack."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 BROKEN_TAR = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
-"""What tarfile, gzip and bz2 raise on a damaged file, beside an OSError without a number."""
+"""Errors of tarfile, gzip and bz2 for a damaged file, besides an OSError without a number."""
 BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -60,7 +60,7 @@ BROKEN_ZIP = (
     NotImplementedError,
     RuntimeError,
 )
-"""What zipfile raises on a damaged file, beside OSError; a name that is no text is a ValueError."""
+"""Errors of zipfile for a damaged file, besides OSError; a name that is no text is a ValueError."""
 ENCRYPTED = 0x1
 """The flag of a member of a zip that a password protects."""
 
@@ -91,21 +91,21 @@ SYSTEM_FILES = frozenset(
     }
 )
 SYSTEM_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource", "~")
-"""Ends of the names of what Windows, Synology's drives and editors put beside a file."""
+"""Ends of names of files that Windows, Synology's drives and editors put next to a file."""
 NOTES = ("readme", "license", "licence", "copying", "citation", "changelog")
 NOTE_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".htm", ".pdf", ".cff", ".bib")
 HIDDEN = "hidden or system file"
 
 
 def why_no_sample(name: str) -> str | None:
-    """Why nobody put the file at this path there to be a sample; None where it may be one."""
+    """Why the file at this path cannot be a sample; None if it may be one."""
     path = PurePosixPath(name.lower())
     if any(map(is_hidden_folder, path.parts[:-1])) or path.name.startswith("."):
         return HIDDEN
     if path.name in SYSTEM_FILES or path.name.endswith(SYSTEM_ENDINGS):
         return HIDDEN
     note = path.name.startswith(NOTES) and path.suffix in NOTE_SUFFIXES
-    return "readme, licence or the like" if note else None
+    return "readme, license or the like" if note else None
 
 
 def is_hidden_folder(name: str) -> bool:
@@ -114,7 +114,7 @@ def is_hidden_folder(name: str) -> bool:
 
 
 def is_plain(name: str) -> bool:
-    """Whether every character of a name shows."""
+    """Whether every character of a name is printable."""
     return all(c.isprintable() or category(c) == "Zs" for c in name)  # Zs: any blank
 
 
@@ -123,7 +123,7 @@ def checked_name(archive: str, name: str) -> str:
     refuse_escape(archive, name)
     if not is_plain(name):
         raise ArchiveError(
-            f"{archive} holds {name[:80]!a}, whose name is not plain text; rename it"
+            f"{archive} contains {name[:80]!a}, whose name is not plain text; rename it"
         )
     return name
 
@@ -133,15 +133,15 @@ def refuse_escape(archive: str, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r}, which leaves its folder; it is refused: repack it "
-            "without that file"
+            f"{archive} contains {name[:80]!r}, a path outside the archive; it is refused: "
+            "repack the archive without that file"
         )
 
 
 def refuse_link(archive: str, name: str) -> NoReturn:
     """Refuse a link where a file is needed. Raises: ArchiveError."""
     raise ArchiveError(
-        f"{archive} holds {name[:80]!r}, which is a link; it is refused: pack the file itself"
+        f"{archive} contains {name[:80]!r}, which is a link; it is refused: pack the file itself"
     )
 
 
@@ -149,7 +149,7 @@ def refuse_twice(archive: str, name: str, known: Container[str]) -> None:
     """Refuse a name that is known already. Raises: ArchiveError."""
     if name in known:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r} twice; it is refused: remove one of them"
+            f"{archive} contains {name[:80]!r} twice; it is refused: remove one of them"
         )
 
 
@@ -157,9 +157,9 @@ def refuse_pointer(name: str, head: bytes) -> None:
     """Refuse what Git LFS leaves in a file's place. Raises: ArchiveError."""
     if head.startswith(LFS_POINTER):
         raise ArchiveError(
-            f"{name} is a Git LFS pointer, a text of a few lines in place of the file itself; run "
-            "`git lfs pull` in that checkout, or download the files with `hf download --repo-type "
-            "dataset --local-dir DIR`"
+            f"{name} is a Git LFS pointer instead of the file itself; run `git lfs pull` in that "
+            "checkout, or download the files with `hf download --repo-type dataset --local-dir "
+            "DIR`"
         )
 
 
@@ -167,8 +167,8 @@ def limited(archive: str, name: str, content: bytes) -> bytes:
     """The content of a file, unless it is too large for an image. Raises: ArchiveError."""
     if len(content) > MOST_FILE_BYTES:
         raise ArchiveError(
-            f"{archive} holds {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is too "
-            "much for an image; it is refused: remove it"
+            f"{archive} contains {name[:80]!r} of more than {MOST_FILE_BYTES} bytes, which is "
+            "too large for an image; it is refused: remove it"
         )
     return content
 
@@ -217,8 +217,8 @@ def tar_members(archive: str, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfi
         link = member.issym() or member.islnk()
         if not (member.isfile() or member.isdir() or link) or member.issparse():
             raise ArchiveError(
-                f"{archive} holds {member.name[:80]!r}, which is a link, a device or a sparse "
-                "file; it is refused: repack it without that file"
+                f"{archive} contains {member.name[:80]!r}, which is a link, a device or a sparse "
+                "file; it is refused: repack the archive without that file"
             )
         yield str(PurePosixPath(member.name)), member
 
@@ -229,7 +229,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (*BROKEN_ZIP, OSError) as error:
-        raise ArchiveError(f"{path.name} is cut short or not a zip; fetch it again") from error
+        raise ArchiveError(f"{path.name} is truncated or not a zip; download it again") from error
     with archive:
         yield archive
 
@@ -269,12 +269,12 @@ def read_in_zip(
             return file.read(most_bytes)
     except NotImplementedError as error:  # Deflate64, as Windows packs what is large
         raise ArchiveError(
-            f"{archive} is compressed with a method that cifarray does not read ({error}); unpack "
-            "it and give the folder"
+            f"{archive} is compressed with a method that cifarray does not support ({error}); "
+            "unpack it and give the folder"
         ) from error
     except (*BROKEN_ZIP, OSError) as error:
         raise ArchiveError(
-            f"{archive} is damaged in {member.filename[:80]!r}; fetch it again"
+            f"{archive} is damaged in {member.filename[:80]!r}; download it again"
         ) from error
 
 
@@ -292,7 +292,7 @@ def keep(spool: BinaryIO, content: bytes) -> int:
             left = left[spool.write(left) :]
     except OSError as error:
         raise ArchiveError(
-            f"the temporary folder {tempfile.gettempdir()} cannot take the archive's images "
+            f"the temporary folder {tempfile.gettempdir()} cannot store the archive's images "
             f"({error.strerror}); free some space there, or set TMPDIR to a folder with enough "
             "space"
         ) from error
@@ -315,7 +315,7 @@ class _Bounded(io.RawIOBase):
         self.left -= len(content)
         if self.left < 0:
             raise ArchiveError(
-                f"{self.name} unpacks to more than the published archive holds; it is refused"
+                f"{self.name} unpacks to more than the published archive contains; it is refused"
             )
         return content
 
@@ -326,17 +326,17 @@ def _refuse_other_content(name: str, head: bytes) -> None:
     for magic, compression in OTHER_COMPRESSIONS.items():
         if head.startswith(magic):
             raise ArchiveError(
-                f"{name} is compressed with {compression}, which cifarray does not read; unpack "
-                "it and give the folder"
+                f"{name} is compressed with {compression}, which cifarray does not support; "
+                "unpack it and give the folder"
             )
     if head[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise ArchiveError(
-            f"{name} is a web page, not an archive; download the file that the page offers"
+            f"{name} is a web page, not an archive; download the file that the page links to"
         )
 
 
 def _broken_tar(archive: str) -> ArchiveError:
     return ArchiveError(
-        f"{archive} is cut short, or neither a zip nor a tar, plain or compressed with gzip or "
-        "bzip2; fetch it again, or unpack it and give the folder"
+        f"{archive} is truncated, or is neither a zip nor a tar (plain, gzip or bzip2); download "
+        "it again, or unpack it and give the folder"
     )

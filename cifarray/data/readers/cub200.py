@@ -36,15 +36,13 @@ def list_cub200(entry: DatasetEntry, files: ArchiveFiles, how: Reading) -> Image
         path = f"{root}images/{name}"
         split = SPLIT_OF.get(_of(files, lists, "train_test_split.txt", image))
         if split is None:
-            raise ArchiveError(
-                f"{_line(files, 'train_test_split.txt', image)} says neither 0 nor 1"
-            )
+            raise ArchiveError(f"{_line(files, 'train_test_split.txt', image)} is neither 0 nor 1")
         label = _label(entry, files, image, _of(files, lists, "image_class_labels.txt", image))
         if path not in there:
             missing += 1
             how.left_out.add(
                 "absent",
-                "listed in images.txt and not there",
+                "listed in images.txt but missing",
                 split=split,
                 class_name=entry.classes[label],
                 example=path,
@@ -55,8 +53,8 @@ def list_cub200(entry: DatasetEntry, files: ArchiveFiles, how: Reading) -> Image
     for split, found in rows.items():
         if not found:
             raise ArchiveError(
-                f"{files.path.name} holds none of the images that images.txt lists for {split}; "
-                "unpack the images too, beside the lists"
+                f"{files.path.name} contains none of the images that images.txt lists for "
+                f"{split}; unpack the images too, next to the lists"
             )
     present = {label for found in rows.values() for label, _, _ in found}
     for label in sorted(set(range(len(entry.classes))) - present):
@@ -79,11 +77,11 @@ def _count_others(
 ) -> None:
     """Tell of files that are no list, and of images that no list names."""
     for name in files.others:
-        left_out.add("file", "no list or image of the layout", example=name)
+        left_out.add("file", "not a list or image of the layout", example=name)
     for name in files.names:
         below = name.removeprefix(f"{root}images/")
         if is_image(name) and below not in listed:
-            left_out.add("split", "image that images.txt does not list", example=name)
+            left_out.add("split", "image not listed in images.txt", example=name)
 
 
 def _root(files: ArchiveFiles) -> str:
@@ -101,14 +99,14 @@ def _read_list(files: ArchiveFiles, root: str, name: str) -> dict[str, str]:
     try:
         text = files.read(f"{root}{name}").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ArchiveError(f"{files.path.name}, {name}, is not text; fetch it again") from error
+        raise ArchiveError(f"{files.path.name}, {name}, is not text; download it again") from error
     values: dict[str, str] = {}
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
         key, _, value = line.partition(" ")
         if not value or key in values:
             raise ArchiveError(
                 f"{files.path.name}, {name}, line {number}: {line[:80]!r} is not a new id with a "
-                "value; fetch it again"
+                "value; download it again"
             )
         values[key] = value
     return values
@@ -120,7 +118,7 @@ def _line(files: ArchiveFiles, name: str, image: str) -> str:
 
 def _of(files: ArchiveFiles, lists: Mapping[str, Mapping[str, str]], name: str, image: str) -> str:
     if image not in lists[name]:
-        raise ArchiveError(f"{_line(files, name, image)} is missing there; fetch it again")
+        raise ArchiveError(f"{_line(files, name, image)} is missing there; download it again")
     return lists[name][image]
 
 
@@ -154,8 +152,8 @@ def _box(files: ArchiveFiles, image: str, value: str) -> list[float]:
         box = []
     if len(box) != 4 or not all(0 <= side < 1e6 for side in box) or min(box[2:]) < 1:
         raise ArchiveError(
-            f"{_line(files, BOXES, image)} {value[:60]!r} is not a box; it has left, top, width "
-            "and height in pixels"
+            f"{_line(files, BOXES, image)} {value[:60]!r} is not a box of left, top, width and "
+            "height in pixels"
         )
     return box
 

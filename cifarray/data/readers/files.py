@@ -106,11 +106,11 @@ class _Listing:
                 refuse_link(self.path.name, name)
             return True
         elif link:
-            self._left_out.add("litter", "link that is no image", example=name)
+            self._left_out.add("litter", "link that is not an image", example=name)
         elif is_plain(name):
             self.others.append(name)
         else:
-            self._left_out.add("file", "a name that is no plain text", example=name)
+            self._left_out.add("file", "a name that is not plain text", example=name)
         return False
 
     def add_folder(self, name: str) -> None:
@@ -194,7 +194,7 @@ class FolderFiles:
         self._wanted = wanted
         self._left_out = left_out or LeftOutCounter()
         self._places: dict[str, Path] = {}
-        """Where each file really lies."""
+        """The real path of each file."""
         try:
             self._inside = (os.path.realpath(path), *_blobs_of(path))
             for name, place in self._walk("", path, False):
@@ -220,8 +220,8 @@ class FolderFiles:
                 content = limited(self.path.name, name, file.read(MOST_FILE_BYTES + 1))
         except OSError as error:
             raise ArchiveError(
-                f"{self.path / name} cannot be read: {error.strerror}; change its permissions, or "
-                "take it away"
+                f"{self.path / name} cannot be read: {error.strerror}; change its permissions, "
+                "or remove it"
             ) from error
         refuse_pointer(f"{self.path.name}, {name[-120:]},", content)
         return content
@@ -230,8 +230,8 @@ class FolderFiles:
         """Files and where they lie; `linked` below a link, where no further one is followed."""
         if below.count("/") > MOST_DEPTH:
             raise ArchiveError(
-                f"{self.path.name} holds folders in folders, more than {MOST_DEPTH} deep; give the "
-                "one that holds the images"
+                f"{self.path.name} contains folders nested more than {MOST_DEPTH} deep; give the "
+                "folder with the images"
             )
         with os.scandir(at) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -263,10 +263,10 @@ class FolderFiles:
         elif target.is_dir():
             here = Path(os.path.realpath(link.parent))
             if here.is_relative_to(target):
-                self._left_out.add("litter", "link to a folder that it lies in", example=name)
+                self._left_out.add("litter", "link to a folder that contains it", example=name)
             elif not stays or linked:
                 raise ArchiveError(
-                    f"{self.path.name} holds {name[:80]!r}, which is a link to a folder "
+                    f"{self.path.name} contains {name[:80]!r}, which is a link to a folder "
                     f"{'behind another link' if stays else 'outside of it'}; it is refused: put "
                     "the folder itself there"
                 )
@@ -274,14 +274,16 @@ class FolderFiles:
                 yield from self._folder(name, target, True)
         else:
             self._refuse_or_count(
-                name, "link that is no image", "which is a link that leads outside of it or nowhere"
+                name,
+                "link that is not an image",
+                "which is a link that leads outside of it or nowhere",
             )
 
     def _refuse_or_count(self, name: str, reason: str, what: str) -> None:
         if self._wanted(name):
             raise ArchiveError(
-                f"{self.path.name} holds {name[:80]!r}, {what}; it is refused: put the file itself "
-                "there"
+                f"{self.path.name} contains {name[:80]!r}, {what}; it is refused: put the file "
+                "itself there"
             )
         self._left_out.add("litter", reason, example=name)
 
@@ -292,7 +294,7 @@ class FolderFiles:
             self._left_out.add("litter", reason, example=name)
             return False
         if not self._wanted(name) and not is_plain(name):
-            self._left_out.add("file", "a name that is no plain text", example=name)
+            self._left_out.add("file", "a name that is not plain text", example=name)
             return False
         checked_name(self.path.name, name)
         return True

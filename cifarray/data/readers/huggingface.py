@@ -42,7 +42,7 @@ ROWS_AT_ONCE = 64
 NO_SUPERCLASS = -1
 
 Shards = Sequence[tuple[str, Path]]
-"""The name of each shard and where it lies: in the Hub's cache, behind a link."""
+"""The name of each shard and its real path, which in the Hub's cache is behind a link."""
 
 
 def is_wanted(name: str) -> bool:
@@ -53,14 +53,14 @@ def is_wanted(name: str) -> bool:
 def list_hugging_face(entry: DatasetEntry, files: ArchiveFiles, how: Reading) -> ImageArchive:
     """Rows in the order of the shards' names; classes as the schema's metadata orders them.
 
-    Classes that have no row, as `filter` leaves them, are left out and the others numbered anew.
+    Classes that have no row, as `filter` leaves them, are left out and the others renumbered.
 
     Raises: ArchiveError.
     """
     archive, left_out = files.path.name, how.left_out
     if not isinstance(files, FolderFiles):
         raise ArchiveError(
-            f"{archive} is not a folder; unpack it, and give the folder of the Parquet shards"
+            f"{archive} is not a folder; unpack it, and give the folder with the Parquet shards"
         )
     shards = _shards(files, how.test_split)
     sources = {"train": "train", "test": _source(shards, how.test_split)}
@@ -74,7 +74,7 @@ def list_hugging_face(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     }
     for column in sorted(set().union(*(of_split.others for of_split in rows.values()))):
         left_out.add("column", f"column left out: {column}")
-    _refuse_unlabelled(archive, shards, sources, rows)
+    _refuse_unlabeled(archive, shards, sources, rows)
     kept = _classes_kept(columns.classes, sources, rows, left_out)
     classes = tuple(columns.classes[label] for label in kept)
     for of_split in rows.values():
@@ -101,7 +101,7 @@ class _Rows:
     def __init__(self) -> None:
         self.labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.coarse: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        """NO_SUPERCLASS where the row names none."""
+        """NO_SUPERCLASS if the row has none."""
         self.masks: list[NDArray[np.bool_]] = []
         self.others: set[str] = set()
         """Columns of the shards that are not read."""
@@ -123,8 +123,8 @@ class _Rows:
                 )
                 if replace(here, others=columns.others) != columns:
                     raise ArchiveError(
-                        f"{name} has other columns or class names than the first shard of train; "
-                        "give shards of one dataset"
+                        f"{name} differs from the first shard of train in its columns or class "
+                        "names; give shards of one dataset"
                     )
                 refuse_more_rows_than_bytes(name, place, parquet.metadata.num_rows)
                 found = read_labels(name, parquet, columns.label)
@@ -180,8 +180,8 @@ def _shards(files: FolderFiles, test_split: str) -> dict[str, list[tuple[str, Pa
     folders = sorted({PurePosixPath(name).parent.as_posix() for name in files.names})
     if len(folders) > 1:
         raise ArchiveError(
-            f"{files.path.name} holds Parquet shards in {folders[0]!r} and in {folders[1]!r}; give "
-            "the folder of one"
+            f"{files.path.name} contains Parquet shards in {folders[0]!r} and in {folders[1]!r}; "
+            "give one of these folders"
         )
     shards: dict[str, list[tuple[str, Path]]] = {}
     for name in files.names:
@@ -193,8 +193,8 @@ def _shards(files: FolderFiles, test_split: str) -> dict[str, list[tuple[str, Pa
             others = [name for name in shards if name not in ("train", split)]
             hint = f"; to test on {others[0]}, add --test-split {others[0]}" if others else ""
             raise ArchiveError(
-                f"{files.path.name} holds no {split}-*.parquet, at its top or in data/; both train "
-                f"and test are needed{hint if split != 'train' else ''}"
+                f"{files.path.name} contains no {split}-*.parquet, at its top or in data/; both "
+                f"train and test are required{hint if split != 'train' else ''}"
             )
     return shards
 
@@ -210,13 +210,13 @@ def _count_others(
             _count_rows(path.name, files.place(name), split, left_out)
         else:
             suffix = path.suffix.lower() or "no suffix"
-            left_out.add("file", f"no shard of a split: {suffix}", example=name)
+            left_out.add("file", f"not a shard of a split: {suffix}", example=name)
     for split, of_split in shards.items():
         if split in used:
             names = [name for name, _ in of_split]
             left_out.add(
                 "absent",
-                "shards that the others count",
+                "shards missing from the numbering of the others",
                 split=split,
                 count=_missing(names),
                 example=names[0],
@@ -243,7 +243,7 @@ def _missing(names: Sequence[str]) -> int:
     return max(0, parts - len({number for number, of in found if of == parts}))
 
 
-def _refuse_unlabelled(
+def _refuse_unlabeled(
     archive: str,
     shards: Mapping[str, Shards],
     sources: Mapping[str, str],
@@ -254,16 +254,16 @@ def _refuse_unlabelled(
         if len(of_split.labels):
             continue
         others = [name for name in shards if name not in sources.values()]
-        hint = "give shards whose rows are labelled"
+        hint = "give shards with labeled rows"
         if split == "test" and others:
             hint = f"to test on its split {others[0]}, add --test-split {others[0]}"
         if not of_split.rows:
             raise ArchiveError(
-                f"{archive}: split {sources[split]} has no row; give shards that have some"
+                f"{archive}: split {sources[split]} has no rows; give shards with rows"
             )
         raise ArchiveError(
-            f"{archive}: the {of_split.rows:,} rows of split {sources[split]} have no label of a "
-            f"class (-1, mostly); {hint}"
+            f"{archive}: the {of_split.rows:,} rows of split {sources[split]} have no class "
+            f"label (usually -1); {hint}"
         )
 
 
@@ -303,7 +303,7 @@ def _superclasses(
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names of the superclasses that have rows, and the superclass of each class.
 
-    None where the column does not give each class one superclass; then it is left out, and counted.
+    None if the column does not give each class one superclass; then it is left out, and counted.
     """
     if columns.coarse is None:
         return (), ()
@@ -343,7 +343,8 @@ def refuse_more_rows_than_bytes(name: str, place: Path, rows: int) -> None:
     """Equal labels of any number pack to nothing, and are unpacked all at once."""
     if rows > place.stat().st_size:
         raise ArchiveError(
-            f"{name} declares {rows} rows, more than its bytes; it is refused: fetch it again"
+            f"{name} declares {rows} rows, more than its size allows; it is refused: download it "
+            "again"
         )
 
 
@@ -353,6 +354,6 @@ def _checked_content(name: str, row: int, content: Any) -> bytes:
     if len(content) > MOST_FILE_BYTES:
         raise ArchiveError(
             f"row {row} of {name} has an image of {len(content)} bytes; at most "
-            f"{MOST_FILE_BYTES} are allowed: shrink it"
+            f"{MOST_FILE_BYTES} are allowed: make it smaller"
         )
     return content

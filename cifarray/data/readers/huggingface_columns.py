@@ -44,11 +44,11 @@ class LabelColumn:
 
     def reasons(self, wrong: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
         """The rows whose labels are those of no class, by the reason to tell."""
-        unlabelled = ~self.null & (self.values == -1)
+        unlabeled = ~self.null & (self.values == -1)
         found = {
             "no label": self.null,
-            "label -1": unlabelled,
-            "label that names no class": ~self.null & ~unlabelled,
+            "label -1": unlabeled,
+            "label that names no class": ~self.null & ~unlabeled,
         }
         rows = {reason: np.flatnonzero(wrong & of) for reason, of in found.items()}
         return {reason: of for reason, of in rows.items() if len(of)}
@@ -65,7 +65,7 @@ def open_shard(name: str, place: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of a column's name
         reason = " ".join(str(error).split())[:200]
         raise ArchiveError(
-            f"{name} is not a valid Parquet file ({reason}); fetch it again"
+            f"{name} is not a valid Parquet file ({reason}); download it again"
         ) from error
 
 
@@ -78,8 +78,9 @@ def find_columns(name: str, schema: pa.Schema) -> Columns:
     kind: Any = schema.field(image).type if image else pa.null()
     if image is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise ArchiveError(
-            f"{name} has no column {' or '.join(IMAGE_COLUMNS)} of structs with the images' bytes; "
-            f"its columns are {', '.join(schema.names)[:200]}: rename that of the images"
+            f"{name} has no column {' or '.join(IMAGE_COLUMNS)} of structs with the images' "
+            f"bytes; its columns are {', '.join(schema.names)[:200]}: rename the column of the "
+            "images"
         )
     named = {
         column: names
@@ -91,9 +92,9 @@ def find_columns(name: str, schema: pa.Schema) -> Columns:
         (label,) = named
     if label is None:
         raise ArchiveError(
-            f"{name} names no classes: its metadata says of no column "
-            f"{' or '.join(LABEL_COLUMNS)} that it is a ClassLabel with names; write the shards "
-            "with the `datasets` package after cast_column('label', ClassLabel(names=...))"
+            f"{name} names no classes: in its metadata no column {' or '.join(LABEL_COLUMNS)} is "
+            "a ClassLabel with names; write the shards with the `datasets` package after "
+            "cast_column('label', ClassLabel(names=...))"
         )
     coarse = next(
         (column for column in COARSE_COLUMNS if column in named and column != label), None
@@ -117,7 +118,7 @@ def is_empty(metadata: pq.FileMetaData, column: str) -> bool:
 
 
 def read_labels(name: str, parquet: pq.ParquetFile, column: str) -> LabelColumn:
-    """A column of labels. Raises: ArchiveError where they are no whole numbers."""
+    """A column of labels. Raises: ArchiveError if they are no whole numbers."""
     found = parquet.read(columns=[column])[column]
     if not pa.types.is_integer(found.type):
         raise ArchiveError(
@@ -146,7 +147,7 @@ def _class_names(name: str, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
             sound = isinstance(text, str) and text.strip() and text.isprintable()
             if not sound or text in seen:
                 raise ArchiveError(
-                    f"{name} names a class {text!r:.80}, which is not text, or occurs twice; "
+                    f"{name} names a class {text!r:.80}, which is not text or occurs twice; "
                     "rename it"
                 )
             seen.add(text)

@@ -54,9 +54,11 @@ def unpack(name: str, content: bytes, limit_bytes: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             inside = file.read(limit_bytes + 1)  # past the end, where the checksum is
     except (OSError, EOFError, zlib.error) as error:
-        raise ArchiveError(f"{name} is cut short or not a gzip file; fetch it again") from error
+        raise ArchiveError(f"{name} is truncated or not a gzip file; download it again") from error
     if len(inside) > limit_bytes:
-        raise ArchiveError(f"{name} unpacks to more than the published file holds; it is refused")
+        raise ArchiveError(
+            f"{name} unpacks to more than the published file contains; it is refused"
+        )
     return inside
 
 
@@ -69,8 +71,8 @@ def parse_idx(name: str, content: bytes, dimensions: int) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, UNSIGNED_BYTES, dimensions]) or len(content) < start:
         raise ArchiveError(
-            f"{name} begins with {content[:4].hex() or 'nothing'}; an idx file of bytes in "
-            f"{dimensions} dimensions begins with 000008{dimensions:02x}; fetch it again"
+            f"{name} begins with {content[:4].hex() or 'nothing'}; an idx file of bytes with "
+            f"{dimensions} dimensions begins with 000008{dimensions:02x}; download it again"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     declared = 1
@@ -78,7 +80,7 @@ def parse_idx(name: str, content: bytes, dimensions: int) -> NDArray[np.uint8]:
         declared *= size
     if declared != len(content) - start:
         raise ArchiveError(
-            f"{name} declares {list(shape)}, {declared} bytes, and {len(content) - start} follow; "
-            "fetch it again"
+            f"{name} declares {list(shape)}, {declared} bytes, and {len(content) - start} "
+            "follow; download it again"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

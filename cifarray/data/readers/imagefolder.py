@@ -28,7 +28,7 @@ NOTE_SUFFIXES = (
     *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".log", ".ini", ".cfg", ".lock"),
     *(".py", ".ipynb", ".sh", ".bat", ".db", ".md5", ".sha256", ".url", ".lnk"),
 )
-"""Files beside images that are none: any other in the folder of a class is a lost image."""
+"""Suffixes of text files next to images: any other file in a class's folder is a lost image."""
 
 
 def wanted(test_split: str) -> Wanted:
@@ -48,12 +48,15 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     roots = sorted({PurePosixPath(name).parts[:-3] for name in files.names})
     if not roots:
         raise ArchiveError(
-            f"{archive} holds no image at train/CLASS/ or {how.test_split}/CLASS/; lay your image "
-            f"files ({FORMATS_IN_WORDS}) out like that{_other_split(files, '', how.test_split)}"
+            f"{archive} contains no image in train/CLASS/ or {how.test_split}/CLASS/; arrange "
+            f"your image files ({FORMATS_IN_WORDS}) like "
+            f"that{_other_split(files, '', how.test_split)}"
         )
     if len(roots) > 1:
         places = " and in ".join(repr("/".join(root) or ".") for root in roots[:2])
-        raise ArchiveError(f"{archive} holds train and test in {places}; give the folder of one")
+        raise ArchiveError(
+            f"{archive} contains train and test in {places}; give one of these folders"
+        )
     root = "".join(f"{part}/" for part in roots[0])
     _count_others(files, root, splits, how.left_out)
     names = {
@@ -63,8 +66,8 @@ def list_image_folder(entry: DatasetEntry, files: ArchiveFiles, how: Reading) ->
     for split, source in splits.items():
         if not names[split]:
             raise ArchiveError(
-                f"{archive} holds no image at {source}/CLASS/; both train and test are needed, "
-                f"validation is cut from train{_other_split(files, root, source)}"
+                f"{archive} contains no image in {source}/CLASS/; both train and test are "
+                f"required, and validation is split off train{_other_split(files, root, source)}"
             )
     classes = _classes(files, root, splits, names, how.left_out)
     listed = {split: _listed(files, of_split, classes) for split, of_split in names.items()}
@@ -106,7 +109,7 @@ def _other_split(files: ArchiveFiles, root: str, missing: str) -> str:
 def _count_others(
     files: ArchiveFiles, root: str, splits: dict[str, str], left_out: LeftOutCounter
 ) -> None:
-    """Tell of each file that is no image of a class: what it is, and whose it would be."""
+    """Report each file that is not an image of a class, with its kind and class."""
     for name in files.others:
         inside = name.startswith(root)
         parts = PurePosixPath(name.removeprefix(root)).parts if inside else ("", name)
@@ -116,18 +119,18 @@ def _count_others(
         kind = f"not an image: {suffix}" if suffix else "not an image: no suffix"
         if split not in splits.values():
             if is_image(name):
-                reason = "a folder that is no split" if split else "image that is in no split"
+                reason = "a folder that is not a split" if split else "image outside of any split"
                 reason = NOT_USED if split in TEST_SPLITS else reason
                 left_out.add("split", reason, split=split, class_name=class_name, example=name)
             else:
                 left_out.add("file", kind, example=name)
         elif is_image(name):
-            reason = "not right below train/CLASS/ or test/CLASS/"
+            reason = "not directly in train/CLASS/ or test/CLASS/"
             left_out.add("image", reason, split=split, class_name=class_name, example=name)
         elif suffix in NOTE_SUFFIXES or class_name is None:
             left_out.add("file", kind, split=split, class_name=class_name, example=name)
         else:
-            reason = f"not a format that is read: {suffix or 'no suffix'}"
+            reason = f"unsupported format: {suffix or 'no suffix'}"
             left_out.add("image", reason, split=split, class_name=class_name, example=name)
 
 

@@ -1,4 +1,4 @@
-"""Take the expected files out of a tar, a zip or a folder, into memory and never onto the disk."""
+"""Read the expected files of a tar, a zip or a folder into memory; nothing is written to disk."""
 
 import tarfile
 import zipfile
@@ -62,8 +62,8 @@ def refuse_missing(archive: str, names: Iterable[str], found: Container[str]) ->
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ArchiveError(
-            f"{archive} lacks {missing[0]}{more}; is it another dataset's archive? Leave --archive "
-            "out to fetch the published one"
+            f"{archive} lacks {missing[0]}{more}; is it another dataset's archive? Leave "
+            "--archive out to download the published one"
         )
 
 
@@ -92,7 +92,7 @@ def _published(name: str, limits: Mapping[str, int]) -> str | None:
 
 def _count(left_out: LeftOutCounter, name: str) -> None:
     reason = why_no_sample(name)
-    left_out.add("litter" if reason else "file", reason or "no file of the layout", example=name)
+    left_out.add("litter" if reason else "file", reason or "not a file of the layout", example=name)
 
 
 def _folder_members(
@@ -118,8 +118,8 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         ) from error
     if len(content) > limit_bytes:
         raise ArchiveError(
-            f"{path.name} is larger than the {limit_bytes} bytes that it may have; it is refused: "
-            "fetch it again"
+            f"{path.name} is larger than the {limit_bytes} bytes allowed; it is refused: "
+            "download it again"
         )
     return content
 
@@ -165,12 +165,12 @@ def _content(archive: str, tar: tarfile.TarFile, member: tarfile.TarInfo, limit:
     file = tar.extractfile(member)
     content = file.read() if file else b""
     if len(content) != member.size:
-        raise ArchiveError(f"{archive} is cut short in {member.name}; fetch it again")
+        raise ArchiveError(f"{archive} is truncated in {member.name}; download it again")
     return content
 
 
 def _too_large(archive: str, name: str, size_bytes: int, limit: int) -> ArchiveError:
     return ArchiveError(
-        f"{archive} holds {name[:80]} of {size_bytes} bytes; at most {limit} are allowed: is it "
-        "another dataset's archive?"
+        f"{archive} contains {name[:80]} of {size_bytes} bytes; at most {limit} are allowed: is "
+        "it another dataset's archive?"
     )

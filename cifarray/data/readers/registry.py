@@ -1,4 +1,4 @@
-"""The layouts that archives come in, and what reads each."""
+"""The layouts of archives, and the reader of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ImageLayout:
     listed: Callable[[DatasetEntry, ArchiveFiles, Reading], ImageArchive]
     """Lists the images, and counts what is left out."""
     looks: str
-    """What a person finds in such a folder."""
+    """The files in such a folder, for messages."""
     boxes: bool = False
     """Whether it has boxes to crop images to."""
     splits: bool = True
@@ -42,7 +42,7 @@ IMAGE_LAYOUTS: dict[str, ImageLayout] = {
     "cub200": ImageLayout(
         lambda test_split: cub200.is_wanted,
         cub200.list_cub200,
-        "images.txt beside images/",
+        "images.txt next to images/",
         boxes=True,
         splits=False,
     ),

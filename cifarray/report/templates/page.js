@@ -50,7 +50,7 @@
     m.cursor.setAttribute("y", m.top + row * m.cell);
     const count = m.counts.get(row * m.size + column) || 0;
     const share = m.rows[row] ? ` (${((100 * count) / m.rows[row]).toFixed(1)} %)` : "";
-    const verb = row === column ? "recognised" : `taken for ${m.names[column]}`;
+    const verb = row === column ? "recognized" : `taken for ${m.names[column]}`;
     return `${m.names[row]}\n${verb}: ${count} of ${m.rows[row]} rows${share}`;
   };
 

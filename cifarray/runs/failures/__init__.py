@@ -1,4 +1,4 @@
-"""Failures that are known by their text: a sentence that names the cause, and its remedy."""
+"""Known failures: a pattern of their text, a sentence with the cause, and a remedy."""
 
 import re
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ Repeats = Literal["always", "at first", "never"]
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """A text by which a failure is known, and what a person should read instead."""
+    """A pattern that identifies a failure, and what a person should read instead."""
 
     pattern: re.Pattern[str]
     sentence: str
     """May name the pattern's groups in braces."""
     remedy: str
     repeats: Repeats | None = None
-    """None where the error alone does not tell."""
+    """None if the error alone does not tell."""
     follows: bool = False
-    """Whether it comes from another worker's failure, whose cause is to be told instead."""
+    """Whether it is a consequence of another worker's failure, whose cause is shown instead."""
 
 
 def known(

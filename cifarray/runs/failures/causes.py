@@ -31,8 +31,8 @@ CODE_PREFIX = "cifarray-code-"
 """Begins the name of the folder that a worker unpacks a run's own code into."""
 
 _WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause")
-"""Attributes in which Ray's errors hold the error that they stand for."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Attributes in which Ray's errors contain the original error."""
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'^(?:  File ".*| {4}.*)\n?', re.MULTILINE)
 _RAISED = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?(?P<type>[A-Z]\w*?(?:Error|Exception|Exit|Interrupt|Unsupported))"
@@ -52,7 +52,7 @@ class Cause:
     sentence: str
     remedy: str = ""
     repeats: Repeats | None = None
-    """Whether trying again meets it again; None where the text does not tell."""
+    """Whether a retry fails in the same way; None if the text does not tell."""
     follows: bool = False
     """Whether it comes from another worker's failure."""
 
@@ -67,7 +67,7 @@ def find_cause(told: BaseException | str) -> Cause:
         if isinstance(told, CifarrayError):
             return own_sentence(str(told) or type(told).__name__)
         told = _with_causes(told)
-    text = _COLOUR.sub("", told)
+    text = _COLOR.sub("", told)
     if ours := _OURS.findall(text):  # it is a sentence for a person already
         return own_sentence(ours[-1][1])
     said = _FRAME.sub("", text)
@@ -80,7 +80,7 @@ def find_cause(told: BaseException | str) -> Cause:
 
 
 def own_sentence(text: str) -> Cause:
-    """A sentence of cifarray's own, which says what failed and, behind a semicolon, what to do."""
+    """A sentence of cifarray's own, which says what failed and, after a semicolon, what to do."""
     sentence, _, remedy = " ".join(text.split()).partition("; ")
     return Cause(_shortened(sentence), _shortened(remedy))
 
@@ -93,7 +93,7 @@ def worker_cause(failures: Mapping[int, BaseException]) -> tuple[int, Cause]:
 
 
 def failed_worker(error: BaseException | None) -> dict[str, Any] | None:
-    """{"rank", "host"} of the worker whose failure an error tells of; None where it names none."""
+    """{"rank", "host"} of the worker whose failure an error tells of; None if it names none."""
     while error is not None:
         failures = getattr(error, "worker_failures", None)
         if isinstance(failures, Mapping) and failures:
@@ -108,7 +108,7 @@ def failed_worker(error: BaseException | None) -> dict[str, Any] | None:
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """The error that Ray's own errors stand for."""
+    """The original error inside Ray's own errors."""
     failures = getattr(error, "worker_failures", None)
     if isinstance(failures, Mapping) and failures:
         return unwrapped(failures[worker_cause(failures)[0]])
@@ -143,12 +143,14 @@ def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not _NO_CAUSE.match(line)] or lines
     return (
-        " ".join(telling[: 2 if telling[0].endswith(":") else 1]) if telling else "it said nothing"
+        " ".join(telling[: 2 if telling[0].endswith(":") else 1])
+        if telling
+        else "it has no message"
     )
 
 
 def _own_place(text: str) -> str:
-    """Where in the run's own code it was raised; empty where it was not."""
+    """Where in the run's own code it was raised; empty if it was not."""
     found = _OWN_FRAME.findall(text)
     return f" ({found[-1][0]}, line {found[-1][1]})" if found else ""
 

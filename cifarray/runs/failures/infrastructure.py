@@ -1,9 +1,9 @@
-"""What Ray, Kubernetes and stores say when a worker, a node, a pod or an object is missing."""
+"""Messages of Ray, Kubernetes and stores about a missing worker, node, pod or object."""
 
 from cifarray.runs.failures import known
 from cifarray.runs.failures.training import HOST_MEMORY
 
-CREDENTIALS = "check the credentials that the run got, and that they may use the bucket"
+CREDENTIALS = "check the run's credentials and their rights on the bucket"
 
 RAY = (
     known(
@@ -16,21 +16,22 @@ RAY = (
     known(
         r"The following ranks have not joined the collective operation: "
         r"(?P<ranks>\[[\d, ]+\])",
-        "ranks {ranks} did not come to a report within its time",
-        "look for what those ranks wait for in the log",
+        "ranks {ranks} did not reach a report in time",
+        "look in the log for what these ranks wait for",
         "never",
     ),
     known(
         r"actor is dead because its node has died\.(?:.*?the actor's node was terminated "
         r"(?P<how>expectedly|unexpectedly))?(?:[:,]? ?(?P<why>[^\n]+))?",
-        "the node of a worker has gone{why:: %s}",
-        "see what ended it (`cifarray cluster status`, the cloud's events); a new node is used",
+        "the node of a worker is gone{why:: %s}",
+        "find out what ended it (`cifarray cluster status`, the cloud's events); a new node is "
+        "used",
         "never",
     ),
     known(
         r"Worker exit type: (?P<type>\w+) Worker exit detail: Worker exits unexpectedly\. "
         r"Worker exits with an exit code (?P<code>\d+)",
-        "the worker's process ended itself with exit code {code}",
+        "the worker's process exited with code {code}",
         "look for sys.exit() or a crash of a library in the log",
         "never",
     ),
@@ -45,7 +46,7 @@ RAY = (
     known(
         r"it was killed by `ray\.kill`",
         "Ray ended the worker by request",
-        "nothing: a new one takes its place",
+        "nothing to do: a new worker replaces it",
         "never",
         follows=True,
     ),
@@ -59,7 +60,7 @@ RAY = (
     known(
         r"Failed to set up runtime environment|RuntimeEnvSetupError",
         "Ray could not set up the worker's environment",
-        "see runtime_env_setup in Ray's logs of that node",
+        "see runtime_env_setup in Ray's logs on that node",
         "never",
     ),
     known(
@@ -89,11 +90,11 @@ RAY = (
     known(
         r"Failed to connect to GCS|failed to connect to gcs|Unable to connect to GCS",
         "Ray's head node does not answer",
-        "see whether it runs (`cifarray cluster status`)",
+        "check whether it runs (`cifarray cluster status`)",
         "never",
     ),
 )
-"""How Ray tells that a worker, a node or the cluster is gone."""
+"""Messages of Ray about a missing worker, node or cluster."""
 
 KUBERNETES = (
     known(
@@ -117,26 +118,26 @@ KUBERNETES = (
     ),
     known(
         r"CrashLoopBackOff|back-off .* restarting failed container",
-        "a container of the run ends each time it starts",
+        "a container of the run crashes each time it starts",
         "see its log (`kubectl logs --previous`)",
         "never",
     ),
     known(
         r"exceeded quota: (?P<quota>[\w.-]+)",
         "the pods exceed the namespace's quota {quota}",
-        "take fewer or smaller workers, or ask for a larger quota",
+        "use fewer or smaller workers, or ask for a larger quota",
         "never",
     ),
     known(
         r"\d+/(?P<nodes>\d+) nodes are available: (?P<why>[^\n]+?)(?:\. preemption|\.? ?$|\n)",
         "no node can take a pod: {why}",
-        "take fewer or smaller workers, or add nodes",
+        "use fewer or smaller workers, or add nodes",
         "never",
     ),
     known(
         r"Preempted by (?P<by>[^\n]+?)(?: on node|$|\n)",
-        "a pod of higher priority took the place of one of the run's",
-        "resume; or ask for a higher PriorityClass",
+        "a pod with higher priority evicted a pod of the run",
+        "resume the run, or ask for a higher PriorityClass",
         "never",
     ),
     known(
@@ -152,7 +153,7 @@ KUBERNETES = (
         "never",
     ),
 )
-"""What Kubernetes says of pods."""
+"""Messages of Kubernetes about pods."""
 
 STORES = (
     known(
@@ -189,7 +190,7 @@ STORES = (
     known(
         r"certificate verify failed|SSLCertVerificationError|SSL validation failed",
         "the store's TLS certificate is not trusted",
-        "give its authority in AWS_CA_BUNDLE and SSL_CERT_FILE",
+        "set AWS_CA_BUNDLE and SSL_CERT_FILE to the file of its certificate authority",
         "always",
     ),
     known(
@@ -197,7 +198,7 @@ STORES = (
         r"(?:Connect|Read) timeout on endpoint URL: \"(?P<slow>[^\"?]+)|"
         r"AWS Error NETWORK_CONNECTION",
         "the store does not answer{url: at %s}{slow: at %s}",
-        "see whether it runs, and whether the workers reach it",
+        "check that it runs and that the workers can reach it",
         "never",
     ),
     known(

@@ -1,14 +1,14 @@
-"""What networks, GPUs, process groups and the host's memory say when a training fails."""
+"""Messages of networks, GPUs, process groups and the host when a training fails."""
 
 from cifarray.runs.failures import known
 
 LABELS = "compare the network's outputs with the dataset's classes (`cifarray data inspect`)"
 SHAPES = "correct the layer's sizes; `cifarray models` tries a network in seconds"
-BATCH = "lower train.global_batch_size, or take more workers"
-OTHER_WORKER = "that worker's own error is the cause; the log holds it"
+BATCH = "lower train.global_batch_size, or use more workers"
+OTHER_WORKER = "that worker's own error is the cause; see the log"
 DRIVER = "check the node's driver against the image's CUDA libraries"
 HARDWARE = "check the GPU (`nvidia-smi`, Xid messages in the kernel's log), or use another node"
-HOST_MEMORY = "take fewer workers on a node, a smaller cache_bytes_per_worker, or more memory"
+HOST_MEMORY = "use fewer workers per node, a smaller cache_bytes_per_worker, or more memory"
 
 NETWORKS = (
     known(
@@ -28,26 +28,26 @@ NETWORKS = (
     ),
     known(
         r"Modules with uninitialized parameters can't be used with",
-        "the network has lazy layers that no image went through before DDP",
-        "let forward() pass every lazy layer in eval mode too",
+        "the network has lazy layers that were not used before DDP",
+        "use every lazy layer in forward() in eval mode too",
         "always",
     ),
     known(
         r"DistributedDataParallel is not needed when a module doesn't have any parameter",
         "no parameter of the network requires a gradient",
-        "let some parameters learn (requires_grad=True)",
+        "set requires_grad=True on some parameters",
         "always",
     ),
     known(
         r"DDP expects same model across all ranks, but Rank (?P<rank>\d+) has (?P<some>\d+) "
         r"params, while rank \d+ has inconsistent (?P<others>\d+) params",
         "the workers built different networks: rank {rank} has {some} parameters, another {others}",
-        "let the network depend on its arguments alone, not on the host or a random number",
+        "make the network depend only on its arguments, not on the host or a random number",
         "always",
     ),
     known(
         r"mat1 and mat2 shapes cannot be multiplied \((?P<first>\d+x\d+) and (?P<second>\d+x\d+)\)",
-        "a linear layer got rows of another length than it takes ({first} by {second})",
+        "a linear layer got rows of the wrong length ({first} by {second})",
         SHAPES,
         "always",
     ),
@@ -80,7 +80,7 @@ NETWORKS = (
     ),
     known(
         r"view size is not compatible with input tensor's size and stride",
-        "view() was called on a tensor whose values do not lie in order",
+        "view() was called on a tensor that is not contiguous",
         "use reshape() or flatten() instead of view()",
         "always",
     ),
@@ -100,7 +100,7 @@ NETWORKS = (
     ),
     known(
         r"Target (?P<label>-?\d+) is out of bounds",
-        "label {label} lies outside the network's outputs",
+        "label {label} is outside the network's outputs",
         LABELS,
         "always",
     ),
@@ -129,45 +129,45 @@ NETWORKS = (
         r"Expected all tensors to be on the same device, but found at least two devices, "
         r"(?P<first>[\w:]+) and (?P<second>[\w:]+)|"
         r"Tensor on device (?P<one>[\w:]+) is not on the expected device (?P<other>[\w:]+)",
-        "tensors lie on two devices{first:, %s}{second: and %s}{one:, %s}{other: and %s}",
+        "tensors are on two devices{first:, %s}{second: and %s}{one:, %s}{other: and %s}",
         "register constant tensors as buffers, or create them on the images' device",
         "always",
     ),
     known(
         r"Expected more than 1 value per channel when training, got input size "
         r"(?:torch\.Size\()?(?P<size>\[[\d, ]+\])",
-        "BatchNorm got one value per channel while it learns ({size})",
-        "raise train.global_batch_size, take fewer workers, or drop that BatchNorm",
+        "BatchNorm got one value per channel in training mode ({size})",
+        "raise train.global_batch_size, use fewer workers, or remove that BatchNorm",
         "always",
     ),
     known(
         r"does not require grad and does not have a grad_fn",
-        "the loss depends on no parameter that learns",
+        "the loss depends on no trainable parameter",
         "let forward() use the parameters without no_grad() or detach()",
         "always",
     ),
     known(
         r"Trying to backward through the graph a second time",
         "a tensor of an earlier step is used again in backward()",
-        "detach() whatever forward() keeps from one step for the next",
+        "call detach() on tensors that forward() keeps between steps",
         "always",
     ),
     known(
         r"modified by an inplace operation: \[(?P<tensor>[^\]]+\])\]",
         "an in-place operation changed a tensor that backward() needs ({tensor})",
-        "replace it by one that makes a new tensor, as x = x + y for x += y",
+        "replace it by one that creates a new tensor, as in x = x + y for x += y",
         "always",
     ),
     known(
         r"a leaf Variable that requires grad is being used in an in-place operation",
-        "a parameter is changed in place while it learns",
+        "a parameter is changed in place during training",
         "change it within torch.no_grad(), before training",
         "always",
     ),
     known(
         r"Error\(s\) in loading state_dict for (?P<network>\w+):\s+(?P<first>[^\n]+)",
         "loading the state_dict of {network} failed: {first}",
-        "use the network and the arguments that the weights were trained with",
+        "use the same network and arguments as for these weights",
         "always",
     ),
     known(
@@ -178,7 +178,7 @@ NETWORKS = (
     ),
     known(
         r"probability tensor contains either `inf`, `nan` or element < 0",
-        "torch drew from probabilities that are not numbers: the weights have diverged",
+        "torch sampled from probabilities that are not numbers: the weights have diverged",
         "lower optimizer.lr, add schedule.warmup_epochs or set train.clip_grad_norm",
         "always",
     ),
@@ -190,7 +190,7 @@ NETWORKS = (
     ),
     known(
         r"torch\._dynamo\.exc\.\w+: (?P<first>[^\n]+)",
-        "torch.compile does not take the network: {first}",
+        "torch.compile does not support the network: {first}",
         "set train.compile to false, or rewrite that part",
         "always",
     ),
@@ -202,7 +202,7 @@ NETWORKS = (
     ),
     known(
         r"Weights only load failed",
-        "a file of weights holds more than tensors, and is not unpickled",
+        "a file of weights contains more than tensors, and is not unpickled",
         "save the state_dict alone: torch.save(network.state_dict(), path)",
         "always",
     ),
@@ -218,14 +218,14 @@ GPUS = (
     known(
         r"device-side assert triggered.*Assertion `t >= 0 && t < n_classes`|"
         r"Assertion `t >= 0 && t < n_classes`.*device-side assert triggered",
-        "CUDA error: device-side assert: a label lies outside the network's outputs",
+        "CUDA error: device-side assert: a label is outside the network's outputs",
         LABELS,
         "always",
     ),
     known(
         r"device-side assert triggered",
-        "CUDA error: device-side assert: a label or an index lies outside its range",
-        f"{LABELS}; gpus_per_worker 0 shows the line that does it",
+        "CUDA error: device-side assert: a label or an index is out of range",
+        f"{LABELS}; a run with gpus_per_worker 0 shows the line",
         "always",
     ),
     known(
@@ -238,7 +238,7 @@ GPUS = (
     known(
         r"CUDA error: out of memory",
         "the GPU has no memory left",
-        f"{BATCH}, and see in `nvidia-smi` who else uses it",
+        f"{BATCH}, and check with `nvidia-smi` which processes use it",
         "at first",
     ),
     known(
@@ -249,7 +249,7 @@ GPUS = (
     ),
     known(
         r"CUDA error: invalid device ordinal",
-        "a worker asked for a GPU that is not there",
+        "a worker requested a GPU that does not exist",
         "compare gpus_per_worker and CUDA_VISIBLE_DEVICES with `nvidia-smi`",
         "always",
     ),
@@ -268,7 +268,7 @@ GPUS = (
     known(
         r"CUDA error: .*?CUDA-capable device.*? busy or unavailable",
         "CUDA error: every GPU is in use by another process, or unavailable",
-        "end the other process, or take the GPU's exclusive mode off",
+        "end the other process, or turn off the GPU's exclusive mode",
         "never",
     ),
     known(
@@ -279,7 +279,7 @@ GPUS = (
     ),
     known(
         r"Torch not compiled with CUDA enabled",
-        "this build of torch knows no GPUs",
+        "this build of torch has no GPU support",
         "install a CUDA build of torch, or set gpus_per_worker to 0",
         "always",
     ),
@@ -304,14 +304,14 @@ GPUS = (
     ),
     known(
         r"CUDNN_STATUS_(?:NOT_INITIALIZED|ALLOC_FAILED)",
-        "cuDNN could not begin",
-        f"the GPU's memory is often full: {BATCH}; else {DRIVER}",
+        "cuDNN could not be initialized",
+        f"often the GPU's memory is full: {BATCH}; else {DRIVER}",
         "at first",
     ),
     known(
         r"Unable to find an engine to execute this computation|CUDNN_STATUS_NOT_SUPPORTED",
         "cuDNN has no kernel for this layer on this GPU",
-        f"{BATCH}; or set train.channels_last or train.precision otherwise",
+        f"{BATCH}; or change train.channels_last or train.precision",
         "always",
     ),
     known(
@@ -320,7 +320,7 @@ GPUS = (
         HARDWARE,
     ),
 )
-"""What CUDA and its libraries say."""
+"""Messages of CUDA and its libraries."""
 
 DISTRIBUTED = (
     known(
@@ -332,8 +332,8 @@ DISTRIBUTED = (
     known(
         r"Watchdog caught collective operation timeout:.*?OpType=(?P<call>\w+).*?"
         r"ran for (?P<ms>\d+) milliseconds",
-        "NCCL: {call} was not over within {ms} ms: a worker hangs, or ended without a message",
-        "look for the rank that logs nothing; NCCL_DEBUG=INFO says where it waits",
+        "NCCL: {call} did not finish within {ms} ms: a worker hangs, or ended without a message",
+        "look for the rank without log lines; NCCL_DEBUG=INFO says where it waits",
         "never",
     ),
     known(
@@ -361,7 +361,7 @@ DISTRIBUTED = (
     known(
         r"Timed out waiting (?P<ms>\d+)ms for (?P<what>send|recv) operation to complete",
         "gloo waited {ms} ms for another worker",
-        "look for the rank that logs nothing; a busy node needs fewer workers",
+        "look for the rank without log lines; a busy node needs fewer workers",
         "never",
         follows=True,
     ),
@@ -375,17 +375,17 @@ DISTRIBUTED = (
     known(
         r"server socket has failed to listen on any local network address|EADDRINUSE",
         "rank 0 found its port in use",
-        "try again: another process took it in between",
+        "try again: another process took the port in between",
         "never",
     ),
 )
-"""What the workers' common process group says."""
+"""Messages of the workers' process group."""
 
 MEMORY = (
     known(
         r"node running low on memory",
         "Ray ended the worker, since its node ran out of memory",
-        f"run less beside it there, or {HOST_MEMORY}",
+        f"run less on that node, or {HOST_MEMORY}",
         "never",
     ),
     known(
@@ -404,26 +404,27 @@ MEMORY = (
     known(
         r"Bus error|insufficient shared memory \(shm\)|No space left on device: '?/dev/shm",
         "the shared memory of the worker's node, /dev/shm, is too small",
-        "give the pod an emptyDir of medium Memory at /dev/shm, or the container --shm-size",
+        "mount an emptyDir with medium Memory at /dev/shm in the pod, or start the container "
+        "with --shm-size",
         "never",
     ),
     known(
         r"(?:Errno 28|ENOSPC).*?No space left on device(?:: '(?P<path>[^']+)')?",
         "the disk of the worker's node is full{path: (%s)}",
-        "free space there, or point TMPDIR to a larger disk",
+        "free space there, or set TMPDIR to a larger disk",
         "never",
     ),
     known(
         r"(?:Errno 24|EMFILE).*?Too many open files",
-        "the worker may not open more files",
+        "the worker has reached its limit of open files",
         "raise its limit (`ulimit -n 65536`) where the node is started",
         "never",
     ),
     known(
         r"can't start new thread|pthread_create failed.*?Resource temporarily unavailable",
-        "the worker may not start more threads",
+        "the worker has reached its limit of threads",
         "raise `ulimit -u` or the pod's pids limit, or set threads_per_worker",
         "never",
     ),
 )
-"""What the host runs out of."""
+"""Messages about exhausted resources of the host."""

@@ -20,7 +20,7 @@ def test_what_makes_trials_incomparable_cannot_be_swept(path: str):
     refused(sweep(space), rf"{below.get(path, path)} cannot be swept: {NOT_SWEEPABLE[path]}")
 
 
-def test_an_unknown_field_of_a_space_names_its_neighbours():
+def test_an_unknown_field_of_a_space_names_its_neighbors():
     space = {"optimizer.learning_rate": {"choice": [1]}}
     refused(sweep(space), r"unknown field 'optimizer\.learning_rate'; did you mean optimizer\.")
 
@@ -41,7 +41,7 @@ def test_an_unknown_field_of_a_space_names_its_neighbours():
         ),
         (
             {"train.global_batch_size": {"choice": [32, 1]}},
-            r"train\.global_batch_size 1 is below the 2 workers",
+            r"train\.global_batch_size 1 is less than the 2 workers",
         ),
     ],
 )
@@ -56,7 +56,7 @@ def test_every_value_that_a_sweep_may_try_is_checked(space: dict[str, Any], sent
         ({"optimizer.learning_rate": 1}, r"unknown field 'optimizer\.learning_rate'; did you mean"),
         ({"optimizer.lr": -1}, r"optimizer\.lr: .*greater than 0 \(given -1\)"),
         ({"optimizer.name": "adan"}, "unknown optimizer 'adan'"),
-        ({"optimizer.beta1": 0.9}, r"sweep\.cases\.1 gives optimizer\.beta1, and nothing"),
+        ({"optimizer.beta1": 0.9}, r"sweep\.cases\.1 sets optimizer\.beta1, which its"),
     ],
 )
 def test_every_case_is_checked(case: dict[str, Any], sentence: str):
@@ -146,14 +146,17 @@ def test_a_search_and_its_domains_have_to_agree(kind: str, search: str, sentence
 
 def test_asha_has_to_know_the_most_epochs_of_a_trial():
     steps_alone = {"epochs": None, "steps": 40}
-    refused(sweep(train=steps_alone), r"asha has to know the most epochs of a trial; set train\.ep")
+    refused(
+        sweep(train=steps_alone),
+        r"asha requires the maximum number of epochs of a trial; set train\.ep",
+    )
     check(sweep(train=steps_alone, sweep={"scheduler": {"name": "none"}}), profile())
 
 
 @pytest.mark.parametrize("kind", ["uniform", "loguniform"])
 @pytest.mark.parametrize("path", ["train.epochs", "schedule.warmup_steps", "optimizer.nesterov"])
 def test_a_field_without_fractions_is_not_drawn_from_a_range_of_them(path: str, kind: str):
-    sentence = rf"{path} takes no fractions, and {kind} draws them; use randint or choice"
+    sentence = rf"{path} takes whole numbers, and {kind} draws fractions; use randint or choice"
     refused(sweep({path: {kind: [1, 5]}}), sentence)
     if path == "train.epochs":
         check(sweep({path: {"randint": [3, 5]}}), profile())
@@ -237,7 +240,7 @@ def test_a_seed_that_optuna_does_not_take_is_refused():
 
 
 def test_a_crop_that_may_leave_nothing_of_an_image_is_refused():
-    sentence = r"padded_crop\.padding 8 would leave nothing of some images of 8x8 pixels; .* most 7"
+    sentence = r"padded_crop\.padding 8 could remove a whole image of 8x8 pixels; .* most 7"
     refused(small_job(augment={"padded_crop": {"padding": 8}}), sentence)
     refused(sweep({"augment.padded_crop.padding": {"randint": [1, 9]}}), sentence)
     check(sweep({"augment.padded_crop.padding": {"randint": [1, 8]}}), profile())

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cifarray.backends.choice import backend_of
 from cifarray.backends.environment import job_environment, remove_credentials
+from cifarray.runs import Run
 from cifarray.spec.profile import Profile, StoreSpec
-from cifarray.store import Store
+from cifarray.store import Access, Store
 
 PROFILE = Profile(name="local", kind="local", worker_start_timeout_s=77.0)
 BUCKET = Store.open("s3://bucket/prefix", "http://127.0.0.1:9000")
@@ -78,20 +80,17 @@ def test_another_machine_gets_the_region_and_brings_its_own_keys() -> None:
 
 
 def test_the_region_of_the_profile_goes_to_another_machine_before_this_shells() -> None:
-    far = PROFILE.model_copy(update={"store": StoreSpec(uri=BUCKET.uri, region="us-west-2")})
-    assert job_environment(far, BUCKET, here=False)["AWS_REGION"] == "us-west-2"
-    assert job_environment(far, BUCKET, here=True)["AWS_REGION"] == "eu-north-1"
-
-
-def test_the_region_of_the_profile_serves_here_where_this_shell_names_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    far = PROFILE.model_copy(update={"store": StoreSpec(uri=BUCKET.uri, region="us-west-2")})
-    monkeypatch.delenv("AWS_REGION")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    assert "AWS_REGION" not in job_environment(far, BUCKET, here=True)
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert job_environment(far, BUCKET, here=True)["AWS_REGION"] == "us-west-2"
+    """As an argument of the driver: the environment of another machine is not this shell's."""
+    bucket = Store.open("s3://bucket", None, Access("eu-north-1"))
+    run = Run(bucket, "a-run")
+    store = StoreSpec(uri=BUCKET.uri, region="us-west-2")
+    far = PROFILE.model_copy(
+        update={"store": store, "address": "10.0.0.5:6379", "dashboard": "http://10.0.0.5:8265"}
+    )
+    assert backend_of(far).drivers_store(run).region == "us-west-2"
+    here = far.model_copy(update={"dashboard": "http://127.0.0.1:8265"})
+    assert backend_of(here).drivers_store(run).region == "eu-north-1"
+    assert job_environment(far, BUCKET, here=False)["AWS_REGION"] == "eu-north-1"
 
 
 def test_a_local_store_needs_no_keys(tmp_path: Path) -> None:

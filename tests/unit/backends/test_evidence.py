@@ -1,4 +1,4 @@
-"""What is learnt of a run's driver here and from its cluster, and what `resume` makes of it."""
+"""What is learned of a run's driver here and from its cluster, and what `resume` makes of it."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cifarray.backends.local.processes import this_process
-from cifarray.backends.observe import Witness, observe
+from cifarray.backends.observe import EvidenceCollector, observe
 from cifarray.runs import Run, examine
 from cifarray.runs.status import RunState
 from cifarray.spec.profile import Profile
@@ -35,8 +35,8 @@ def test_a_run_whose_node_has_ended_is_over_and_can_be_resumed_at_once(
     run: Run, state: RunState
 ) -> None:
     show_as(run, state, OURS.record("a-run-1"))
-    (found,) = examine([run], Witness().evidence, sleep=_never)
-    assert found.cause == "the Ray node of this machine that it was on has ended"
+    (found,) = examine([run], EvidenceCollector().evidence, sleep=_never)
+    assert found.cause == "the Ray node of this machine that it ran on has ended"
     assert observe(run, run.status()).state == "lost"
     assert run.status().state == state
 
@@ -44,15 +44,15 @@ def test_a_run_whose_node_has_ended_is_over_and_can_be_resumed_at_once(
 @pytest.mark.parametrize("state", ["failed", "stopped"])
 def test_a_run_that_has_ended_by_its_own_word_can_be_resumed(run: Run, state: RunState) -> None:
     show_as(run, state, OURS.record("a-run-1"))
-    (found,) = examine([run], Witness().evidence, sleep=_never)
+    (found,) = examine([run], EvidenceCollector().evidence, sleep=_never)
     assert found.is_over and not found.cause
 
 
 def test_a_process_that_lives_is_believed_though_its_node_seems_to_have_ended(run: Run) -> None:
     run.take_charge("a driver", this_process()).begin()
     run.set_cluster(OURS.record("a-run-1"))
-    (found,) = examine([run], Witness().evidence, sleep=_never)
-    assert not found.is_over and "is there" in found.evidence.alive
+    (found,) = examine([run], EvidenceCollector().evidence, sleep=_never)
+    assert not found.is_over and "is running" in found.evidence.alive
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_job_that_runs_is_evidence_of_life_before_anything_is_done(
 ) -> None:
     show_as(run, "running", given_node(dashboard[0], "h:1").record("a-run-1"))
     mine = Profile(name="mine", kind="local", address="h:1", dashboard=dashboard[0])
-    (found,) = examine([run], Witness(mine, many=many).evidence, sleep=_never)
+    (found,) = examine([run], EvidenceCollector(mine, many=many).evidence, sleep=_never)
     assert found.evidence.alive == "job a-run-1 is running"
 
 

@@ -37,7 +37,7 @@ def at(seconds_ago: float) -> str:
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        (SubmittedJob(JOB_ID, "FAILED", "", -9), "signal 9, as happens when memory runs out"),
+        (SubmittedJob(JOB_ID, "FAILED", "", -9), "signal 9, which happens when memory runs out"),
         (SubmittedJob(JOB_ID, "FAILED", "", 137), "signal 9"),
         (SubmittedJob(JOB_ID, "FAILED", "", -11), "signal 11"),
         (SubmittedJob(JOB_ID, "FAILED", "", 2), "exit code 2"),
@@ -65,10 +65,10 @@ def test_a_job_that_is_not_known_is_an_end_only_of_a_run_that_has_begun_and_on_a
 ):
     ours = own_node("http://127.0.0.1:9")
     given = given_node("http://127.0.0.1:9")
-    assert "knows no job" in job_evidence(Status("running"), JOB_ID, None, ours).dead
+    assert "has no job" in job_evidence(Status("running"), JOB_ID, None, ours).dead
     for status, cluster in ((Status("pending"), ours), (Status("running"), given)):
         evidence = job_evidence(status, JOB_ID, None, cluster)
-        assert "knows no job" in evidence.doubt and not evidence.dead
+        assert "has no job" in evidence.doubt and not evidence.dead
 
 
 def test_a_run_that_has_ended_is_shown_once(run: Run) -> None:
@@ -149,9 +149,9 @@ def test_a_driver_of_which_nothing_is_heard_is_doubted_for_long_and_never_closed
     run.start_attempt("frozen, with all that could vouch for it")
     follower, before = Follower(run, None, None, clock=lambda: time, sleep=sleep), written(run)
     outcome = follower.follow(lambda s, remark: remarks.append(remark), poll_s=10.0)
-    assert outcome.state == "lost" and "has not moved for 36" in outcome.cause
+    assert outcome.state == "lost" and "no heartbeat for 36" in outcome.cause
     assert time > 3600
-    assert remarks[0] == "" and "it has had no heartbeat for 70 s" in remarks
+    assert remarks[0] == "" and "no heartbeat for 70 s" in remarks
     assert written(run) == before
 
 
@@ -187,7 +187,7 @@ def test_a_node_of_ours_that_has_ended_ends_the_follower(run: Run) -> None:
     before = written(run)
     outcome = follower_of(run, gone).follow(lambda s, remark: None, poll_s=0.01)
     assert outcome.state == "lost"
-    assert "node of this machine that it was on has ended" in outcome.cause
+    assert "node of this machine that it ran on has ended" in outcome.cause
     assert written(run) == before
 
 

@@ -117,7 +117,7 @@ def test_the_validation_rows_lie_beside_the_job_and_hash_to_what_it_records(digi
 def test_a_run_takes_the_name_it_is_given_once(digits: Digits):
     given = plan(small_job(), PROFILE)
     assert create(replace(given, name="my-run"), digits.store, digits.manifest).id == "my-run"
-    with pytest.raises(InputError, match=r"my-run is in .* already; give another name"):
+    with pytest.raises(InputError, match=r"my-run already exists in .*; give another name"):
         create(replace(given, name="my-run"), digits.store, digits.manifest)
     with pytest.raises(InputError, match="cannot name a run 'My run'"):
         create(replace(given, name="My run"), digits.store, digits.manifest)
@@ -129,7 +129,7 @@ def test_a_run_that_cannot_be_written_whole_does_not_stay_pending(digits: Digits
     with pytest.raises(StoreError, match=r"cannot write runs/cut-short/validation\.parquet"):
         create(plan(small_job(), PROFILE, name=run.id), digits.store, digits.manifest)
     assert run.status().state == "failed"
-    assert "it could not be recorded: cannot write" in (run.status().error or "")
+    assert "the run could not be recorded: cannot write" in (run.status().error or "")
 
 
 def test_own_code_travels_with_the_run(digits: Digits, code: Path):
@@ -147,10 +147,10 @@ def test_own_code_travels_with_the_run(digits: Digits, code: Path):
 def test_nothing_is_written_for_a_job_that_the_rows_refuse(digits: Digits, store: Store):
     job = small_job(train={"global_batch_size": 65})
     planned = plan(job, PROFILE)
-    with pytest.raises(JobError, match="global_batch_size 65 is above the 64 rows"):
+    with pytest.raises(JobError, match="global_batch_size 65 is more than the 64 training rows"):
         check_data(planned, digits.store, digits.manifest)
     before = len(digits.store.list("runs"))
-    with pytest.raises(JobError, match="global_batch_size 65 is above the 64 rows"):
+    with pytest.raises(JobError, match="global_batch_size 65 is more than the 64 training rows"):
         create(planned, digits.store, digits.manifest)
     assert len(digits.store.list("runs")) == before
 
@@ -228,14 +228,16 @@ def test_a_run_that_is_no_sweep_has_no_best_fields(store: Store):
     run = sweep_run(store, {})
     store.write_json(run.key("report", "report.json"), {"trials": None, "best_trial_id": None})
     write_index(store, run.key("report"))
-    with pytest.raises(JobError, match="--best-of a-sweep: it is not a sweep; give a run of kind"):
+    with pytest.raises(
+        JobError, match="--best-of a-sweep: this run is not a sweep; give a run of kind"
+    ):
         best_fields(run)
 
 
 def test_a_sweep_without_a_report_has_no_best_fields_yet(store: Store):
     run = sweep_run(store, {})
     store.delete([run.key("report", "report.json")])
-    with pytest.raises(InputError, match="has no whole report"):
+    with pytest.raises(InputError, match="has no complete report"):
         plan(small_job(), PROFILE, best_of=run)
 
 

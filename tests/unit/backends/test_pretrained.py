@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cifarray.backends.pretrained import lies_here
+from cifarray.backends.pretrained import is_local_path
 from cifarray.backends.submit import create, plan
 from cifarray.errors import InputError, JobError
 from cifarray.runs import Run
@@ -140,8 +140,8 @@ def test_workers_begin_with_the_runs_own_copy(
     work = Work(run.store.spec, spec, run.place.of_attempt(1))
     session = open_trainer(work, CPU, 1, pretrained.digits.rows(spec.job))
     next(session.records())
-    learnt = session.state()["model"]
-    assert all(torch.equal(learnt[k], weights[k]) for k in weights if k.startswith("backbone."))
+    learned = session.state()["model"]
+    assert all(torch.equal(learned[k], weights[k]) for k in weights if k.startswith("backbone."))
 
 
 def test_weights_that_were_changed_since_are_refused(submit: Submit, tmp_path: Path):
@@ -153,7 +153,7 @@ def test_weights_that_were_changed_since_are_refused(submit: Submit, tmp_path: P
         fetch_weights(spec, run.store, tmp_path)
     run.store.delete([spec.weights.key])
     (tmp_path / "again").mkdir()
-    with pytest.raises(JobError, match=r"copy of its weights, runs/.*, is gone; submit the run"):
+    with pytest.raises(JobError, match=r"copy of its weights, runs/.*, is missing; submit the run"):
         fetch_weights(spec, run.store, tmp_path / "again")
     assert fetch_weights(spec.model_copy(update={"weights": None}), run.store, tmp_path) is None
 
@@ -170,7 +170,7 @@ def test_a_run_without_weights_records_none(submit: Submit):
             JobError,
             r"no weights at nowhere\.pt; give model\.weights as a file, a che",
         ),
-        (".", InputError, r"holds no whole checkpoint"),
+        (".", InputError, r"contains no complete checkpoint"),
         ("run:nowhere", InputError, "no run 'nowhere' in "),
         ("s3://bucket", JobError, r"s3://bucket names no object; give s3://bucket/file"),
     ],
@@ -209,7 +209,7 @@ def test_every_head_that_a_sweep_tries_is_held_against_the_weights(pretrained: P
     assert found is not None
     assert "head.0.weight" in found.fresh
     both = sweep({"model.name": {"choice": [TINY, "cnn3"]}}, model={**model, "frozen": False})
-    refused(both, r"model\.name cannot be swept beside model\.weights .* of one network")
+    refused(both, r"model\.name cannot be swept together with model\.weights .* one network only")
 
 
 @pytest.mark.parametrize("weights", ["", " ", "https://a.b/c.pt", "gs://a/b", "s3://", "run:"])
@@ -219,8 +219,8 @@ def test_an_address_that_nothing_reads_is_refused(weights: str):
 
 
 def test_only_paths_mean_nothing_on_another_machine():
-    assert [lies_here(w) for w in ("none", "timm", "run:a", "s3://b/c")] == [False] * 4
-    assert [lies_here(w) for w in ("a.pt", "/a/b.pt", "~/b", "timm.pt")] == [True] * 4
+    assert [is_local_path(w) for w in ("none", "timm", "run:a", "s3://b/c")] == [False] * 4
+    assert [is_local_path(w) for w in ("a.pt", "/a/b.pt", "~/b", "timm.pt")] == [True] * 4
 
 
 TIMMS = """
@@ -255,7 +255,7 @@ def test_without_a_network_timms_weights_are_refused_at_once_with_what_to_do(
     said = timms(tmp_path, HF_HUB_OFFLINE=offline)
     assert said.startswith("refused: timm's weights of timm/test_resnet cannot be downloaded (")
     assert said.count("\n") == 1
-    assert "fetch model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k where" in said
+    assert "fetch model.safetensors of http://127.0.0.1:9/timm/test_resnet.r160_in1k on" in said
     assert "and give its path as model.weights" in said
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.progress_text import Pace, clock, fraction_done, progress_line
+from cifarray.backends.progress_text import TimeEstimate, clock, fraction_done, progress_line
 from cifarray.runs import Status
 
 RECORD = {
@@ -33,7 +33,7 @@ def test_a_run_that_ends_by_steps_has_no_total_and_no_time_left() -> None:
     progress = {"unit": "epochs", "done": 3, "total": None, "last": RECORD}
     status = running(progress, best=BEST)
     assert progress_line(status).startswith("epoch 3  ")
-    assert Pace().remaining_s(status) is None
+    assert TimeEstimate().remaining_s(status) is None
     assert fraction_done(status) is None
 
 
@@ -61,11 +61,11 @@ def test_trials_show_how_many_and_the_best_ones_fields() -> None:
 
 def test_the_pace_is_what_was_seen_and_runs_down_between_two_epochs() -> None:
     now = 100.0
-    pace = Pace(clock=lambda: now)
+    estimate = TimeEstimate(clock=lambda: now)
 
     def remaining_s(done: int) -> float | None:
         progress = {"unit": "epochs", "done": done, "total": 10, "last": {"epoch_s": 1.0}}
-        return pace.remaining_s(running(progress))
+        return estimate.remaining_s(running(progress))
 
     assert remaining_s(0) is None
     assert remaining_s(2) == 8.0, "at first the last epoch's own time"
@@ -79,7 +79,7 @@ def test_the_pace_is_what_was_seen_and_runs_down_between_two_epochs() -> None:
 def test_before_any_trial_was_seen_to_end_the_time_of_all_tells() -> None:
     started = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
     progress = {"unit": "trials", "done": 5, "total": 20}
-    remaining_s = Pace().remaining_s(running(progress, started_at=started))
+    remaining_s = TimeEstimate().remaining_s(running(progress, started_at=started))
     assert remaining_s == pytest.approx(180, abs=5)
 
 
@@ -96,7 +96,7 @@ def test_before_any_trial_was_seen_to_end_the_time_of_all_tells() -> None:
 def test_damaged_progress_does_not_break_the_line(progress: dict[str, Any]) -> None:
     status = running(progress, best={"value": "x", "params": []})
     assert progress_line(status)
-    assert Pace().remaining_s(status) is None
+    assert TimeEstimate().remaining_s(status) is None
 
 
 @pytest.mark.parametrize(

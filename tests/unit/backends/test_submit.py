@@ -1,17 +1,19 @@
 """The job that carries a run out: its command line, its id, and what it is told."""
 
+import json
+import os
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
-from cifarray.backends.environment import driver_command
+from cifarray.backends.environment import JOB_CONFIG, driver_command
 from cifarray.backends.submit import give_up, launch
 from cifarray.errors import ClusterError
 from cifarray.runs import Run
-from cifarray.spec.profile import Profile
-from cifarray.store import Store
+from cifarray.spec.profile import Profile, StoreSpec
+from cifarray.store import Access, Store
 from tests.loopback import answering
 from tests.unit.backends.clusters import given_node, own_node
 from tests.unit.runs.conftest import run_spec
@@ -25,13 +27,18 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_the_driver_replaces_the_shell_that_starts_it() -> None:
-    store = Store.open("s3://bucket/with space; and 'quotes'", "http://127.0.0.1:9000")
+    store = StoreSpec(uri="s3://bucket/with space; and 'quotes'", endpoint="http://127.0.0.1:9000")
     words = shlex.split(driver_command("a-run", store, here=True))
     assert words == [
         "exec", sys.executable, "-m", "cifarray.driver", "a-run",
         "--store", store.uri, "--endpoint", "http://127.0.0.1:9000",
     ]  # fmt: skip
     assert shlex.split(driver_command("a-run", store, here=False))[1] == "python"
+
+
+def test_the_driver_is_told_the_region_of_the_bucket() -> None:
+    store = Store.open("s3://bucket", None, Access("eu-north-1")).spec
+    assert driver_command("a-run", store).endswith("--store s3://bucket --region eu-north-1")
 
 
 def test_an_attempt_takes_the_next_number_and_an_id_that_the_cluster_does_not_know(
@@ -65,6 +72,18 @@ def test_a_node_that_is_busy_takes_no_driver_beside_its_job(run: Run) -> None:
         cluster = own_node(address)
         with pytest.raises(ClusterError, match="busy with job other-1"):
             cluster.enter(run)
+
+
+def test_a_driver_in_this_process_is_told_its_node_and_the_process_is_left_as_it_is(
+    run: Run,
+) -> None:
+    before = dict(os.environ)
+    told = given_node("http://127.0.0.1:1").enter(run)
+    assert dict(os.environ) == before
+    assert told["RAY_ADDRESS"] == "127.0.0.1:1"
+    workers = json.loads(told[JOB_CONFIG])["runtime_env"]["env_vars"]
+    assert workers.items() <= told.items()
+    assert run.status().state == "pending"
 
 
 def test_runs_that_no_job_will_carry_out_are_closed(tmp_path: Path) -> None:

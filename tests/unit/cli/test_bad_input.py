@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.cli.conftest import Type
 
-NO_RUN = "holds no runs"
+NO_RUN = "contains no runs"
 JOBS = "train-cifar10, "
 BAD = {
     "submit nosuch": JOBS,
@@ -17,16 +17,16 @@ BAD = {
     "submit train-digits --cluster nosuch": "unknown cluster profile 'nosuch'",
     "submit train-digits --workers 3": "--workers 3 is more than the 2",
     "submit train-digits --workers 0": "--workers",
-    "models cnn3 --code .": "--code . is for a network of your own; name it",
-    "models --code .": "--code . is for a network of your own; name it",
+    "models cnn3 --code .": "--code . is for your own network; name it",
+    "models --code .": "--code . is for your own network; name it",
     "submit train-digits --code /no/such/folder": "--code /no/such/folder is not a folder",
     "submit train-digits --best-of nosuch": NO_RUN,
     "submit train-digits --store ftp://host/x": "kind ftp://",
-    "submit train-digits": "say --prepare",
+    "submit train-digits": "add --prepare",
     "submit train-digits --name Not_A_Name": "cannot name a run 'Not_A_Name'",
     "submit train-digits --seeds 0": "--seeds",
     "submit train-cifar10 --prepare --archive /no/such/archive": "/no/such/archive",
-    "submit train-digits --dry-run --set train.global_batch_size=1": "below the 2 workers",
+    "submit train-digits --dry-run --set train.global_batch_size=1": "less than the 2 workers",
     "run nosuch": JOBS,
     "run ./absent.yaml": "no job file at ./absent.yaml",
     "run train-digits --set dataset.labels=coarse": "coarse",
@@ -117,5 +117,5 @@ def test_a_profile_with_half_an_address_is_refused_before_anything_is_recorded(
     profile.write_text("kind: local\naddress: 127.0.0.1:6379\n")
     shown = typed("submit", "train-digits", "--prepare", "--cluster", profile)
     assert shown.code == 2
-    assert "give both" in shown.err
+    assert "set both" in shown.err
     assert not (cifarray_home / "store").exists()

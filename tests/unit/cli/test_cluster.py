@@ -27,7 +27,7 @@ def test_a_node_that_does_not_answer_is_not_taken_for_idle(
 ) -> None:
     shown = typed("cluster", "down")
     assert shown.code == 2
-    assert "whatever runs on a node that does not answer; say --yes to stop that" in shown.err
+    assert "whatever runs on the Ray node, which does not answer; add --yes to stop it" in shown.err
     assert silent_node.poll() is None
     shown = typed("cluster", "status")
     assert shown.code == 1 and "does not answer" in shown.err

@@ -45,7 +45,7 @@ def test_whatever_ends_a_line_becomes_a_blank(end: str) -> None:
     assert one_line(f"a{end}b") == "a b"
 
 
-def test_a_log_keeps_lines_and_colours_and_no_other_sequence() -> None:
+def test_a_log_keeps_lines_and_colors_and_no_other_sequence() -> None:
     text = (
         f"\x1b[01;31mred\x1b[0m\tplain\r\nnext {LINK}\x1b[2J\x1b[8mhidden\x1b[5mblinks\x1b]0;t\x07"
     )
@@ -63,7 +63,7 @@ def test_random_text_never_leaves_a_sequence_a_second_line_or_an_unseen_characte
         assert all(unicodedata.category(each) not in ("Cc", "Cf") for each in one_line(text))
         assert len(one_line(text).splitlines()) <= 1
         left = log(text)
-        assert "\x1b" not in lines(left), "what looks like a colour is one"
+        assert "\x1b" not in lines(left), "what looks like a color is one"
         assert not set(left) & (set(BIDIRECTIONAL + LINE_ENDS) - {"\n"})
 
 

@@ -61,7 +61,7 @@ def test_up_applies_waits_and_says_what_comes_next(ready: ApiServer, typed: Type
     shown = typed("cluster", "up", *ON)
     assert shown.code == 0, shown.err
     assert shown.out == "ready: namespace cifarray of tests\n"
-    assert f"{len(manifests('gpu'))} made, 0 changed, 0 as they were" in shown.err
+    assert f"{len(manifests('gpu'))} created, 0 changed, 0 unchanged" in shown.err
     assert "RayCluster cifarray: ready" in shown.err
     assert "next: cifarray submit tune-digits --prepare --cluster kubernetes" in shown.err
 
@@ -139,7 +139,7 @@ def test_ctrl_c_while_up_waits_ends_with_130_and_undoes_nothing(api: ApiServer) 
 def test_without_a_kubeconfig_each_is_one_sentence(typed: Type, command: list[str]) -> None:
     shown = typed("cluster", *command, *ON)
     assert shown.code == 1
-    assert shown.err.startswith("error: no kubeconfig is in reach")
+    assert shown.err.startswith("error: no kubeconfig found")
     assert shown.err.count("\n") == 1
 
 
@@ -149,7 +149,8 @@ def test_down_asks_and_keeps_the_store_unless_told_otherwise(ready: ApiServer, t
     shown = typed("cluster", "down", *ON)
     assert shown.code == 2
     assert (
-        "ends RayJob a-1 and deletes what cifarray has in namespace cifarray of tests" in shown.err
+        "ends RayJob a-1 and deletes everything that cifarray created in namespace cifarray of "
+        "tests" in shown.err
     )
     assert f"{RAYJOBS}/a-1" in ready.objects
     shown = typed("cluster", "down", *ON, "--yes")
@@ -166,7 +167,7 @@ def test_down_with_the_store_leaves_nothing(ready: ApiServer, typed: Type) -> No
     told = json.loads(shown.out)
     assert told["kept"] == [] and "Namespace cifarray" in told["deleted"]
     assert not [path for path in ready.objects if "cifarray" in path]
-    assert "nothing of cifarray is there" in typed("cluster", "down", *ON, "--yes").out
+    assert "nothing of cifarray was found" in typed("cluster", "down", *ON, "--yes").out
 
 
 def test_status_shows_what_is_there_and_why_something_is_not(ready: ApiServer, typed: Type) -> None:
@@ -182,7 +183,7 @@ def test_status_shows_what_is_there_and_why_something_is_not(ready: ApiServer, t
     assert shown.code == 0, shown.err
     assert "RayCluster cifarray ready, Ray 2.60.0, 0 of 4 cpu, 0 of 8 gpu" in shown.out
     assert "GPUs       not shown (GET /api/v1/nodes is forbidden)" in shown.out
-    assert "operator   none runs; install KubeRay's operator" in shown.out
+    assert "operator   not running; install KubeRay's operator" in shown.out
     assert "store-1" in shown.out and "node-7" in shown.out
     assert "requests.nvidia.com/gpu" in shown.out
     seen = json.loads(typed("cluster", "status", *ON, "--json").out)

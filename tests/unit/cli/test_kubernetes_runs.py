@@ -79,7 +79,9 @@ def test_a_failed_run_whose_rayjob_is_tried_again_can_be_stopped(
     shown = typed("stop", RUN_ID, *on)
     assert shown.code == 0, shown.err
     assert (
-        shown.out == f"run {RUN_ID} had failed already; its job {JOB_ID}, which had not, is ended\n"
+        shown.out
+        == f"run {RUN_ID} had failed already; its job {JOB_ID} was still running and is now "
+        "ended\n"
     )
     assert api.objects == {}
     assert run.status().state == "failed"
@@ -118,7 +120,7 @@ def test_of_an_ended_run_whose_job_cannot_be_asked_for_nothing_is_claimed(
     api.forbid(f"GET {RAYJOB}")
     shown = typed("stop", RUN_ID, *on)
     assert shown.code == 1
-    assert "has ended already (stopped), and whether its job has is not known" in shown.err
+    assert "has ended already (stopped), but whether its job has ended is unknown" in shown.err
 
 
 def test_the_end_of_a_followed_run_that_failed_ends_its_retries(
@@ -128,7 +130,7 @@ def test_the_end_of_a_followed_run_that_failed_ends_its_retries(
     put_policy(api)
     run.mark_failed("its driver said so")
     assert follow_run(run).status.state == "failed"
-    assert f"deleted RayJob {JOB_ID}: KubeRay would have retried it" in (capsys.readouterr().err)
+    assert f"deleted RayJob {JOB_ID}, which KubeRay would have retried" in (capsys.readouterr().err)
     assert api.objects == {}
 
 
@@ -150,13 +152,13 @@ def test_status_says_what_an_applied_run_waits_for_before_its_driver_begins(
     assert lines == {
         "run": RUN_ID,
         "state": "pending",
-        "reason": "it waits in its queue to be admitted",
+        "reason": "it waits for admission in its queue",
         "cluster": "kube",
     }
     assert json.loads(typed("status", RUN_ID, *on, "--json").out)["run_id"] == RUN_ID
     shown = typed("logs", RUN_ID, *on)
     assert (shown.code, shown.out) == (0, "")
-    assert "its driver has not begun (it waits in its queue to be admitted)" in shown.err
+    assert "its driver has not started (it waits for admission in its queue)" in shown.err
 
 
 def test_an_applied_run_can_be_stopped_before_its_driver_begins(
@@ -165,7 +167,7 @@ def test_an_applied_run_can_be_stopped_before_its_driver_begins(
     put_rayjob(api, stage="Initializing")
     put_policy(api)
     shown = typed("stop", RUN_ID, *on)
-    assert shown.out == f"run {RUN_ID} was stopped before its driver began\n"
+    assert shown.out == f"run {RUN_ID} was stopped before its driver started\n"
     assert api.objects == {}
 
 
@@ -177,7 +179,7 @@ def test_an_applied_run_that_never_began_says_why_and_has_nothing_to_stop(
     assert "state      failed" in shown.out and "PreRunningDeadlineExceeded" in shown.out
     shown = typed("stop", RUN_ID, *on)
     assert shown.code == 2
-    assert "ended before its driver began (PreRunningDeadlineExceeded)" in shown.err
+    assert "ended before its driver started (PreRunningDeadlineExceeded)" in shown.err
     assert RAYJOB in api.objects
 
 
@@ -204,7 +206,7 @@ def test_a_colleague_names_the_cluster_of_a_run_by_a_profile(
     assert told["state"] == "pending" and "name its cluster with --cluster" in told["reason"]
     put_rayjob(api, stage="Suspended")
     told = json.loads(typed("status", RUN_ID, *on, "--json").out)
-    assert told["reason"] == "it waits in its queue to be admitted"
+    assert told["reason"] == "it waits for admission in its queue"
     assert typed("stop", RUN_ID, *on).code == 0
 
 

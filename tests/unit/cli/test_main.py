@@ -46,7 +46,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
 def test_quiet_and_verbose_stand_before_or_after_the_command(typed: Type) -> None:
     assert typed("-q", "runs").err == ""
     assert typed("submit", "train-digits", "--dry-run", "-q").err == ""
-    assert "holds no runs" in typed("-v", "runs").err
+    assert "contains no runs" in typed("-v", "runs").err
 
 
 def test_the_store_is_the_flags_then_the_environments_then_the_profiles(

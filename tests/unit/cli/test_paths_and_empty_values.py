@@ -17,7 +17,7 @@ UNREADABLE = {
     f"data prepare cifar10 --archive {LONG}": TOO_LONG,
     "data prepare cifar10 --archive file/x": "no archive at file/x",
     f"data inspect digits --grid {LONG}/x.png": TOO_LONG,
-    "data inspect digits --grid file/x.png": "--grid file/x.png is not a .png file in an existing",
+    "data inspect digits --grid file/x.png": "--grid file/x.png is not the path of a .png file",
     f"submit {LONG}.yaml": TOO_LONG,
     "submit file/x.yaml": "no job file at file/x.yaml",
     f"submit train-digits --cluster {LONG}.yaml": TOO_LONG,
@@ -54,7 +54,7 @@ def test_an_error_of_the_system_that_no_command_expects_is_one_sentence() -> Non
             [CIFARRAY, "jobs", "--json"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert ended.returncode == 2
-    assert ended.stderr == "error: the system refused it: No space left on device\n"
+    assert ended.stderr == "error: the operating system refused: No space left on device\n"
 
 
 def test_a_name_that_the_terminal_cannot_show_is_shown_all_the_same(typed: Type) -> None:
@@ -84,8 +84,8 @@ def test_an_empty_value_names_nothing(typed: Type, words: list[str], named: str)
     shown = typed(*words)
     assert shown.code == 2
     assert shown.err == (
-        f"error: the value after {named} is empty, as when a shell variable is unset; give one, "
-        "or leave it out\n"
+        f"error: the value of {named} is empty, as when a shell variable is unset; give a value, "
+        "or leave the option out\n"
     )
 
 

@@ -166,4 +166,4 @@ def test_workers_that_leave_no_cpu_in_a_pod_of_the_raycluster_are_refused(
     path = profile_file("ray-jobs", worker_cpu="1")
     refused = typed("cluster", "render", "--cluster", path)
     assert refused.code == 2
-    assert "cpus_per_worker 1 leaves Ray Data nothing to read on of the 1 CPUs" in refused.err
+    assert "cpus_per_worker 1 leaves no CPU for Ray Data: Ray counts 1 CPUs" in refused.err

@@ -78,7 +78,7 @@ def with_network(name: str) -> Job:
     [
         (CODE, None, "executes the code that it brings (sha256 abababababab)"),
         (None, with_network("shutil:rmtree"), "executes the network shutil:rmtree"),
-        (None, SWEEP, "executes the state of its search, which Ray Tune pickled"),
+        (None, SWEEP, "executes the state of its search, a pickle of Ray Tune"),
     ],
 )
 def test_code_of_a_run_from_elsewhere_is_refused_where_nobody_can_be_asked(
@@ -94,7 +94,7 @@ def test_code_of_a_run_from_elsewhere_is_refused_where_nobody_can_be_asked(
     shown = typed("resume", RUN_ID, "--detach", "--cluster", mine)
     assert shown.code == 2
     assert brought in shown.err and "was not submitted from here" in shown.err
-    assert "then say --yes to execute it" in shown.err
+    assert "then add --yes to execute it" in shown.err
     assert submissions(node) == 0 and run.status().state == "failed"
     shown = typed("resume", RUN_ID, "--detach", "--cluster", mine, "--yes")
     assert shown.code == 0 and submissions(node) == 1
@@ -146,7 +146,7 @@ def test_a_person_at_a_terminal_is_asked(
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     assert process.returncode == 0, shown
-    assert "was not submitted from here: go on? [y/N]" in shown
+    assert "was not submitted from here: continue? [y/N]" in shown
     assert submissions(node) == submitted
     assert ("nothing was started" in shown) == (submitted == 0)
 

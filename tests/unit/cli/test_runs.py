@@ -59,7 +59,7 @@ def test_a_silent_run_is_shown_as_recorded_with_the_doubt_beside_it(typed: Type,
         told = json.loads(typed(*command).out)
         told = told[0] if isinstance(told, list) else told
         assert told["state"] == "running"
-        assert told["reason"] == "its last heartbeat is 8 min old by this machine's clock"
+        assert told["reason"] == "its last heartbeat was 8 min ago by this machine's clock"
     assert "next       cifarray logs -f" in typed("status", RUN_ID).out
     assert run.store.read(run.key("status.json")) == before
 
@@ -73,7 +73,7 @@ def test_a_run_whose_driver_has_gone_from_this_machine_is_lost_at_once(
         assert found is not None
         run.take_charge("a driver", recorded | {"started": found.started}).begin()
         assert json.loads(typed("status", RUN_ID, "--json").out)["state"] == "running"
-        assert "is there" in typed("delete", RUN_ID, "--yes").err
+        assert "is running" in typed("delete", RUN_ID, "--yes").err
         driver.kill()
     told = json.loads(typed("status", RUN_ID, "--json").out)
     assert told["state"] == "lost"
@@ -157,8 +157,8 @@ def test_a_run_whose_heartbeat_moves_is_left_alone_whatever_the_clocks_say(
     with attempt.keep_alive():
         shown = typed(command[0], RUN_ID, *command[1:])
     assert shown.code == 2
-    assert f"run {RUN_ID} is running" in shown.err and "its heartbeat moves" in shown.err
-    assert f"looking at the heartbeat of {RUN_ID}" in shown.err
+    assert f"run {RUN_ID} is running" in shown.err and "its heartbeat is alive" in shown.err
+    assert f"watching the heartbeat of {RUN_ID}" in shown.err
     attempt.heartbeat()
 
 
@@ -223,15 +223,15 @@ def test_why_of_a_run_whose_driver_was_killed_tells_what_its_records_say(
 ) -> None:
     prefix = run.key("attempts", "1")
     run.store.write(f"{prefix}/driver.log", b"epoch 7\n")
-    failure = {"at": "2026-11-30T15:00:00+00:00", "workers": {"1": "the node of a worker has gone"}}
+    failure = {"at": "2026-11-30T15:00:00+00:00", "workers": {"1": "the node of a worker is gone"}}
     run.store.write_json(f"{prefix}/failures/1.json", failure)
     run.change_status(lambda status: dataclasses.replace(status, attempts=1))
     show_as(run, "running", silent_s=500)
     run.set_cluster(own_node("http://127.0.0.1:1").record(None))
     shown = typed("status", RUN_ID, "--why").out
     assert "state      lost" in shown
-    assert "its driver ended without a word" in shown
-    assert "before     2026-11-30T15:00:00+00:00: rank 1: the node of a worker has gone" in shown
+    assert "its driver ended without recording why" in shown
+    assert "before     2026-11-30T15:00:00+00:00: rank 1: the node of a worker is gone" in shown
     assert "  epoch 7" in shown
     assert json.loads(typed("status", RUN_ID, "--why", "--json").out)["complete"] is False
 

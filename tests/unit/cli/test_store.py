@@ -100,12 +100,12 @@ def test_pull_of_an_unknown_run_and_into_a_foreign_folder_are_refused(
 ) -> None:
     code, _, err = cifarray("pull", "nothing")
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds no runs" in err
+    assert "contains no runs" in err
     run = _finished(home, "digits-261123-100000-abcd")
     (tmp_path / "mine").write_text("my own")
     code, _, err = cifarray("pull", run.id, str(tmp_path))
     assert code == 2
-    assert "holds something other than run" in err
+    assert "contains something other than run" in err
 
 
 def test_a_store_that_cannot_be_reached_is_one_sentence(s3: S3Server, cifarray: Command) -> None:
@@ -210,9 +210,9 @@ def test_prune_without_limits_takes_unused_datasets_alone(home: Store, cifarray:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--older-than", "soon"], "--older-than 'soon' is no age"),
-        (["--older-than", "7"], "min, h, d, w, as in 7d"),
-        (["--older-than", "-7d"], "--older-than '-7d' is no age"),
+        (["--older-than", "soon"], "--older-than 'soon' is not an age"),
+        (["--older-than", "7"], "min, h, d or w, as in 7d"),
+        (["--older-than", "-7d"], "--older-than '-7d' is not an age"),
         (["--keep-best", "-1"], "--keep-best"),
         (["--keep-best", "few"], "--keep-best"),
     ],

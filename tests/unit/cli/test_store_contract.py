@@ -68,7 +68,7 @@ def test_doctor_of_a_store_prints_what_its_server_does(typed: Type, moto: S3Serv
         assert shown.code == 0, shown.out
         lines = shown.out.splitlines()
         assert lines[0].startswith("passed   store ")
-        assert "another server, probed now; kept in s3://" in lines[1]
+        assert "another server, probed now; recorded in s3://" in lines[1]
         assert "DeleteObjects requires Content-MD5; cifarray sends it" in shown.out
         assert not [line for line in lines if "CPUs" in line]
         found = json.loads(typed("doctor", *where, "--json").out)
@@ -96,4 +96,4 @@ def test_doctor_of_a_directory_looks_at_nothing_else(typed: Type, cifarray_home)
     shown = typed("doctor", "--store", str(cifarray_home / "other"))
     assert shown.code == 0
     (line,) = shown.out.splitlines()
-    assert line.startswith("passed   store ") and "one writer wins" in line
+    assert line.startswith("passed   store ") and "exclusive creation work" in line

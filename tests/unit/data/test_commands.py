@@ -10,6 +10,7 @@ import pytest
 
 from cifarray.cli import output
 from cifarray.cli.main import main
+from cifarray.data.catalog import DATASETS
 from cifarray.data.manifest import load_manifest
 from cifarray.store import Store
 from cifarray.store.layout import dataset_prefix
@@ -90,18 +91,18 @@ def test_prepare_fetches_an_address_into_a_bucket(
         (("prepare", "mine", "--layout", "imagefolder"), "mine has no --archive"),
         (("prepare", "mine", "--layout", "zip", "--archive", "."), "unknown layout 'zip'"),
         (("prepare", "cifar10", "--layout", "imagefolder"), "is a dataset of the catalog"),
-        (("prepare", "cifar10", "--crop"), "has no boxes to crop its images to"),
+        (("prepare", "cifar10", "--crop"), "has no bounding boxes to crop to"),
         (("prepare", "digits", "--skip-bad"), "leave --skip-bad out"),
         (("prepare", "digits", "--test-split", "val"), "leave --test-split out"),
         (("prepare", "cifar10", "--test-split", "eval"), "unknown test split 'eval'; choose from"),
         (("prepare", "cifar100", "--archive", "nowhere.tar.gz"), "no archive at nowhere.tar.gz"),
         (("prepare", "cifar100", "--archive", "http://["), "no archive at http"),
-        (("prepare", "cifar100", "--archive", "http://127.0.0.1:9/a b"), "is not an http or https"),
+        (("prepare", "cifar100", "--archive", "http://127.0.0.1:port/a"), "cannot be asked"),
         (("prepare", "digits", "--archive", "x.tar.gz"), "leave --archive out"),
         (("prepare", "digits", "--store", "gs://bucket"), "cannot open a store of kind gs://"),
         (("inspect", "digits"), "dataset digits is not in"),
         (("inspect", "mnist"), "unknown dataset 'mnist'"),
-        (("inspect", "digits", "--grid", "grid.jpg"), "is not a .png file"),
+        (("inspect", "digits", "--grid", "grid.jpg"), "is not the path of a .png file"),
         (("inspect", "digits", "--grid", "no/such/grid.png"), "in an existing folder"),
         (("verify", "cifar10"), "run `cifarray data prepare cifar10"),
         (("verify", "../runs"), "unknown dataset '../runs'"),
@@ -171,7 +172,7 @@ def test_verify_ends_with_0_for_a_sound_dataset_and_1_for_a_damaged_one(
     cifarray("data", "prepare", "digits", "--quiet")
     code, out, _ = cifarray("data", "verify", "digits")
     assert code == 0
-    assert "is sound: 2 files" in out
+    assert "is intact: 2 files" in out
     key = (
         f"{dataset_prefix('digits', load_manifest(home, 'digits').digest)}/test/part-00000.parquet"
     )
@@ -187,13 +188,7 @@ def test_verify_ends_with_0_for_a_sound_dataset_and_1_for_a_damaged_one(
 def test_datasets_lists_the_catalog_and_what_is_prepared(home: Store, cifarray: Command) -> None:
     code, out, _ = cifarray("datasets")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == [
-        "cifar100",
-        "cifar10",
-        "fashion-mnist",
-        "cub200",
-        "digits",
-    ]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(DATASETS)
     cifarray("data", "prepare", "digits", "--quiet")
     digest = load_manifest(home, "digits").digest
     code, out, _ = cifarray("datasets", "--json")
@@ -224,7 +219,7 @@ def test_images_of_ones_own_are_prepared_listed_inspected_and_verified(
     assert code == 0
     assert "left out: train/dog/003.png (its bytes are not an image of JPEG, PNG" in err
     assert "left out: 1 image of train: unreadable (train/dog/003.png)" in out
-    assert "jobs on them set preprocess.resize" in out
+    assert "a job must set preprocess.resize" in out
     digest = load_manifest(home, "my-pets").digest
     *_, listed = cifarray("datasets")[1].splitlines()
     assert listed.split()[:4] == ["my-pets", "any", "size", "2"]
@@ -249,7 +244,7 @@ def test_birds_say_what_is_missing_and_crops_are_asked_for(
     words = ("data", "prepare", "cub200", "--archive", str(folder))
     code, out, _ = cifarray(*words)
     assert code == 0
-    assert "images that it lists and does not hold: 1" in out
+    assert "images that are listed but missing: 1" in out
     assert "fewer rows than published" in out
     assert "left out: 197 classes: class without an image (" in out
     whole = load_manifest(home, "cub200")

@@ -135,7 +135,7 @@ def test_an_answer_of_unknown_length_is_read_to_its_end(
 
 def test_a_wrong_md5_is_refused_and_the_file_removed(server: ArchiveServer, wanted: Wanted) -> None:
     server.files["a.tar.gz"] = CONTENT[::-1]
-    with pytest.raises(ArchiveError, match=f"published is {MD5}; the file was removed"):
+    with pytest.raises(ArchiveError, match=f"but {MD5} was published; the file was removed"):
         download(wanted(), Silent())
     assert not wanted().target.exists()
     server.files["a.tar.gz"] = CONTENT
@@ -198,6 +198,18 @@ def test_more_than_the_archive_may_have_is_refused(
     with pytest.raises(ArchiveError, match="larger than the 1000 bytes"):
         download(wanted(limit_bytes=1000), Silent())
     assert not wanted().part.exists()
+
+
+def test_a_tag_that_no_request_can_carry_is_not_used(server: ArchiveServer, wanted: Wanted) -> None:
+    server.etags["a.tar.gz"] = '"\xe9"'
+    server.cuts = [300_000]
+    assert download(wanted(), Silent()).read_bytes() == CONTENT
+    assert "If-Range" not in server.asked[1]
+
+
+def test_an_address_with_a_port_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"http://host:port/a cannot be asked \(.*[Pp]ort"):
+        download(Download("http://host:port/a", tmp_path / "a", 10), Silent())
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a", "http://", "http://["])

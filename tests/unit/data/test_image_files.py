@@ -1,4 +1,4 @@
-"""Image files are opened in one place, within limits that their headers are held against."""
+"""Image files are opened in one place, within limits that their headers are checked against."""
 
 import ast
 import io

@@ -150,7 +150,7 @@ def test_a_dataset_that_takes_anothers_place_says_so(
             manifests.append(prepare(local_store, "cifar100", str(archive), progress)[0])
     was, now = manifests[1].digest[:12], manifests[2].digest[:12]
     said = " ".join(capsys.readouterr().err.split())
-    assert f"cifar100 in this store was {was} and is {now}" in said
+    assert f"cifar100 in this store was {was}; new runs use {now}" in said
 
 
 class Overtaken(Silent):
@@ -172,7 +172,9 @@ def test_a_prepare_that_was_overtaken_leaves_latest_alone_and_says_so(
     large = str(write_cifar100(tmp_path / "large.tar.gz", 2, 1))
     for slow, fast in ((small, large), (large, small)):  # LATEST is absent, then there
         overtaken = Overtaken(store, fast)
-        with pytest.raises(DatasetError, match=r"is in .* and not in use: somebody prepared"):
+        with pytest.raises(
+            DatasetError, match=r"is in .* but not in use, because somebody prepared"
+        ):
             prepare(store, "cifar100", slow, overtaken, again=True)
         assert [load_manifest(store, "cifar100")] == overtaken.others
 

@@ -134,7 +134,7 @@ def test_verify_finds_a_missing_and_a_short_file(digits_store: Store) -> None:
     digits_store.write(test, digits_store.read(test)[:-1])
     assert verify_dataset(digits_store, "digits") == [
         f"{train} is missing",
-        f"{test} has {size - 1} bytes, the manifest says {size}",
+        f"{test} has {size - 1} bytes, but the manifest says {size}",
     ]
 
 
@@ -151,7 +151,7 @@ def test_verify_holds_class_counts_against_the_rows(digits_store: Store) -> None
     counts[0], counts[2] = counts[2], counts[0]
     change_manifest(digits_store, "test", class_counts=counts)
     (problem,) = verify_dataset(digits_store, "digits")
-    assert problem.endswith("holds other numbers of rows per class than the manifest says")
+    assert problem.endswith("has different row counts per class than the manifest")
 
 
 def rewrite(store: Store, column: str, values: list[int]) -> None:
@@ -175,13 +175,13 @@ def rewrite(store: Store, column: str, values: list[int]) -> None:
 def test_verify_finds_a_row_that_is_there_twice(digits_store: Store) -> None:
     rewrite(digits_store, "row_id", [0, *range(359)])
     (problem,) = verify_dataset(digits_store, "digits")
-    assert problem.endswith("does not hold each row_id from 0 to 359 once")
+    assert problem.endswith("does not have each row_id from 0 to 359 exactly once")
 
 
 def test_verify_and_inspect_find_labels_that_are_no_class(digits_store: Store) -> None:
     rewrite(digits_store, "label", [10, -1, *([0] * 358)])
     (problem,) = verify_dataset(digits_store, "digits")
-    assert problem.endswith("holds labels that are no class of the manifest")
+    assert problem.endswith("has labels that are not classes of the manifest")
     assert inspect_dataset(digits_store, "digits")["splits"]["test"]["unknown_labels"] == 2
 
 

@@ -7,18 +7,18 @@ import pyarrow as pa
 import pytest
 
 from cifarray.data.catalog import CIFAR100, CIFAR100_SUPERCLASSES, DATASETS
-from cifarray.data.split import Labels, learnt_labels
+from cifarray.data.split import Labels, learned_labels
 from cifarray.errors import DatasetError, JobError
 from cifarray.spec.job import DatasetSpec
 
 
-def learnt(**fields: Any) -> Labels:
+def learned(**fields: Any) -> Labels:
     dataset = DatasetSpec.model_validate({"name": "cifar100", **fields})
-    return learnt_labels(dataset, DATASETS[dataset.name])
+    return learned_labels(dataset, DATASETS[dataset.name])
 
 
 def test_without_a_choice_all_classes_keep_their_labels():
-    labels = learnt()
+    labels = learned()
     assert (labels.column, labels.stored) == ("label", None)
     assert labels.classes == CIFAR100.classes
     assert labels.coarse_classes == CIFAR100.coarse_classes
@@ -26,40 +26,40 @@ def test_without_a_choice_all_classes_keep_their_labels():
 
 
 def test_a_number_takes_the_first_classes():
-    labels = learnt(classes=25)
+    labels = learned(classes=25)
     assert labels.stored == tuple(range(25))
     assert labels.classes == CIFAR100.classes[:25]
     assert labels.classes[-1] == "cockroach"
 
 
 def test_names_are_numbered_as_listed():
-    labels = learnt(classes=["whale", "apple", "beaver"])
+    labels = learned(classes=["whale", "apple", "beaver"])
     assert labels.classes == ("whale", "apple", "beaver")
     assert labels.stored == tuple(CIFAR100.classes.index(name) for name in labels.classes)
 
 
 def test_only_superclasses_of_the_chosen_classes_remain_and_each_class_keeps_its_own():
-    labels = learnt(classes=["whale", "apple", "beaver"])
+    labels = learned(classes=["whale", "apple", "beaver"])
     assert labels.coarse_classes == ("aquatic_mammals", "fruit_and_vegetables")
     assert labels.fine_to_coarse == (0, 1, 0)
-    first = learnt(classes=25)
+    first = learned(classes=25)
     for name, coarse in zip(first.classes, first.fine_to_coarse, strict=True):
         assert name in CIFAR100_SUPERCLASSES[first.coarse_classes[coarse]]
 
 
 def test_coarse_classes_are_chosen_by_their_own_names():
-    labels = learnt(labels="coarse", classes=["trees", "fish"])
+    labels = learned(labels="coarse", classes=["trees", "fish"])
     assert (labels.column, labels.stored) == ("coarse_label", (17, 1))
     assert (labels.coarse_classes, labels.fine_to_coarse) == ((), ())
-    assert learnt(labels="coarse", classes=3).classes == CIFAR100.coarse_classes[:3]
+    assert learned(labels="coarse", classes=3).classes == CIFAR100.coarse_classes[:3]
 
 
 def test_digits_may_be_named_as_yaml_reads_them():
-    assert learnt(name="digits", classes=[3, "8", 1]).stored == (3, 8, 1)
+    assert learned(name="digits", classes=[3, "8", 1]).stored == (3, 8, 1)
 
 
 def test_rows_of_other_classes_are_told_apart_and_the_rest_renumbered():
-    labels = learnt(classes=["whale", "apple"])
+    labels = learned(classes=["whale", "apple"])
     stored = [0, 95, 7, 95]
     assert [CIFAR100.classes[label] for label in stored[:2]] == ["apple", "whale"]
     table = pa.table({"row_id": [5, 6, 7, 8], "label": pa.array(stored, pa.int16())})
@@ -73,8 +73,8 @@ def test_rows_of_other_classes_are_told_apart_and_the_rest_renumbered():
 
 def test_a_table_of_all_classes_is_left_as_it_is():
     table = pa.table({"label": [0, 95, 7]})
-    assert learnt().among(table).all()
-    assert learnt().renumbered(table) is table
+    assert learned().among(table).all()
+    assert learned().renumbered(table) is table
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,20 @@ def test_a_table_of_all_classes_is_left_as_it_is():
             {"labels": "coarse", "classes": ["fish", "three"]},
             "cifar100 has no coarse class 'three'; did you mean trees",
         ),
-        ({"classes": 101}, "dataset.classes 101 is more than the 100 fine classes that cifar100"),
+        ({"classes": 101}, "dataset.classes 101 is more than the 100 fine classes of cifar100"),
         ({"labels": "coarse", "classes": 21}, "21 is more than the 20 coarse classes"),
         ({"name": "digits", "labels": "coarse", "classes": 2}, "without coarse labels; use fine"),
     ],
 )
 def test_what_the_dataset_does_not_have_is_refused(fields: dict[str, Any], sentence: str):
     with pytest.raises(JobError, match=sentence):
-        learnt(**fields)
+        learned(**fields)
 
 
 @pytest.mark.parametrize("label", [-1, 100])
 def test_a_stored_label_that_no_class_has_is_refused(label: int):
     table = pa.table({"label": pa.array([0, label, 99], pa.int16())})
-    with pytest.raises(DatasetError, match=rf"has label {label}, and labels are 0 to 99; prepare"):
-        learnt().renumbered(table)
+    with pytest.raises(
+        DatasetError, match=rf"has label {label}, but labels are 0 to 99; prepare the dataset"
+    ):
+        learned().renumbered(table)

@@ -70,8 +70,7 @@ def test_up_to_one_percent_of_a_class_may_be_lost(lost: int, rows: int, refused:
         return
     sentence = (
         f"pets: {lost} of {rows + lost} images of class 'cat' in train would be left out "
-        r"\(unreadable, such as x\.jpg\); fix the archive, or leave them out, counted, with "
-        "--accept-loss"
+        r"\(unreadable, such as x\.jpg\); fix the archive, or accept the loss with --accept-loss"
     )
     with pytest.raises(ArchiveError, match=sentence):
         counter.refuse_losses("pets", kept)
@@ -134,17 +133,17 @@ def mixed_files() -> dict[str, bytes]:
 
 
 MIXED: list[Counted] = [
-    ("image", "not a format that is read: .heic", "train", "cat", 1),
-    ("image", "not a format that is read: no suffix", "train", "dog", 1),
-    ("image", "not right below train/CLASS/ or test/CLASS/", "train", None, 1),
-    ("image", "not right below train/CLASS/ or test/CLASS/", "train", "cat", 1),
-    ("split", "a folder that is no split", "extra", None, 1),
+    ("image", "not directly in train/CLASS/ or test/CLASS/", "train", None, 1),
+    ("image", "not directly in train/CLASS/ or test/CLASS/", "train", "cat", 1),
+    ("image", "unsupported format: .heic", "train", "cat", 1),
+    ("image", "unsupported format: no suffix", "train", "dog", 1),
+    ("split", "a folder that is not a split", "extra", None, 1),
     ("split", "a split that is not used", "val", "dog", 1),
-    ("split", "image that is in no split", None, None, 1),
+    ("split", "image outside of any split", None, None, 1),
     ("class", "empty class folder", "train", "cow", 1),
     ("file", "not an image: .csv", None, None, 1),
     ("file", "not an image: .txt", "train", "cat", 1),
-    ("litter", "readme, licence or the like", None, None, 1),
+    ("litter", "readme, license or the like", None, None, 1),
 ]
 
 
@@ -168,8 +167,8 @@ def test_every_file_is_counted_and_said_in_manifest_json_inspect_and_output(
     assert "--accept-loss" in err.splitlines()[-1]
     code, out, _ = typed(*words, "--accept-loss")
     assert code == 0
-    assert "left out: 1 image of train: not a format that is read: .heic (train/cat/9.heic)" in out
-    assert "left out: 1 file: readme, licence or the like (README.md)" in out
+    assert "left out: 1 image of train: unsupported format: .heic (train/cat/9.heic)" in out
+    assert "left out: 1 file: readme, license or the like (README.md)" in out
     store = Store.open(str(cifarray_home / "store"))
     manifest = load_manifest(store, "mine")
     assert counted(manifest.left_out) == MIXED
@@ -239,9 +238,9 @@ def test_columns_and_files_of_a_cifar_archive_are_counted(tmp_path: Path):
         ("column", "column left out: batch_label", "train", None, 1),
         ("column", "column left out: filenames", "test", None, 1),
         ("column", "column left out: filenames", "train", None, 1),
-        ("file", "no file of the layout", None, None, 1),
+        ("file", "not a file of the layout", None, None, 1),
         ("litter", "hidden or system file", None, None, 1),
-        ("litter", "readme, licence or the like", None, None, 1),
+        ("litter", "readme, license or the like", None, None, 1),
     ]
 
 

@@ -39,7 +39,7 @@ def test_a_name_in_no_catalog_is_refused(name: str, local_store: Store) -> None:
 @pytest.mark.parametrize("content", [b"", b"../../x", b"\xff" * 64, b"A" * 64])
 def test_a_latest_that_names_no_digest_is_refused(content: bytes, digits_store: Store) -> None:
     digits_store.write(latest_key("digits"), content)
-    with pytest.raises(DatasetError, match="names no digest; run `cifarray data prepare digits"):
+    with pytest.raises(DatasetError, match="contains no digest; run `cifarray data prepare digits"):
         load_manifest(digits_store, "digits")
 
 
@@ -81,5 +81,5 @@ def test_a_manifest_that_contradicts_itself_is_refused(
 def test_a_manifest_that_is_no_json_is_refused(digits_store: Store) -> None:
     digest = load_manifest(digits_store, "digits").digest
     digits_store.write(manifest_key("digits", digest), b"{")
-    with pytest.raises(DatasetError, match="damaged or of another version"):
+    with pytest.raises(DatasetError, match="damaged or was written by another version"):
         load_manifest(digits_store, "digits")

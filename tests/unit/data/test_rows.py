@@ -84,7 +84,7 @@ def replace_part(store: Store, change: str) -> None:
     [
         ("columns", "has the columns 'image: fixed_size_binary"),
         ("type", "label: int64"),
-        ("shape", "another shape or layout"),
+        ("shape", "whose shape or layout differs"),
         ("rows", "has 359 rows in 16 row groups"),
         ("text", "cannot be read"),
         ("missing", "is not in"),

@@ -22,8 +22,8 @@ from tests.archives import write_cifar10, write_cifar100, write_fashion_mnist
         ("~nosuchuser/x", "no archive at ~nosuchuser/x"),
         ("text.tar.gz/x", "no archive at text.tar.gz/x"),
         ("a" * 300, "cannot be read: File name too long; give another path or address"),
-        ("empty", "holds none of the files of CIFAR-100"),
-        ("text.tar.gz", "cut short, or neither a zip nor a tar"),
+        ("empty", "contains none of the files of CIFAR-100"),
+        ("text.tar.gz", "truncated, or is neither a zip nor a tar"),
         ("cifar10.tar.gz", "lacks cifar-100-python/train"),
         ("pickle.tar.gz", "asks for 'os.system'"),
         ("fields.tar.gz", "has no valid 'data'; its fields are 'data'"),
@@ -50,7 +50,7 @@ def test_an_archive_that_is_refused_leaves_nothing_in_the_store(
     ("name", "archive", "reason"),
     [
         ("digits", "x.tar.gz", "comes with scikit-learn; leave --archive out"),
-        ("fashion-mnist", __file__, "give the folder or the address"),
+        ("fashion-mnist", __file__, "give their folder or base address"),
     ],
 )
 def test_an_archive_of_the_wrong_kind_is_refused(
@@ -134,6 +134,6 @@ def test_an_official_archive_with_a_wrong_md5_is_refused(
     published: DatasetEntry, server: ArchiveServer, local_store: Store
 ) -> None:
     server.files["c.tar.gz"] = server.files["c.tar.gz"][::-1]
-    with pytest.raises(ArchiveError, match=f"published is {published.archives[0].md5}"):
+    with pytest.raises(ArchiveError, match=f"but {published.archives[0].md5} was published"):
         prepare(local_store, "published")
     assert local_store.list("") == []

@@ -89,9 +89,9 @@ def test_each_lack_is_found_by_its_check_with_a_remedy(
         ("no DeleteObjects", "delete many", "one by one (501 NotImplemented)"),
         ("checksums refused", "checksums", "refuses boto3's checksum headers"),
         ("checksums required", "checksums", "requires checksum headers; cifarray sends them"),
-        ("multipart refused", "multipart", "each object by one request (501 NotImplemented)"),
+        ("multipart refused", "multipart", "each object in one request (501 NotImplemented)"),
         ("copies refused", "copy", "cifarray reads and writes them"),
-        ("If-Match makes what is absent", "replace", "cifarray looks first"),
+        ("If-Match makes what is absent", "replace", "cifarray checks first"),
     ],
 )
 def test_what_cifarray_adapts_to_passes_and_says_so(

@@ -48,7 +48,7 @@ def test_a_training_takes_over_its_newest_and_its_best_checkpoint(
     best = best_good(run.store, second.prefix, "validation.top1", tmp_path / "best")
     assert newest and best
     assert (newest.epoch, best.epoch) == (4, 2)
-    assert capsys.readouterr().out == "going on from attempt 1: epoch 4\n"
+    assert capsys.readouterr().out == "continuing from attempt 1: epoch 4\n"
 
 
 def test_a_training_takes_over_its_history_up_to_the_newest_checkpoint(run: Run, tmp_path: Path):
@@ -85,7 +85,7 @@ def test_an_attempt_that_died_while_it_copied_is_passed_over(
     for each in (run, sweep_run):
         carry_over(each, each.take_charge("three"))
     out = capsys.readouterr().out
-    assert out == "going on from attempt 1: epoch 3\ngoing on from attempt 1: 1 trials\n"
+    assert out == "continuing from attempt 1: epoch 3\ncontinuing from attempt 1: 1 trials\n"
 
 
 def test_what_a_living_attempt_deletes_meanwhile_is_not_missed(run: Run, tmp_path: Path):
@@ -159,4 +159,4 @@ def test_a_sweep_takes_over_tunes_whole_folder(sweep_run: Run, capsys: pytest.Ca
     keys = [entry.key for entry in store.list(second.prefix)]
     assert keys == sorted(f"{second.prefix}/trials/{name}" for name in files)
     assert store.read(f"{second.prefix}/trials/tuner.pkl") == b"tuner.pkl"
-    assert capsys.readouterr().out == "going on from attempt 1: 2 trials\n"
+    assert capsys.readouterr().out == "continuing from attempt 1: 2 trials\n"

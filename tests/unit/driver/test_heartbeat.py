@@ -7,6 +7,7 @@ import pytest
 
 from cifarray.backends.progress_text import progress_line
 from cifarray.driver.heartbeat import POLL_S, WaitsFor, best_so_far, read_progress, watched
+from cifarray.errors import LeaseLostError
 from cifarray.runs import Run
 from cifarray.runs.metrics_log import write_metrics
 from cifarray.spec.job import Job
@@ -138,7 +139,7 @@ def test_what_came_last_is_in_the_status_when_the_attempt_ends(run: Run):
 def test_an_attempt_that_lost_its_run_ends_though_it_has_no_news(run: Run):
     attempt = run.start_attempt("one")
     alive = attempt.keep_alive(every_s=0.1)
-    with pytest.raises(KeyboardInterrupt), alive, watched(attempt, run.spec(), WaitsFor()):
+    with pytest.raises(LeaseLostError), alive, watched(attempt, run.spec(), WaitsFor()):
         while not run.status().progress:
             time.sleep(0.1)
         run.start_attempt("two")

@@ -18,7 +18,7 @@ def test_a_request_of_another_version_is_refused_in_one_sentence(
     monkeypatch.setenv(REQUEST_VARIABLE, given)
     assert main(["a-run", "--store", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "in this image does not read what was submitted" in said
+    assert "in this image cannot read the submitted run" in said
     assert said.count("\n") == 1
 
 

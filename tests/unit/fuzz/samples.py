@@ -54,7 +54,7 @@ class Samples:
         return Path(self.store.path(f"runs/{RUN_ID}/{CHECKPOINT}"))
 
     def copy(self, folder: Path) -> Store:
-        """The store again, without its bytes: what is changed there has to be written anew."""
+        """The store again, without its bytes: what is changed there has to be written again."""
         shutil.copytree(self.store.path(""), folder, copy_function=os.link)
         return Store.open(str(folder))
 

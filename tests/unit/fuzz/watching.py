@@ -42,8 +42,8 @@ class Watch:
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
     def run(self, action: Callable[[], Any]) -> str:
-        """What is wrong with the input that the action tries; empty where nothing is."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        """What is wrong with the input that the action tries; empty if nothing is."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
         before = _memory("VmRSS")
         said = io.StringIO()
         self._forbidden = []

@@ -78,7 +78,7 @@ def test_a_dataset_without_one_of_the_classes_is_refused(
         evaluate(subset[0], store, "digits")
 
 
-def test_a_picture_gets_the_name_of_a_learnt_class(
+def test_a_picture_gets_the_name_of_a_learned_class(
     subset: Subset, trained: Trained, tmp_path: Path
 ):
     checkpoint, predictions = subset
@@ -92,7 +92,7 @@ def test_a_picture_gets_the_name_of_a_learnt_class(
     assert {len(one.top5) for one in found} == {3}
 
 
-def test_an_export_names_the_learnt_classes(subset: Subset, tmp_path: Path):
+def test_an_export_names_the_learned_classes(subset: Subset, tmp_path: Path):
     from safetensors import safe_open
 
     export(subset[0], "safetensors", tmp_path / "net.safetensors")

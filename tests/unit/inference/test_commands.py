@@ -31,7 +31,7 @@ def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A coloured picture that no digits network has seen."""
+    """A colored picture that no digits network has seen."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
@@ -92,7 +92,7 @@ def test_predict_prints_five_classes_and_what_was_done_to_the_image(
     code, out, _ = typed("predict", trained.checkpoint, picture)
     first, *lines = out.splitlines()
     assert code == 0
-    assert "RGB to gray; resized from 20x30 to 8x8, which changes its proportions" in first
+    assert "RGB to gray; resized from 20x30 to 8x8, which changes its aspect ratio" in first
     assert len(lines) == 5
     assert all("%" in line for line in lines)
 
@@ -172,8 +172,8 @@ def test_predict_refuses_a_picture_that_it_cannot_draw_before_it_reads_anything(
     typed: Typed, tmp_path: Path
 ):
     for target, reason in (
-        (tmp_path / "seen.jpg", "end its name in .svg or .png"),
-        (tmp_path / "no" / "seen.png", "cannot be written: no folder"),
+        (tmp_path / "seen.jpg", "use a file name that ends in .svg or .png"),
+        (tmp_path / "no" / "seen.png", "cannot be written: there is no folder"),
     ):
         code, _, err = typed("predict", "nothing", "x.png", "--picture", target)
         assert code == 2
@@ -266,7 +266,7 @@ def test_layers_and_pictures_are_of_one_network(typed: Typed, tmp_path: Path):
         assert "name it" in err
     code, _, err = typed("models", "cnn3", "--picture", tmp_path / "cnn3.gif")
     assert code == 2
-    assert "end its name in .svg or .png" in err
+    assert "use a file name that ends in .svg or .png" in err
 
 
 def test_models_refuses_an_unknown_name_and_no_classes(typed: Typed):

@@ -114,7 +114,7 @@ def test_squares_that_are_streamed_are_those_that_stay_on_the_device(
 
 def test_a_checkpoint_takes_squares_of_its_size(session: Trainer, checkpoint: Checkpoint):
     assert checkpoint.input_shape == (SIDE, SIDE, 3)
-    assert session.history[-1]["validation.top1"] > 0.8  # shades are easily told apart
+    assert session.history[-1]["validation.top1"] > 0.8  # shades are easily distinguished
 
 
 def test_evaluate_says_what_the_training_said(

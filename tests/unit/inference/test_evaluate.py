@@ -87,7 +87,7 @@ def test_of_another_digest_only_test_can_be_evaluated(
     ("change", "sentence"),
     [
         ({"classes": tuple("abcdefghij")}, "the first that differs is number 0"),
-        ({"shape": (9, 8, 1)}, r"\[9, 8, 1\] .*, the network takes \[8, 8, 1\]"),
+        ({"shape": (9, 8, 1)}, r"\[9, 8, 1\] .*, but the network takes \[8, 8, 1\]"),
     ],
 )
 def test_a_dataset_with_other_classes_or_another_shape_is_refused(

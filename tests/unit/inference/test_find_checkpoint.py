@@ -33,7 +33,7 @@ def pulled(trained: Trained, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own_network(trained: Trained, tmp_path: Path) -> tuple[Path, Path]:
-    """A checkpoint of a network of the user's own, and the folder of its code."""
+    """A checkpoint of a network of the user, and the folder of its code."""
     code = tmp_path / "code"
     code.mkdir()
     (code / "own_net.py").write_text(NETWORK)
@@ -80,7 +80,7 @@ def test_a_run_that_goes_on_gives_its_best_checkpoint_up_to_now(trained: Trained
 def test_a_run_without_a_whole_checkpoint_is_refused(pulled: Path):
     (pulled / "best.json").unlink()
     (pulled / CHECKPOINT / "checkpoint.json").unlink()
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
         open_checkpoint(str(pulled), no_store)
 
 
@@ -110,7 +110,7 @@ def test_a_best_json_that_leads_elsewhere_is_refused(pulled: Path, named: object
         open_checkpoint(str(pulled), no_store)
 
 
-def test_an_unknown_run_names_its_neighbours(trained: Trained):
+def test_an_unknown_run_names_its_neighbors(trained: Trained):
     with pytest.raises(RunNotFoundError):
         open_checkpoint("digits-tset", lambda: trained.store)
 
@@ -125,7 +125,7 @@ def test_a_network_of_the_users_own_runs_only_from_the_folder_that_is_given(
     own_network: tuple[Path, Path], tmp_path: Path
 ):
     folder, code = own_network
-    with pytest.raises(CheckpointError, match="give the folder that holds own_net with --code"):
+    with pytest.raises(CheckpointError, match="give the folder that contains own_net with --code"):
         open_checkpoint(str(folder), no_store)
     with pytest.raises(CheckpointError, match="not in"):
         open_checkpoint(str(folder), no_store, tmp_path)
@@ -149,7 +149,9 @@ def test_a_checkpoint_that_names_a_function_of_an_installed_package_is_refused(
 
 def test_a_folder_of_several_pulled_runs_is_refused_with_their_names(pulled: Path):
     shutil.copytree(pulled, pulled.parent / "again")
-    with pytest.raises(CheckpointError, match=r"holds several runs: again, pulled; give the fol"):
+    with pytest.raises(
+        CheckpointError, match=r"contains several runs: again, pulled; give the fol"
+    ):
         open_checkpoint(str(pulled.parent), no_store)
 
 

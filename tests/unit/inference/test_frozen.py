@@ -1,4 +1,4 @@
-"""A head that learnt from cached features is evaluated and exported with its backbone."""
+"""A head that learned from cached features is evaluated and exported with its backbone."""
 
 from pathlib import Path
 

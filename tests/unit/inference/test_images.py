@@ -43,7 +43,7 @@ def test_a_gray_image_gets_three_equal_channels(tmp_path: Path):
     assert found.changes == ("gray to RGB",)
 
 
-def test_a_coloured_image_becomes_gray_as_pil_does_it(tmp_path: Path):
+def test_a_colored_image_becomes_gray_as_pil_does_it(tmp_path: Path):
     image = Image.fromarray(pixels())
     found = read_image(saved(tmp_path / "a.png", image), GRAY)
     assert np.array_equal(found.pixels_HWC[:, :, 0], np.asarray(image.convert("L")))
@@ -60,7 +60,7 @@ def test_a_large_image_is_resized_and_says_so(tmp_path: Path):
 
 def test_an_oblong_image_says_that_its_proportions_change(tmp_path: Path):
     found = read_image(saved(tmp_path / "a.png", Image.fromarray(pixels(20, 40))), RGB)
-    assert found.changes == ("resized from 40x20 to 8x8, which changes its proportions",)
+    assert found.changes == ("resized from 40x20 to 8x8, which changes its aspect ratio",)
 
 
 def test_exif_orientation_turns_the_image_upright(tmp_path: Path):

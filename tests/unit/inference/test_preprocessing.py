@@ -56,7 +56,7 @@ def test_evaluate_says_what_the_training_said(case: Case, trained: Trained, spli
     assert np.array_equal(found.row_ids, expected.row_ids)
     assert np.array_equal(found.predictions, expected.predictions)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-6)
-    assert expected.top1 > 0.3  # it has learnt something
+    assert expected.top1 > 0.3  # it has learned something
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])

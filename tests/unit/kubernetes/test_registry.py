@@ -1,12 +1,11 @@
-"""Digests come from a registry, asked over HTTP as docker asks, with a token where it wants one."""
+"""Digests come from a registry by whichever tool is installed."""
 
-import base64
 import hashlib
 import json
 import shutil
+import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,149 +13,141 @@ import pytest
 import yaml
 
 from scripts import manifests
-from scripts.registry import Image, RegistryError, digest_of
+from scripts.manifests import Image, RegistryError, digest_of
 
-INDEX = json.dumps({"mediaType": "application/vnd.oci.image.index.v1+json"}).encode()
-DIGEST = f"sha256:{hashlib.sha256(INDEX).hexdigest()}"
-LOGIN = base64.b64encode(b"me:my-password").decode()
+CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}).encode()
+TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
-@dataclass
-class Registry:
-    """A registry of one image, team/cifarray:1.0, and what it was asked."""
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
-    address: str
-    challenge: str = ""
-    """What it answers to whoever comes without a token; empty: nobody needs one."""
-    digest: str = DIGEST
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
-    """Paths, with the Authorization that came along."""
 
-    @property
-    def image(self) -> Image:
-        """The image that it has."""
-        return Image(f"{self.address}/team/cifarray", "1.0")
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        """Serve the manifest, the token, or a refusal."""
-        given = request.headers.get("Authorization")
-        self.asked.append((request.path, given))
-        if request.path.startswith("/token?"):
-            self._send(request, 200, json.dumps({"token": "t0ken"}).encode())
-        elif self.challenge and given not in ("Bearer t0ken", f"Basic {LOGIN}"):
-            self._send(request, 401, b"{}", {"WWW-Authenticate": self.challenge})
-        elif request.path == "/v2/team/cifarray/manifests/1.0":
-            self._send(request, 200, INDEX, {"Docker-Content-Digest": self.digest})
-        else:
-            self._send(request, 404, b"{}")
-
-    @staticmethod
-    def _send(
-        request: BaseHTTPRequestHandler,
-        status: int,
-        body: bytes,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        request.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(body)
+MANIFEST = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": TYPE,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "size": len(CONFIG),
+            "digest": sha256(CONFIG),
+        },
+        "layers": [],
+    }
+).encode()
+DIGEST = sha256(MANIFEST)
+IMAGE = Image("registry.example.org/team/cifarray", "1.0")
+Tool = Callable[..., Path]
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry on loopback, and no logins of the developer's own."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
+    """Make a tool, the only one on PATH; it notes its command line and prints what it is given."""
+    folder, asked = tmp_path / "bin", tmp_path / "asked"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(name: str, printed: str = DIGEST, errors: str = "", code: int = 0) -> Path:
+        (folder / name).write_text(
+            f"#!{sys.executable}\nimport pathlib, sys\n"
+            f"pathlib.Path({str(asked)!r}).write_text(' '.join(sys.argv[1:]))\n"
+            f"print({printed!r})\nprint({errors!r}, file=sys.stderr)\nsys.exit({code})\n"
+        )
+        (folder / name).chmod(0o755)
+        return asked
+
+    return make
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """The address of a registry on loopback that has one image, team/cifarray:1.0."""
+    content = {
+        "/v2/": (b"{}", "application/json"),
+        "/v2/team/cifarray/manifests/1.0": (MANIFEST, TYPE),
+        f"/v2/team/cifarray/blobs/{sha256(CONFIG)}": (CONFIG, "application/octet-stream"),
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            served.answer(self)
+            body, kind = content.get(self.path, (b"{}", "application/json"))
+            self.send_response(200 if self.path in content else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *words: object) -> None:
             """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Registry(f"127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield served
+    yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def log_in(folder: Path, host: str) -> None:
-    """Note a login as `docker login` does."""
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": LOGIN}}}))
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("skopeo", "inspect --no-tags --format {{.Digest}} docker://NAME:1.0"),
+        ("crane", "digest NAME:1.0"),
+        ("docker", "buildx imagetools inspect --format {{.Manifest.Digest}} NAME:1.0"),
+    ],
+)
+def test_whichever_tool_is_there_is_asked(tool: Tool, name: str, line: str) -> None:
+    asked = tool(name)
+    assert digest_of(IMAGE) == DIGEST
+    assert asked.read_text() == line.replace("NAME", IMAGE.name)
 
 
-def wants_token(registry: Registry) -> str:
-    """The challenge of a registry whose tokens come from itself."""
-    return f'Bearer realm="http://{registry.address}/token",service="reg",scope="pull"'
+@pytest.mark.parametrize(
+    ("name", "option"), [("skopeo", "--tls-verify=false"), ("crane", "--insecure")]
+)
+def test_a_registry_of_this_machine_is_asked_without_tls(
+    tool: Tool, name: str, option: str
+) -> None:
+    asked = tool(name)
+    digest_of(Image("localhost:5000/cifarray", "1.0"))
+    assert option in asked.read_text().split()
 
 
-def test_an_open_registry_names_the_digest(registry: Registry):
-    assert digest_of(registry.image) == DIGEST
-    assert registry.asked == [("/v2/team/cifarray/manifests/1.0", None)]
+def test_the_first_of_several_tools_is_asked(tool: Tool) -> None:
+    tool("docker", code=1)
+    tool("skopeo")
+    assert digest_of(IMAGE) == DIGEST
 
 
-def test_a_token_is_fetched_where_one_is_wanted(registry: Registry):
-    registry.challenge = wants_token(registry)
-    assert digest_of(registry.image) == DIGEST
-    assert [path for path, _ in registry.asked][1] == "/token?service=reg&scope=pull"
-    assert [given for _, given in registry.asked] == [None, None, "Bearer t0ken"]
+def test_without_a_tool_the_error_says_what_to_install(tool: Tool) -> None:
+    with pytest.raises(RegistryError, match="one of skopeo, crane, docker; install skopeo"):
+        digest_of(IMAGE)
 
 
-def test_a_login_of_docker_s_is_used_for_the_token(registry: Registry, tmp_path: Path):
-    log_in(tmp_path, registry.address)
-    registry.challenge = wants_token(registry)
-    assert digest_of(registry.image) == DIGEST
-    assert [given for _, given in registry.asked] == [None, f"Basic {LOGIN}", "Bearer t0ken"]
+def test_a_tool_that_fails_is_one_sentence_with_its_last_word(tool: Tool) -> None:
+    tool("skopeo", printed="", errors="a warning\nunauthorized: log in first", code=1)
+    with pytest.raises(RegistryError, match=r"`skopeo inspect .*cifarray:1\.0` .*: unauthorized"):
+        digest_of(IMAGE)
 
 
-def test_a_login_of_docker_s_is_used_where_there_are_no_tokens(registry: Registry, tmp_path: Path):
-    log_in(tmp_path, registry.address)
-    registry.challenge = 'Basic realm="registry"'
-    assert digest_of(registry.image) == DIGEST
+def test_what_is_no_digest_is_refused(tool: Tool) -> None:
+    tool("crane", printed="sha256:12")
+    with pytest.raises(RegistryError, match="names no digest: sha256:12"):
+        digest_of(IMAGE)
 
 
-def test_without_a_login_the_error_says_how_to_get_one(registry: Registry):
-    registry.challenge = 'Basic realm="registry"'
-    with pytest.raises(RegistryError, match=f"docker login {registry.address}"):
-        digest_of(registry.image)
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="requires skopeo")
+def test_skopeo_itself_names_the_digest(registry: str) -> None:
+    assert digest_of(Image(f"{registry}/team/cifarray", "1.0")) == DIGEST
+    with pytest.raises(RegistryError, match="cifarray:2"):
+        digest_of(Image(f"{registry}/team/cifarray", "2.0"))
 
 
-@pytest.mark.parametrize("realm", ["http://tokens.example.org/", "ftp://127.0.0.1/", ""])
-def test_a_password_goes_nowhere_in_the_clear(registry: Registry, tmp_path: Path, realm: str):
-    log_in(tmp_path, registry.address)
-    registry.challenge = f'Bearer realm="{realm}"'
-    with pytest.raises(RegistryError):
-        digest_of(registry.image)
-    assert all(given is None for _, given in registry.asked)
-
-
-def test_a_tag_that_is_not_there_is_an_error_with_the_address(registry: Registry):
-    with pytest.raises(RegistryError, match=r"manifests/2\.0 answers 404"):
-        digest_of(Image(registry.image.name, "2.0"))
-
-
-def test_content_that_is_not_what_its_digest_says_is_refused(registry: Registry):
-    registry.digest = f"sha256:{'0' * 64}"
-    with pytest.raises(RegistryError, match="something else"):
-        digest_of(registry.image)
-
-
-def test_a_registry_that_does_not_answer_is_an_error():
-    with pytest.raises(RegistryError, match="does not answer"):
-        digest_of(Image("127.0.0.1:1/cifarray", "1.0"))
-
-
-def test_the_table_is_filled_with_digests_and_keeps_the_rest(registry: Registry, tmp_path: Path):
+def test_the_table_is_filled_with_digests_and_keeps_the_rest(tool: Tool, tmp_path: Path) -> None:
+    tool("crane")
     table = tmp_path / "kustomization.yaml"
     shutil.copy(manifests.TABLE, table)
-    text = table.read_text().replace("ghcr.io/versity/versitygw", registry.image.name)
-    table.write_text(text.replace("newTag: v1.8.0", 'newTag: "1.0"'))
     before = yaml.safe_load(table.read_text())
     manifests.fill_digests(table)
     entries = yaml.safe_load(table.read_text())["images"]
@@ -192,15 +183,14 @@ def test_an_image_that_may_move_is_refused_with_an_example(text: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "host", "repository"),
+    ("name", "host"),
     [
-        ("cifarray", None, "cifarray"),
-        ("team/cifarray", None, "team/cifarray"),
-        ("localhost/cifarray", "localhost", "cifarray"),
-        ("reg:5000/a/b", "reg:5000", "a/b"),
-        ("ghcr.io/versity/versitygw", "ghcr.io", "versity/versitygw"),
+        ("cifarray", None),
+        ("team/cifarray", None),
+        ("localhost/cifarray", "localhost"),
+        ("reg:5000/a/b", "reg:5000"),
+        ("ghcr.io/versity/versitygw", "ghcr.io"),
     ],
 )
-def test_a_name_says_which_registry_it_means(name: str, host: str | None, repository: str):
-    image = Image(name, "1")
-    assert (image.host, image.repository) == (host, repository)
+def test_a_name_says_which_registry_it_means(name: str, host: str | None) -> None:
+    assert Image(name, "1").host == host

@@ -13,8 +13,15 @@ import yaml
 import cifarray
 from cifarray.backends.kubernetes.manifests import overlay_names
 from scripts import manifests
-from scripts.manifests import FLAT, RENDERED, as_text, kubectl_problem, render, sources_digest
-from scripts.registry import Image
+from scripts.manifests import (
+    FLAT,
+    RENDERED,
+    Image,
+    as_text,
+    kubectl_problem,
+    render,
+    sources_digest,
+)
 from tests.unit.kubernetes.shipped import COMPONENTS, K8S, OVERLAYS, component, overlay, table
 
 STALE = "is stale; run: make manifests"

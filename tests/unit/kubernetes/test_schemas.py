@@ -80,7 +80,7 @@ def test_a_rayjob_with_everything_that_a_profile_may_say_is_valid():
     assert problems(rayjob(asked, 12)) == []
 
 
-def test_a_misspelt_field_of_a_built_in_kind_is_found():
+def test_a_misspelled_field_of_a_built_in_kind_is_found():
     manifest = copy.deepcopy(next(each for each in overlay("gpu") if each["kind"] == "Deployment"))
     manifest["spec"]["template"]["spec"]["container"] = []
     with pytest.raises(kubernetes_validate.ValidationError, match="container"):
@@ -103,14 +103,14 @@ def test_a_misspelt_field_of_a_built_in_kind_is_found():
         ("spec", "workerGroupSpecs", 0, "template", "spec", "securityContext"),
     ],
 )
-def test_a_misspelt_field_of_a_raycluster_is_found(place: tuple[Any, ...]):
+def test_a_misspelled_field_of_a_raycluster_is_found(place: tuple[Any, ...]):
     cluster = next(each for each in overlay("gpu") if each["kind"] == "RayCluster")
     inner: Any = cluster
     for step in place:
         inner = inner[step]
-    inner["misspelt"] = 1
+    inner["misspelled"] = 1
     (problem,) = problems(cluster)
-    assert "misspelt" in problem
+    assert "misspelled" in problem
 
 
 def test_a_name_that_is_missing_is_found():

@@ -62,11 +62,14 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("malicious", "holds more than tensors, or is damaged; give safetensors, or a state dict"),
-        ("pickle", "holds no weights that can be read .*; give safetensors, or a state dict that"),
-        ("cut", "holds more than tensors, or is damaged"),
-        ("text", "holds no weights that can be read"),
-        ("numbers", "weights mine are not a state dict: names and tensors and nothing else"),
+        (
+            "malicious",
+            "contains more than tensors, or is damaged; give safetensors, or a state dict",
+        ),
+        ("pickle", "contains no readable weights .*; give safetensors, or a state dict written"),
+        ("cut", "contains more than tensors, or is damaged"),
+        ("text", "contains no readable weights"),
+        ("numbers", r"weights mine are not a state dict \(only names and tensors\)"),
         ("nothing", "weights mine are not a state dict"),
         ("folder", "weights mine cannot be read: Is a directory"),
     ],
@@ -103,10 +106,10 @@ def test_what_is_no_state_dict_is_refused_and_never_run(
         (torch.zeros(1).expand(10**12), "weights mine are larger than 8 GiB in memory"),
         (
             torch.zeros(4).to_sparse(),
-            "hold a.weight as torch.float32, torch.sparse_coo; give dense",
+            "contain a.weight as torch.float32, torch.sparse_coo; give dense",
         ),
-        (torch.zeros(4, dtype=torch.complex128), "hold a.weight as torch.complex128"),
-        (torch.zeros(4, device="meta"), "hold a.weight as"),
+        (torch.zeros(4, dtype=torch.complex128), "contain a.weight as torch.complex128"),
+        (torch.zeros(4, device="meta"), "contain a.weight as"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
@@ -196,5 +199,5 @@ def test_weights_of_another_network_are_refused_with_the_first_keys_that_differ(
 
 
 def test_a_job_that_names_weights_does_not_begin_without_them():
-    with pytest.raises(JobError, match=r"holds no copy of model\.weights run:a; submit it again"):
+    with pytest.raises(JobError, match=r"has no copy of model\.weights run:a; submit it again"):
         load_pretrained(network(), ModelSpec(name=TINY, weights="run:a"), None)

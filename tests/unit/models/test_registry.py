@@ -52,7 +52,7 @@ PUBLISHED = {
 }
 """For 32x32 RGB images, those of fashion_cnn for 28x28 gray ones."""
 RIGHT_BEFORE_BATCHNORM = {"lenet25_bn_before": {"features.0.bias", "features.4.bias"}}
-"""Biases that BatchNorm takes out again while it normalises by the batch's own mean."""
+"""Biases that BatchNorm takes out again while it normalizes by the batch's own mean."""
 LAYERS_PER_RATE = {"wide_resnet28_10": 12}
 """Networks that use one rate in several layers."""
 LR = {"alexnet32": 5e-4}
@@ -221,11 +221,14 @@ def test_the_same_seed_builds_the_same_weights(name: str):
     [
         ({"name": "resnet81"}, "unknown model 'resnet81'; choose from: alexnet32, bn_"),
         ({"name": "resnet18", "dropouts": (0.1,)}, "does not use model.dropouts; it uses"),
-        ({"name": "cnn3", "dropouts": (0.1, 0.2)}, r"are 3 rates, as in \[0.1, 0.25, 0.5\], not"),
+        (
+            {"name": "cnn3", "dropouts": (0.1, 0.2)},
+            r"must be 3 rates, as in \[0.1, 0.25, 0.5\], not",
+        ),
         ({"name": "cnn3", "args": {"width": 2}}, "model cnn3 does not use model.args"),
         ({"name": "no_such.module:net"}, "no module no_such.module"),
         ({"name": "torch.nn:"}, "not of the form package.module:factory"),
-        ({"name": "torch.nn:Linear", "args": {"num_classes": 3}}, "may not hold num_classes"),
+        ({"name": "torch.nn:Linear", "args": {"num_classes": 3}}, "may not contain num_classes"),
     ],
 )
 def test_a_wrong_model_is_refused_in_one_sentence(fields: dict[str, object], sentence: str):

@@ -82,7 +82,7 @@ def test_a_file_that_asks_for_memory_gets_none(tmp_path: Path):
 
 def test_a_packed_member_is_refused(file: Path):
     with pytest.raises(
-        ValueError, match=r"a member of it is compressed, which torch\.save never does"
+        ValueError, match=r"a member of the file is compressed, which torch\.save never does"
     ):
         read_torch_file(rewritten(file, (b"weight", b"weight"), packed=True))
 
@@ -94,7 +94,7 @@ def test_a_storage_that_claims_more_than_the_file_holds_reads_nothing_beyond_it(
 
 
 def test_a_tensor_that_claims_more_numbers_than_its_storage_is_refused(file: Path):
-    with pytest.raises(ValueError, match="it is damaged, or holds more than tensors"):
+    with pytest.raises(ValueError, match="it is damaged, or contains more than tensors"):
         read_torch_file(rewritten(file, (b"K\x08\x85", b"J\xff\xff\xff\x7f\x85")))
 
 
@@ -103,7 +103,7 @@ def test_lists_that_share_their_parts_are_refused_before_anyone_writes_them_out(
     for _ in range(30):
         value = [value] * 10
     torch.save(value, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="it stands for more than"):
+    with pytest.raises(ValueError, match="it expands to more than"):
         read_torch_file(tmp_path / "a.pt")
 
 

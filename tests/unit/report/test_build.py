@@ -64,7 +64,7 @@ def test_report_json_scikit_learn_and_confusion_csv_agree_exactly(written: Writt
     assert table.column_names[:4] == ["row_id", "label", "prediction", "probability"]
 
 
-def test_the_normalised_matrix_is_scikit_learns(written: Written):
+def test_the_normalized_matrix_is_scikit_learns(written: Written):
     table = pq.read_table(written.folder / "predictions.parquet")
     labels, guesses = table["label"].to_numpy(), table["prediction"].to_numpy()
     with (written.folder / "confusion_normalized.csv").open(newline="") as file:
@@ -140,7 +140,7 @@ def test_a_report_says_with_which_weights_its_training_began(tmp_path: Path):
         "fresh": ["h"],
     }
     page = (tmp_path / "report.html").read_text()
-    assert "<dt>began with</dt><dd>runs/b/epoch_1</dd>" in page
+    assert "<dt>initial weights</dt><dd>runs/b/epoch_1</dd>" in page
     assert "abababababab</code>" in page
 
 

@@ -101,7 +101,9 @@ def test_report_replaces_its_own_files_and_no_others(
     kept = {path.name: path.read_bytes() for path in target.iterdir()}
     code, out, err = typed("report", second.id, "-o", target, "--store", local.uri)
     assert (code, out) == (2, "")
-    assert f"{target} holds report.json of something other than run {second.id}'s report" in err
+    assert (
+        f"{target} already contains report.json, which is not from run {second.id}'s report" in err
+    )
     assert {path.name: path.read_bytes() for path in target.iterdir()} == kept
 
 
@@ -112,7 +114,7 @@ def test_report_does_not_write_into_a_pulled_run(
     assert typed("pull", run.id, pulled, "--store", local.uri)[0] == 0
     code, _, err = typed("report", run.id, "-o", pulled, "--store", local.uri)
     assert code == 2
-    assert f"{pulled} holds files.json of something other" in err
+    assert f"{pulled} already contains files.json, which is not from" in err
     assert check_index(Store.open(str(pulled)), "") == []
     assert typed("report", run.id, "-o", pulled / "report", "--store", local.uri)[0] == 0
 
@@ -152,13 +154,11 @@ def test_report_of_a_run_that_has_not_ended_says_so(typed: Typed, local: Store):
     run = Run.create(local, report_samples.run_spec())
     code, out, err = typed("report", run.id, "--store", local.uri)
     assert (code, out) == (2, "")
-    assert f"run {run.id} (pending) has no whole report" in err
+    assert f"run {run.id} (pending) has no complete report" in err
     assert "cifarray status" in err
 
 
-def test_report_of_an_unknown_run_names_its_neighbours(
-    typed: Typed, local: Store, trained: Written
-):
+def test_report_of_an_unknown_run_names_its_neighbors(typed: Typed, local: Store, trained: Written):
     run = record(local, trained)
     code, _, err = typed("report", "train-digit", "--store", local.uri)
     assert code == 0
@@ -176,13 +176,13 @@ def test_a_report_with_other_bytes_than_listed_does_not_exist(
     page.write_bytes(page.read_bytes()[:-1] + b"!")
     code, _, err = typed("report", run.id, "--store", local.uri)
     assert code == 2
-    assert "report.html has other bytes" in err
+    assert "report.html differs from what was written" in err
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"schema_version": 99}, "has schema_version 99 and this cifarray reads 1"),
+        ({"schema_version": 99}, "has schema_version 99, but this cifarray reads 1"),
         ({"test": {"rows": 5}}, "test.top1 is None"),
         ({"world_size": True}, "world_size is True"),
         ({"trials": ["what"]}, "is damaged: id is None"),
@@ -246,7 +246,7 @@ def test_compare_refuses_one_run_alone_and_an_unknown_one(
     run = record(local, trained)
     code, _, err = typed("compare", run.id, run.id, "--store", local.uri)
     assert code == 2
-    assert f"compare needs at least two runs and got {run.id} alone" in err
+    assert f"compare requires at least two runs, but only {run.id} was given" in err
     code, _, err = typed("compare", run.id, "nothing-like-it", "--store", local.uri)
     assert code == 2
     assert "no run 'nothing-like-it'" in err

@@ -129,7 +129,7 @@ def test_a_comparison_is_json(trained: Written, swept: Written):
     ]
 
 
-def test_runs_that_learnt_different_classes_are_said_to_be_incomparable(trained: Written):
+def test_runs_that_learned_different_classes_are_said_to_be_incomparable(trained: Written):
     some = changed(trained.content, "some", dataset__selection__classes=["3", "8"])
     others = changed(trained.content, "others", dataset__selection__classes=["1", "7"])
     assert any("different classes" in note for note in compare([some, others]).notes)

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: well-formed, in the page's colours, with the points that were given."""
+"""Figures as inline SVG: well-formed, in the page's colors, with the points that were given."""
 
 from typing import Any
 from xml.etree import ElementTree
@@ -9,7 +9,7 @@ import pytest
 from cifarray.report.confusion import class_order, matrix
 from cifarray.report.curves import curves, trial_curves
 from cifarray.report.inputs import ReportDataset, Trial
-from cifarray.report.svg import COLOURS, draw
+from cifarray.report.svg import COLORS, draw
 from cifarray.report.sweep_plots import SweepView, against_metric, parallel
 from cifarray.spec.sweep import SweepSpec
 from tests import report_samples
@@ -33,10 +33,10 @@ def texts(svg: str) -> list[str]:
     return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter("text")]
 
 
-def test_colours_come_from_the_page_and_nothing_from_outside():
+def test_colors_come_from_the_page_and_nothing_from_outside():
     svg = curves(report_samples.history(5), 5)
     assert "var(--accent)" in svg
-    assert not any(stand_in in svg for stand_in in COLOURS.values())
+    assert not any(stand_in in svg for stand_in in COLORS.values())
     assert "#" not in svg.replace("#curves-", "")
     assert "http" not in svg
     assert "<style" not in svg

@@ -137,11 +137,11 @@ def test_every_epoch_stands_on_the_page_with_its_seconds(trained: Written):
     assert table.count('<td class="n">1.9</td></tr>') == len(trained.inputs.history)
 
 
-def test_few_classes_have_a_normalised_matrix_and_many_have_it_as_shades(
+def test_few_classes_have_a_normalized_matrix_and_many_have_it_as_shades(
     trained: Written, swept: Written
 ):
-    assert trained.page.count('aria-label="Confusion matrix, normalised"') == 1
-    assert 'aria-label="Confusion matrix, normalised"' not in swept.page
+    assert trained.page.count('aria-label="Confusion matrix, normalized"') == 1
+    assert 'aria-label="Confusion matrix, normalized"' not in swept.page
     assert "shade is the share of the label's rows" in swept.page
 
 
@@ -179,7 +179,7 @@ def test_a_run_without_mistakes_makes_a_page_that_says_so(tmp_path: Path):
     splits = dict.fromkeys(("train", "validation", "test"), perfect)
     write_report(tmp_path, report_samples.inputs(predictions=splits, mistakes=[]))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.lower().count("not one test row was predicted wrongly") == 2
+    assert page.lower().count("all test rows were predicted correctly") == 2
 
 
 def test_classes_that_nothing_was_predicted_as_make_a_page(tmp_path: Path):

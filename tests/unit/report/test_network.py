@@ -17,7 +17,7 @@ from cifarray.report.network import (
     paint_network,
     solids,
 )
-from cifarray.report.svg import COLOURS, ON_PAPER, draw, draw_file
+from cifarray.report.svg import COLORS, ON_PAPER, draw, draw_file
 from tests.report_samples import LAYERS
 
 IMAGE = (3, 32, 32)
@@ -33,7 +33,7 @@ def text_of(svg: str) -> list[str]:
 
 def drawn_on_page(drawn: list[Solid]) -> str:
     size = network_size(drawn)
-    return draw("network", "a network", size, lambda f: paint_network(f, drawn, COLOURS))
+    return draw("network", "a network", size, lambda f: paint_network(f, drawn, COLORS))
 
 
 def test_what_learns_features_or_pools_is_drawn_in_order():
@@ -47,7 +47,7 @@ def test_what_learns_features_or_pools_is_drawn_in_order():
     ]
 
 
-def test_equal_neighbours_become_one_with_their_number():
+def test_equal_neighbors_become_one_with_their_number():
     layers = [conv("a", 8), conv("b", 8), conv("c", 16), conv("d", 8)]
     assert [(s.count, s.shape[0]) for s in solids(layers, IMAGE)[1:]] == [(2, 8), (1, 16), (1, 8)]
     assert solids(layers, IMAGE)[1].words == ("2 × conv 3×3", "8, 16×16")
@@ -76,7 +76,7 @@ def test_a_layer_that_no_image_reaches_is_not_drawn():
     assert len(solids([Layer("head", "Linear", "", None, 5, 5)], IMAGE)) == 1
 
 
-def test_the_page_shows_every_solid_in_the_pages_colours():
+def test_the_page_shows_every_solid_in_the_pages_colors():
     drawn = solids(LAYERS, (1, 8, 8))
     svg = drawn_on_page(drawn)
     words = text_of(svg)
@@ -93,7 +93,7 @@ def test_a_network_of_very_many_parts_says_how_many_it_leaves_out():
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png", ".PNG"])
-def test_a_file_of_its_own_has_colours_of_its_own(tmp_path: Path, ending: str):
+def test_a_file_of_its_own_has_colors_of_its_own(tmp_path: Path, ending: str):
     drawn, path = solids(LAYERS, (1, 8, 8)), tmp_path / f"network{ending}"
     draw_file(path, network_size(drawn), lambda f: paint_network(f, drawn, ON_PAPER))
     if ending == ".svg":
@@ -108,7 +108,7 @@ def test_a_file_of_its_own_has_colours_of_its_own(tmp_path: Path, ending: str):
 
 
 def test_another_ending_or_place_is_one_sentence(tmp_path: Path):
-    with pytest.raises(InputError, match=r"end its name in \.svg or \.png"):
+    with pytest.raises(InputError, match=r"use a file name that ends in \.svg or \.png"):
         draw_file(tmp_path / "network.gif", (10, 10), print)
     with pytest.raises(InputError, match=r"cannot be written: .*; give another path"):
         draw_file(tmp_path / "nowhere" / "network.png", (10, 10), print)

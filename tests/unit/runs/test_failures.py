@@ -83,7 +83,7 @@ def test_what_was_being_handled_is_not_taken_for_the_cause() -> None:
 
 
 def test_nothing_and_an_error_without_words_are_told_by_their_kind() -> None:
-    assert find_cause("").sentence == "it said nothing"
+    assert find_cause("").sentence == "it has no message"
     assert find_cause(ZeroDivisionError()).sentence == "ZeroDivisionError"
 
 

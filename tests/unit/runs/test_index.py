@@ -33,7 +33,7 @@ def test_an_untouched_folder_is_valid(indexed: Store) -> None:
 def test_a_flipped_byte_is_found(indexed: Store) -> None:
     indexed.write("folder/deep/b", _flip(indexed.read("folder/deep/b")))
     (problem,) = check_index(indexed, "folder")
-    assert problem == "folder/deep/b has other bytes than were written (sha256 differs)"
+    assert problem == "folder/deep/b differs from what was written (sha256)"
     assert check_index(indexed, "folder", deep=False) == []
 
 
@@ -87,7 +87,7 @@ def test_an_index_of_the_whole_store_and_of_a_local_copy_works_the_same(
     copy = Store.open(str(tmp_path / "copy"))
     assert check_index(copy, "") == []
     copy.write("a", _flip(copy.read("a")))
-    assert check_index(copy, "") == ["a has other bytes than were written (sha256 differs)"]
+    assert check_index(copy, "") == ["a differs from what was written (sha256)"]
 
 
 def test_an_index_takes_a_checkpoints_own_digests(store: Store) -> None:
@@ -95,7 +95,7 @@ def test_an_index_takes_a_checkpoints_own_digests(store: Store) -> None:
     store.write("attempt/checkpoints/epoch_1/state.pt", _flip(state))  # damaged on its way
     write_index(store, "attempt")
     (problem,) = check_index(store, "attempt")
-    assert "state.pt has other bytes" in problem
+    assert "state.pt differs from what was written" in problem
     assert check_index(store, "attempt/checkpoints/epoch_1", index="checkpoint.json") == [problem]
 
 

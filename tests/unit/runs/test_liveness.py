@@ -79,7 +79,7 @@ def test_a_lease_that_a_stop_took_away_is_the_end_of_a_running_attempt_alone(run
     lease.take_away(run.store, run.key(LEASE_FILE))
     holder = run.read_heartbeat()[0]
     assert lease_evidence(run.status(), holder).dead
-    assert lease_evidence(Status("pending"), holder) == NO_EVIDENCE, "it was asked for anew"
+    assert lease_evidence(Status("pending"), holder) == NO_EVIDENCE, "it was asked for again"
 
 
 def test_a_watch_that_was_interrupted_begins_anew() -> None:
@@ -106,9 +106,9 @@ def test_a_heartbeat_that_does_not_move_is_watched_for_three_intervals(run: Run)
     clock, said = Clock(), list[str]()
     run.start_attempt("frozen")
     (found,) = examine([run], no_evidence, said.append, clock.now, clock.sleep)
-    assert found.is_over and found.cause == f"its heartbeat has not moved for {clock.time:.0f} s"
+    assert found.is_over and found.cause == f"no heartbeat for {clock.time:.0f} s"
     assert 45 < clock.time < 55
-    assert said == [f"looking at the heartbeat of {run.id} for 45 s ..."]
+    assert said == [f"watching the heartbeat of {run.id} for 45 s ..."]
     delete_run(run, found)
 
 
@@ -118,7 +118,9 @@ def test_a_heartbeat_that_moves_ends_the_watch_and_saves_the_run(run: Run) -> No
     clock.meanwhile = lambda: attempt.heartbeat() if 14 < clock.time < 19 else None
     (found,) = examine([run], no_evidence, clock=clock.now, sleep=clock.sleep)
     assert not found.is_over and clock.time < 25
-    with pytest.raises(InputError, match=r"is running; stop it first with .*its heartbeat moves"):
+    with pytest.raises(
+        InputError, match=r"is running; stop it first with .*its heartbeat is alive"
+    ):
         refuse_live(found)
 
 
@@ -159,7 +161,7 @@ def test_many_runs_are_watched_at_once(store: Store) -> None:
     )
     assert sorted(plan.dead) == ["run-0", "run-1", "run-2", "run-4"]
     assert clock.time < 55
-    assert said == ["looking at the heartbeat of 5 runs for 45 s ..."]
+    assert said == ["watching the heartbeat of 5 runs for 45 s ..."]
 
 
 def test_a_driver_that_says_its_last_word_meanwhile_is_believed(run: Run) -> None:

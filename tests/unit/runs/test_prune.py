@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifarray.errors import InputError, LeaseLostError
-from cifarray.runs import Examined, Run, carry_out, delete_run, list_runs, plan_prune
+from cifarray.runs import Examined, Run, delete_run, execute_plan, list_runs, plan_prune
 from cifarray.runs.status import RunState
 from cifarray.store import Store
 
@@ -83,7 +83,7 @@ def test_a_run_that_moves_after_it_was_found_dead_is_not_deleted(run: Run) -> No
     found = Examined(run, run.status(), "its job has ended", attempt=1, tag=attempt._lease.tag)
     attempt.heartbeat()
     dead = dataclasses.replace(found, status=run.status())  # as if it moved a moment later
-    with pytest.raises(InputError, match=f"run {run.id} goes on; stop it first"):
+    with pytest.raises(InputError, match=f"run {run.id} is still running; stop it first"):
         delete_run(run, dead)
     attempt.heartbeat()
     assert run.status().state == "running"
@@ -110,7 +110,7 @@ def test_older_runs_go(new_run: NewRun) -> None:
     plan = plan_prune(old.store, older_than=timedelta(days=7))
     assert [summary.run.id for summary in plan.runs] == [old.id]
     assert plan.size_bytes == old.size_bytes()
-    assert carry_out(plan) == []
+    assert execute_plan(plan) == []
     assert [run.id for run in list_runs(old.store)] == [young.id]
 
 
@@ -145,7 +145,7 @@ def test_a_dataset_that_no_remaining_run_names_goes(new_run: NewRun) -> None:
     assert [dataset.prefix for dataset in plan.datasets] == [prefixes[0]]
     plan = plan_prune(store, older_than=timedelta(hours=1))
     assert [dataset.prefix for dataset in plan.datasets] == prefixes[:2]
-    assert carry_out(plan) == []
+    assert execute_plan(plan) == []
     assert store.folders("datasets/digits") == [latest[:12]]
     assert store.exists("datasets/digits/LATEST")
 
@@ -189,7 +189,7 @@ def test_what_has_come_into_use_since_the_question_stays(new_run: NewRun) -> Non
     run.start_attempt("resumed")
     new_run("b-run", digest="a" * 64)
     done: list[str] = []
-    remarks = carry_out(plan, done.append)
+    remarks = execute_plan(plan, done.append)
     assert done == []
     assert [run.id, prefix] == [
         remark.split()[i] for remark, i in zip(remarks, (1, 0), strict=True)

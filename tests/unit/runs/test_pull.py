@@ -18,7 +18,7 @@ CHECKPOINTS = "attempts/1/checkpoints/ray_run"
 
 
 class Interrupted(Exception):
-    """What a test raises where a person would press Ctrl-C."""
+    """What a test raises if a person would press Ctrl-C."""
 
 
 def _files(folder: Path) -> list[str]:
@@ -68,9 +68,7 @@ def test_a_flipped_byte_or_a_missing_file_of_a_copy_is_found(finished: Run, tmp_
         (key,) = [entry.key for entry in copy.list() if entry.key.endswith(name)]
         data = copy.read(key)
         copy.write(key, bytes([data[0] ^ 1]) + data[1:])
-        assert check_index(copy, "") == [
-            f"{key} has other bytes than were written (sha256 differs)"
-        ]
+        assert check_index(copy, "") == [f"{key} differs from what was written (sha256)"]
         copy.delete([key])
         assert check_index(copy, "") == [f"{key} is missing"]
         copy.write(key, data)
@@ -170,10 +168,10 @@ def test_a_folder_that_holds_something_else_is_refused(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="holds something other than run"):
+    with pytest.raises(InputError, match="contains something other than run"):
         pull(finished, tmp_path / "mine")
     pull(new_run("other-261123-100000-0000"), tmp_path / "other")
-    with pytest.raises(InputError, match="holds something other than run"):
+    with pytest.raises(InputError, match="contains something other than run"):
         pull(finished, tmp_path / "other")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="cannot write into"):

@@ -37,7 +37,7 @@ def test_a_new_run_is_pending_and_holds_its_job(store: Store) -> None:
 
 
 def test_a_second_run_of_the_same_id_is_refused(run: Run) -> None:
-    with pytest.raises(InputError, match=r"is in .* already; give another name"):
+    with pytest.raises(InputError, match=r"already exists in .*; give another name"):
         Run.create(run.store, run_spec(run.id, digest="ef" * 32))
     assert run.spec() == run_spec(run.id)
 
@@ -60,7 +60,7 @@ def test_the_unique_beginning_of_an_id_is_enough(new_run: Callable[..., Run]) ->
     assert Run.open(first.store, longer.id).id == longer.id
 
 
-def test_an_unknown_id_names_its_neighbours(run: Run) -> None:
+def test_an_unknown_id_names_its_neighbors(run: Run) -> None:
     with pytest.raises(RunNotFoundError, match=f"did you mean {run.id}"):
         Run.open(run.store, run.id.replace("abcd", "abce"))
     for name in ("", "../..", f"{run.id}/..", "x\x1b[2J"):
@@ -69,7 +69,7 @@ def test_an_unknown_id_names_its_neighbours(run: Run) -> None:
 
 
 def test_a_store_without_runs_says_how_to_begin(store: Store) -> None:
-    with pytest.raises(RunNotFoundError, match="holds no runs; begin one with `cifarray submit"):
+    with pytest.raises(RunNotFoundError, match="contains no runs; start one with `cifarray submit"):
         Run.open(store, "anything")
 
 
@@ -107,7 +107,7 @@ def test_a_job_yaml_that_would_fill_the_memory_is_refused(run: Run) -> None:
     levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 9)]
     run.store.write(run.key("job.yaml"), "\n".join(levels).encode())
     with pytest.raises(
-        StoreError, match=r"job\.yaml of run .* is damaged: it stands for more than"
+        StoreError, match=r"job\.yaml of run .* is damaged: it expands to more than"
     ):
         run.spec()
 
@@ -175,10 +175,10 @@ def test_a_report_exists_only_with_a_true_index(finished: Run) -> None:
     assert finished.report() == {"test.top1": 0.9}
     finished.store.write(finished.key("report", "report.json"), b'{"test.top1": 0.8}\n ')
     assert not finished.has_report()
-    with pytest.raises(StoreError, match=r"has no whole report: .*report.json"):
+    with pytest.raises(StoreError, match=r"has no complete report: .*report.json"):
         finished.report()
     finished.store.delete([finished.key("report", "files.json")])
-    with pytest.raises(StoreError, match=r"has no whole report: .*files.json is missing"):
+    with pytest.raises(StoreError, match=r"has no complete report: .*files.json is missing"):
         finished.report()
 
 

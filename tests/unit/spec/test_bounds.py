@@ -43,8 +43,8 @@ def test_json_within_the_bounds_is_read():
     [
         ("[" * 100_000, "nested too deeply"),
         ("[" * 150 + "]" * 150, "nested more than 100 levels deep"),
-        (YAML_BOMB, "it stands for more than 100000 values"),
-        ("a: &a [*a]", "an alias stands inside itself"),
+        (YAML_BOMB, "it expands to more than 100000 values"),
+        ("a: &a [*a]", "an alias contains itself"),
         ("a: 0x" + "f" * 20_000, "a number has too many digits"),
         ("a: " + "1" * 200, "a number has too many digits"),
         ("!!timestamp x", "groupdict"),
@@ -65,7 +65,7 @@ def test_lists_that_share_their_parts_count_as_often_as_they_occur():
     for _ in range(3):
         shared = [shared] * 10
     refuse_unbounded(shared, 12_000)
-    with pytest.raises(ValueError, match="stands for more than 11000 values"):
+    with pytest.raises(ValueError, match="expands to more than 11000 values"):
         refuse_unbounded(shared, 11_000)
     itself: list[object] = []
     itself.append(itself)
@@ -77,7 +77,6 @@ HOMES = {
     "json.loads": {
         "spec/bounds.py",
         "cli/output.py",  # of what it has just written
-        "backends/ray_jobs/client.py",  # a cluster's answers
         "backends/kubernetes/client.py",
         "backends/kubernetes/bootstrap.py",
     },

@@ -24,16 +24,16 @@ def check(augment: dict[str, Any], preprocess: dict[str, Any], shape: tuple[int,
     ("augment", "preprocess", "shape", "sentence"),
     [
         ({"padded_crop": {"padding": 20}}, {}, (32, 20, 3), r"of 32x20 pixels; give at most 19"),
-        ({"cutout": {"size": 32}}, {}, (32, 20, 3), r"cutout\.size 32 would leave .* at most 31"),
+        ({"cutout": {"size": 32}}, {}, (32, 20, 3), r"cutout\.size 32 could remove .* at most 31"),
         ({"fill": "zeros", "horizontal_flip": {}}, {}, RGB, r"augment\.fill zeros is for augment"),
         ({}, {"epsilon": 0.1}, RGB, r"normalize standardize does not use preprocess\.epsilon; lea"),
         (
             {},
             WHITENING,
             (65, 64, 3),
-            r"whitening of 65x64x3 images takes a matrix of 12480 x 12480 .*64x64x3 are the lar",
+            r"whitening of 65x64x3 images requires a matrix of 12480 x 12480 .*images are 64x64x3",
         ),
-        ({}, {"normalize": "imagenet"}, (32, 32, 4), r"images of 1 or 3 channels, not 4; set"),
+        ({}, {"normalize": "imagenet"}, (32, 32, 4), r"images with 1 or 3 channels, not 4; ch"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

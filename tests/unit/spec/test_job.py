@@ -37,7 +37,7 @@ def test_a_tune_job_has_a_sweep_and_a_train_job_has_none(kind: str):
 @pytest.mark.parametrize("record", [Job, Profile, ModelSpec])
 def test_unknown_fields_are_refused(record: Any):
     with pytest.raises(ValidationError, match="Extra inputs"):
-        record.model_validate({"name": "x", "kind": "local", "colour": "red"})
+        record.model_validate({"name": "x", "kind": "local", "color": "red"})
 
 
 def test_records_cannot_be_changed():

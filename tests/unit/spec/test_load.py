@@ -140,7 +140,7 @@ def test_a_profile_can_be_a_file(tmp_path: Path):
     assert (profile.name, profile.workers, profile.store.uri) == ("big", 16, "s3://bucket/prefix")
 
 
-def test_an_unknown_job_names_its_neighbour_and_says_how_to_give_a_file():
+def test_an_unknown_job_names_its_neighbor_and_says_how_to_give_a_file():
     refused(
         r"unknown job 'tune-digit'; choose from: .*train-cifar10, .*; did you mean tune-digits\?; "
         "or give a path to a YAML file",
@@ -166,13 +166,13 @@ def test_a_job_file_that_is_not_there_is_named(job: str):
         (b"kind: [train", "is not YAML: "),
         (b"a: b: c", "is not YAML: "),
         (b"a: 2026-99-99", "is not YAML: month must be in 1..12"),
-        (b"a: &a {b: *a}", "is not YAML: an alias stands inside itself"),
+        (b"a: &a {b: *a}", "is not YAML: an alias contains itself"),
         (b"[" * 9000, "is not YAML: it is nested too deeply"),
         (b"a" * (1 << 21), "is too long: at most 262144 characters"),
         (b"\xff\xfe\x00", "is not YAML: "),
         (b"!!python/object/apply:os.getcwd []", "is not YAML: "),
-        (b"", "holds no fields"),
-        (b"- train", "holds no fields"),
+        (b"", "has no fields"),
+        (b"- train", "has no fields"),
         (b"kind: train", "dataset is missing; model is missing; train is missing"),
     ],
 )
@@ -187,7 +187,7 @@ def test_aliases_of_aliases_do_not_fill_the_memory(tmp_path: Path):
     levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 9)]
     path = tmp_path / "job.yaml"
     path.write_text("\n".join(levels))
-    refused("is not YAML: it stands for more than 100000 values; write fewer", job=str(path))
+    refused("is not YAML: it expands to more than 100000 values; use fewer", job=str(path))
 
 
 def test_a_value_may_be_written_once_and_used_twice(tmp_path: Path):
@@ -200,7 +200,7 @@ def test_a_value_may_be_written_once_and_used_twice(tmp_path: Path):
     assert (job.schedule.warmup_steps, job.description) == (3, "digits")
 
 
-def test_an_unknown_field_in_a_file_names_its_neighbours(tmp_path: Path):
+def test_an_unknown_field_in_a_file_names_its_neighbors(tmp_path: Path):
     values = yaml.safe_load(to_yaml(load_job("train-digits")))
     values["train"]["batch_size"] = 3
     path = tmp_path / "job.yaml"

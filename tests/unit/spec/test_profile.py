@@ -35,13 +35,13 @@ def refusal(folder: Path, section: dict[str, Any], **fields: Any) -> str:
 @pytest.mark.parametrize("name", ["worker_memory", "worker_shm", "head_memory", "head_shm"])
 def test_memory_that_is_no_quantity_is_refused_with_its_field(folder: Path, name: str):
     said = refusal(folder, {name: "16 GB"})
-    assert f"kubernetes.{name}: not a quantity" in said
+    assert f"kubernetes.{name}: not a Kubernetes quantity" in said
     assert "'16 GB'" in said
 
 
 @pytest.mark.parametrize("name", ["worker_cpu", "worker_cpu_limit", "head_cpu", "head_cpu_limit"])
 def test_cpus_that_are_no_quantity_are_refused_with_their_field(folder: Path, name: str):
-    assert f"kubernetes.{name}: not a quantity" in refusal(folder, {name: "two"})
+    assert f"kubernetes.{name}: not a Kubernetes quantity" in refusal(folder, {name: "two"})
     assert "some CPU" in refusal(folder, {name: "0"})
 
 
@@ -79,7 +79,7 @@ def test_a_worker_that_takes_all_that_its_pod_has_is_refused(
 ):
     said = refusal(folder, section, cpus_per_worker=cpus)
     assert f"cpus_per_worker {cpus:g} leaves" in said
-    assert f"the {seen} CPUs" in said
+    assert f"Ray counts {seen} CPUs" in said
 
 
 def test_a_worker_may_take_a_part_of_the_limit_that_is_rounded_up(folder: Path):

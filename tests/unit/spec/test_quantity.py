@@ -35,7 +35,7 @@ def test_a_quantity_is_read_as_kubernetes_reads_it(text: str, value: float):
     "text", ["", "16 GB", "16GB", "-1", "four", "1e999", "1.2.3", "Gi", "2 ", "٣"]
 )
 def test_what_is_no_quantity_is_refused(text: str):
-    with pytest.raises(ValueError, match="not a quantity of Kubernetes"):
+    with pytest.raises(ValueError, match="not a Kubernetes quantity"):
         amount(text)
 
 

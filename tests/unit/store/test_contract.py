@@ -54,10 +54,10 @@ UNSAFE = {
     "If-Match ignored": "it ignores If-Match",
     "list lags behind writes": "its listings lag behind",
     "list lags behind deletes": r"its listings lag behind .*\(a deleted object is listed\)",
-    "first page is the last": "its listings by pages or folders are not whole",
-    "delimiter ignored": "its listings by pages or folders are not whole",
-    "ranges ignored": r"other bytes than were written \(a range of an object",
-    "bytes reversed": "it gives back other bytes than were written",
+    "first page is the last": "its listings by pages or folders are incomplete",
+    "delimiter ignored": "its listings by pages or folders are incomplete",
+    "ranges ignored": r"different bytes than were written \(a range of an object",
+    "bytes reversed": "it returns different bytes than were written",
 }
 LARGE_BYTES = 17 << 20
 

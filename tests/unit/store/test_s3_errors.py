@@ -14,9 +14,9 @@ from tests.s3 import S3Server
 
 CODES = {
     "NoSuchBucket": (404, "no bucket 'bucket' at .*aws s3 mb s3://bucket .*--store"),
-    "InvalidAccessKeyId": (403, "does not know the access key .*AWS_ACCESS_KEY_ID"),
-    "XAdminUserNotFound": (404, "does not know the access key .*AWS_ACCESS_KEY_ID"),
-    "SignatureDoesNotMatch": (403, "refuses the secret key .*AWS_SECRET_ACCESS_KEY"),
+    "InvalidAccessKeyId": (403, "does not know the given access key .*AWS_ACCESS_KEY_ID"),
+    "XAdminUserNotFound": (404, "does not know the given access key .*AWS_ACCESS_KEY_ID"),
+    "SignatureDoesNotMatch": (403, "refuses the given secret key .*AWS_SECRET_ACCESS_KEY"),
     "AccessDenied": (403, "does not let these credentials .*ask its owner"),
     "ExpiredToken": (400, "have expired .*renew them"),
     "PermanentRedirect": (301, "is in another region .*AWS_REGION"),
@@ -59,7 +59,7 @@ def test_an_unknown_access_key_is_said(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN000000000")
     sentence = _refusal(guarded_store)
-    assert "does not know the access key" in sentence
+    assert "does not know the given access key" in sentence
     assert "AWS_ACCESS_KEY_ID" in sentence
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in sentence
 
@@ -67,7 +67,7 @@ def test_an_unknown_access_key_is_said(
 def test_a_wrong_secret_is_said(guarded_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-of-mine")
     sentence = _refusal(guarded_store)
-    assert "refuses the secret key" in sentence
+    assert "refuses the given secret key" in sentence
     assert "wrong-secret-of-mine" not in sentence
 
 
@@ -120,7 +120,7 @@ def test_something_that_is_no_s3_server_is_said(s3: S3Server) -> None:
     page = b"<html><body>It works!</body></html>"
     with answering(lambda _: (200, {"Content-Type": "text/html"}, page)) as address:
         sentence = _refusal(Store.open("s3://bucket/prefix", address))
-    assert f"cannot reach {address}: what answers there is no S3 server" in sentence
+    assert f"cannot reach {address}: the server there is not an S3 server" in sentence
 
 
 def test_the_first_use_of_a_store_checks_it_so_that_no_command_waits_long(s3: S3Server) -> None:

@@ -116,7 +116,7 @@ def test_deleting_what_is_not_there_is_fine(store: Store) -> None:
     assert _keys(store) == ["a/c"]
 
 
-def test_deleting_a_folder_leaves_its_neighbours(store: Store) -> None:
+def test_deleting_a_folder_leaves_its_neighbors(store: Store) -> None:
     _fill(store, "runs/a/x", "runs/a/files.json", "runs/ab/x", "runs/a.txt")
     store.delete_folder("runs/a")
     assert _keys(store) == ["runs/a.txt", "runs/ab/x"]

@@ -185,7 +185,7 @@ def test_a_claim_that_cannot_be_broken_is_waited_for_and_its_holder_named(tmp_pa
     assert not swap(file, b"3", is_expected)
     assert told[0] == "process 4711 on somewhere"
     assert told[1].startswith("cannot write status.json in ")
-    assert "it is claimed by process 4711 on somewhere; try again" in told[1]
+    assert "it is being written by process 4711 on somewhere; try again" in told[1]
     assert file.read_bytes() == b"1"
 
 

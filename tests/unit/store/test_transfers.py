@@ -21,7 +21,7 @@ DATA = bytes(range(253)) * 24_000
 
 
 class Interrupted(Exception):
-    """What a test raises where a person would press Ctrl-C."""
+    """What a test raises if a person would press Ctrl-C."""
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_read_that_is_cut_half_way_is_tried_again(cut_store: Store, proxy: Cut
     assert cut_store.read("big") == DATA
     assert proxy.cuts_left == 0
     proxy.cut(after_bytes=2_000_000, times=1000)
-    with pytest.raises(StoreError, match="it cuts the connection"):
+    with pytest.raises(StoreError, match="it closes the connection"):
         cut_store.read("big")
 
 

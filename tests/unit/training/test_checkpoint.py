@@ -152,7 +152,7 @@ def test_a_flipped_byte_is_refused(folder: Path, place: int):
     content = bytearray((folder / "state.pt").read_bytes())
     content[place] ^= 1
     (folder / "state.pt").write_bytes(content)
-    refused(folder, r"is damaged: state\.pt is not as checkpoint\.json says; use another")
+    refused(folder, r"is damaged: state\.pt differs from checkpoint\.json; use another")
 
 
 def test_a_state_that_was_cut_short_is_refused(folder: Path):
@@ -181,7 +181,7 @@ def test_a_proof_that_is_none_is_refused(folder: Path, proof: str):
 
 def test_a_proof_that_leaves_the_state_out_proves_nothing(folder: Path):
     (folder / "checkpoint.json").write_text('{"files": {}}')
-    refused(folder, r"state\.pt is not as checkpoint\.json says")
+    refused(folder, r"state\.pt differs from checkpoint\.json")
 
 
 def test_a_proof_cannot_name_files_elsewhere(folder: Path, tmp_path: Path):
@@ -208,7 +208,7 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_none(folder: Path, tmp_path
     put_state(folder, {"schema_version": 1, "model": Bomb(exploded)})
     refused(
         folder,
-        r"state\.pt is not a state of cifarray: it names posix\.mkdir, which is not a tensor",
+        r"state\.pt is not a checkpoint of cifarray: it names posix\.mkdir, which is not a tensor",
     )
     assert not exploded.exists()
     torch.load(folder / "state.pt", weights_only=False)
@@ -223,13 +223,13 @@ def test_bytes_that_are_no_pickle_are_refused(folder: Path):
     digest = hashlib.sha256(content).hexdigest()
     proof["files"]["state.pt"] = {"size_bytes": len(content), "sha256": digest}
     (folder / "checkpoint.json").write_text(json.dumps(proof))
-    refused(folder, r"is not a state of cifarray")
+    refused(folder, r"is not a checkpoint of cifarray")
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"weights": 1}, {"schema_version": 2}])
 def test_a_state_of_another_kind_is_refused(folder: Path, state: Any):
     put_state(folder, state)
-    refused(folder, "is not of schema version 1; it was written by another version of cifarray")
+    refused(folder, "does not have schema version 1; it was written by another version of cifarray")
 
 
 def test_a_state_that_lacks_something_is_refused(folder: Path):
@@ -243,7 +243,9 @@ def test_a_job_that_this_version_does_not_know_is_refused(folder: Path):
     state = read_state(folder)
     state["job"]["train"]["gradient_surgery"] = True
     put_state(folder, state)
-    refused(folder, r"a job whose train\.gradient_surgery this version of cifarray does not read")
+    refused(
+        folder, r"a job whose train\.gradient_surgery this version of cifarray does not support"
+    )
 
 
 def test_weights_of_another_network_are_refused(folder: Path):
@@ -255,7 +257,7 @@ def test_weights_of_another_network_are_refused(folder: Path):
 
 def test_weights_that_are_none_are_refused(folder: Path):
     put_state(folder, read_state(folder) | {"model": 3})
-    refused(folder, "is not a state of cifarray: model: input should be a valid dictionary")
+    refused(folder, "is not a checkpoint of cifarray: model: input should be a valid dictionary")
 
 
 def draws() -> list[float]:

@@ -51,7 +51,7 @@ def signed(folder: Path, state: dict[str, Any]) -> Path:
 
 
 def outcome(folder: Path) -> str:
-    """What loading says, in one sentence; empty where it loads."""
+    """What loading says, in one sentence; empty if it loads."""
     try:
         load_checkpoint(folder)
     except CheckpointError as error:
@@ -71,10 +71,26 @@ def test_a_key_of_another_kind_is_one_sentence(key: str, state: dict[str, Any], 
 CONTRADICTIONS: list[tuple[str, Mutate, str]] = [
     ("history", lambda s: s["history"][-1].update(epoch=9), "history ends with epoch 9, not 2"),
     ("metrics", lambda s: s["history"][-1].update(x=torch.zeros(1)), "history.*not a valid JSON"),
-    ("gray", lambda s: s["preprocess"].update(mean=[0.1] * 2), "mean and std are not of the same"),
-    ("colours", lambda s: s["preprocess"].update(mean=[0.1] * 3, std=[1.0] * 3), "other channels"),
-    ("shape", lambda s: s.update(input_shape=[8, 8, 3]), "does not fit network|other channels"),
-    ("label", lambda s: s.update(fine_to_coarse=[0] * 10), "names a superclass that is none"),
+    (
+        "gray",
+        lambda s: s["preprocess"].update(mean=[0.1] * 2),
+        "mean and std have different numbers of",
+    ),
+    (
+        "colors",
+        lambda s: s["preprocess"].update(mean=[0.1] * 3, std=[1.0] * 3),
+        "different number of channels",
+    ),
+    (
+        "shape",
+        lambda s: s.update(input_shape=[8, 8, 3]),
+        "does not fit network|different number of channels",
+    ),
+    (
+        "label",
+        lambda s: s.update(fine_to_coarse=[0] * 10),
+        "names a superclass that does not exist",
+    ),
     ("name", lambda s: s["dataset"].update(name=3), "dataset.name: input should be a valid string"),
     ("digest", lambda s: s["dataset"].update(digest="../x"), "dataset.digest: string should match"),
     ("classes", lambda s: s["classes"].pop(), "does not fit network cnn3: of another shape"),

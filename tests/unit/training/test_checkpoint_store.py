@@ -246,7 +246,9 @@ def test_a_checkpoint_whose_upload_stays_without_bytes_costs_none_of_the_others(
             inner.delete([key])
 
     proxy.fault = lose
-    with pytest.raises(StoreDamagedError, match=r"epoch 2 is not whole in .*state.pt is missing"):
+    with pytest.raises(
+        StoreDamagedError, match=r"epoch 2 is not complete in .*state.pt is missing"
+    ):
         _keep(store, state, history[:2])
     assert [found.epoch for found in stored_checkpoints(store, FOLDER)][-1] == 1
 
@@ -262,4 +264,4 @@ def test_an_old_checkpoint_that_may_not_be_deleted_ends_no_training(
     for epochs in (1, 2, 3):
         _keep(store, state, history[:epochs])
     assert [found.epoch for found in stored_checkpoints(store, FOLDER)] == [3, 2, 1]
-    assert "warning: the checkpoint " in capsys.readouterr().out
+    assert "warning: the old checkpoint " in capsys.readouterr().out

@@ -101,7 +101,10 @@ def test_resuming_with_another_selection_is_refused(
     trainer: Trainer, digits: Digits, sections: dict[str, Any], named: str
 ):
     other = digits.trainer(small_job(**sections, train={"epochs": 12}))
-    sentence = rf"trained on another selection \({named}.*; a run resumes with the rows and classes"
+    sentence = (
+        rf"trained on another selection \({named}.*; a run can only resume with the rows and "
+        r"classes"
+    )
     with pytest.raises(CheckpointError, match=sentence):
         other.restore(trainer.state())
 

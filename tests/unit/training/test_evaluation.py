@@ -74,7 +74,7 @@ def test_of_fewer_than_five_classes_every_row_is_a_top5_hit(normalize: Normalize
     assert found.top5 == 1.0
 
 
-def test_every_batch_is_filled_up_so_that_a_rows_neighbours_do_not_matter(normalize: Normalize):
+def test_every_batch_is_filled_up_so_that_a_rows_neighbors_do_not_matter(normalize: Normalize):
     network = Network()
     predict_shard(network, ResidentShard(rows_of(EVALUATION_BATCH + 1), CPU), normalize)
     assert network.batches == [EVALUATION_BATCH] * 2

@@ -1,4 +1,4 @@
-"""Which errors come again when a step is tried again, told apart from what the outside did."""
+"""Which errors come again when a step is tried again, distinguished from what the outside did."""
 
 import importlib.util
 from pathlib import Path

@@ -86,7 +86,7 @@ def test_gray_images_of_any_scaling_are_the_same_through_the_cache(
     assert close(finished(pretrained.trainer(pretrained.job(model=CACHED, **sections))), figures)
 
 
-def test_the_checkpoint_predicts_from_images_what_the_head_learnt_from_features(
+def test_the_checkpoint_predicts_from_images_what_the_head_learned_from_features(
     pretrained: Pretrained, tmp_path: Path
 ):
     trainer = pretrained.trainer(pretrained.job(model=CACHED))
@@ -213,7 +213,7 @@ def test_features_that_a_worker_cannot_hold_are_refused_with_what_they_take(
 
 
 def test_augmentation_of_cached_features_is_refused():
-    with pytest.raises(ValueError, match=r"computes each image once, and augment\.horizontal_flip"):
+    with pytest.raises(ValueError, match=r"computes each image once, but augment\.horizontal_flip"):
         small_job(
             model={"name": "timm/test_resnet", "weights": "timm", **CACHED},
             augment={"horizontal_flip": {}},

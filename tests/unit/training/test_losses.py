@@ -8,7 +8,7 @@ from cifarray.data.augment import Augment
 from cifarray.data.augment.normalize import Normalize
 from cifarray.data.shard import ResidentShard, Rows
 from cifarray.spec.augment import AugmentSpec, PreprocessSpec
-from cifarray.training.batches import Batch, Second, StepPlan, TrainBatches
+from cifarray.training.batches import Batch, MixPartners, StepPlan, TrainBatches
 from cifarray.training.losses import summed_loss
 from tests.digit_sessions import CPU
 
@@ -24,7 +24,7 @@ def batch_of(mixed: bool) -> Batch:
     images = torch.zeros(ROWS, 1, 2, 2)
     first, second = torch.randint(10, (2, ROWS), generator=draws)
     shares = torch.rand(ROWS, generator=draws, dtype=torch.float64) / 2
-    return Batch(images, first, 1.0, Second(second, shares) if mixed else None)
+    return Batch(images, first, 1.0, MixPartners(second, shares) if mixed else None)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

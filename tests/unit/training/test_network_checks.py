@@ -42,8 +42,9 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
     job = small_job(model=model, train={"global_batch_size": 3})
     if refused:
         sentence = (
-            f"^train.global_batch_size 3 leaves a worker a step of one image, and BatchNorm of "
-            f"{model['name']} requires two at {shape[0]}x{shape[1]} pixels; raise it, or use fewer"
+            "^train.global_batch_size 3 leaves one worker a step with one image, but BatchNorm "
+            f"of {model['name']} requires two at {shape[0]}x{shape[1]} pixels; raise it, or use "
+            "fewer"
         )
         with pytest.raises(JobError, match=sentence):
             check_network(job, [10, 10], shape, 10)
@@ -54,14 +55,14 @@ def test_one_image_a_step_is_refused_where_batchnorm_wants_two(
 
 def test_a_trainer_refuses_it_before_any_epoch(digits: Digits):
     job = small_job(model={"name": "timm/test_resnet"}, train={"global_batch_size": 1})
-    with pytest.raises(JobError, match="leaves a worker a step of one image"):
+    with pytest.raises(JobError, match="leaves one worker a step with one image"):
         digits.trainer(job)
 
 
 @pytest.mark.parametrize("model", ["resnet18", "timm/test_resnet"])
 def test_a_pattern_that_matches_no_parameter_is_refused_before_a_run_is_recorded(model: str):
     job = small_job(model={"name": model}, optimizer={"groups": [{"pattern": "nowhere"}]})
-    with pytest.raises(JobError, match="pattern 'nowhere' matches no parameter that trains"):
+    with pytest.raises(JobError, match="pattern 'nowhere' matches no trainable parameter"):
         check_network(job, [64], RGB, 10)
     check_network(small_job(optimizer={"groups": [{"pattern": "weight$"}]}), [64], (8, 8, 1), 10)
 

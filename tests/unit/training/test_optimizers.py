@@ -213,8 +213,8 @@ def test_a_pattern_that_matches_no_parameter_is_refused(pattern: str):
     with pytest.raises(JobError) as caught:
         build_optimizer(spec, network.named_parameters())
     assert str(caught.value) == (
-        f"optimizer.groups: pattern {pattern!r} matches no parameter that trains and that no "
-        "earlier pattern matches; their names are like 0.weight, 0.bias, 1.weight, 1.bias"
+        f"optimizer.groups: pattern {pattern!r} matches no trainable parameter that no earlier "
+        "pattern matches; parameters are named like 0.weight, 0.bias, 1.weight, 1.bias"
     )
 
 
@@ -223,7 +223,7 @@ def test_a_frozen_parameter_is_in_no_group():
     spec = OptimizerSpec.model_validate({"groups": [{"pattern": "head"}]})
     (group,) = build_optimizer(spec, network.named_parameters()).param_groups
     assert len(group["params"]) == 4
-    with pytest.raises(JobError, match="matches no parameter that trains"):
+    with pytest.raises(JobError, match="matches no trainable parameter"):
         build_optimizer(
             OptimizerSpec.model_validate({"groups": [{"pattern": "backbone"}]}),
             network.named_parameters(),
@@ -240,7 +240,7 @@ def test_groups_are_given_as_a_list_on_the_command_line_too():
 @pytest.mark.parametrize(
     ("item", "sentence"),
     [
-        ("optimizer.groups=[{pattern: '('}]", r"optimizer\.groups\.0\.pattern: this is no regular"),
+        ("optimizer.groups=[{pattern: '('}]", r"optimizer\.groups\.0\.pattern: this is not a"),
         ("optimizer.groups=[{lr_scale: 2}]", r"optimizer\.groups\.0\.pattern is missing"),
         ("optimizer.groups=[{pattern: a, lr_scale: 0}]", r"groups\.0\.lr_scale: .*greater than 0"),
         ("optimizer.groups.pattern=a", "unknown field 'optimizer.groups.pattern'"),
@@ -288,6 +288,6 @@ def test_nesterov_without_momentum_is_refused(momentum: float | None):
         check_optimizer(OptimizerSpec(name="sgd", nesterov=True, momentum=momentum))
 
 
-def test_an_unknown_optimizer_names_its_neighbour():
+def test_an_unknown_optimizer_names_its_neighbor():
     with pytest.raises(JobError, match=r"unknown optimizer 'adamv'; .*did you mean adam"):
         check_optimizer(OptimizerSpec(name="adamv"))

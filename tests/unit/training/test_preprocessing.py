@@ -128,7 +128,9 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
     rows = digits.rows(job)
     huge = digits.manifest.model_copy(update={"shape": (256, 256, 1)})
     elsewhere = RowSource(huge, rows.selection, rows.read, rows.device, rows.cache_bytes)
-    with pytest.raises(JobError, match="whitening of 256x256x1 images takes a matrix of 65536 x"):
+    with pytest.raises(
+        JobError, match="whitening of 256x256x1 images requires a matrix of 65536 x"
+    ):
         Trainer(job, elsewhere)
 
 
@@ -141,7 +143,7 @@ def test_images_too_large_for_a_matrix_are_refused_before_any_epoch(digits: Digi
         ({"whitening": {"mean": 1, "matrix": 2}}, "shape"),
         (
             {"whitening": {"mean": torch.zeros(64).long(), "matrix": torch.zeros(64, 64)}},
-            "whole numbers",
+            "integer values",
         ),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_refusal_of_all_workers_is_left_where_the_driver_finds_it(work: Work):
         refuse_without_gpus(work.profile.model_copy(update={"gpus_per_worker": 1.0}), False)
 
     on_worker(see_none, work)
-    with pytest.raises(RunFailedError, match="was promised a GPU and torch"):
+    with pytest.raises(RunFailedError, match="should have a GPU, but torch"):
         raise_refusal(work)
 
 
@@ -118,7 +118,7 @@ def test_an_unknown_error_is_tried_once_more_and_ends_the_run_when_it_says_the_s
     record = work.open_store().read_json(kept.key)
     assert record["workers"] == {"1": "RuntimeError: step 12 went wrong"}
     assert (record["rank"], record["epochs"]) == (1, 0)
-    with pytest.raises(RepeatingError, match="it came twice after epoch 0"):
+    with pytest.raises(RepeatingError, match="the same error occurred twice after epoch 0"):
         log.after_exception(None, {0: RuntimeError("step 13 went wrong")})
 
 

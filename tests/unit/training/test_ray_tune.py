@@ -218,7 +218,7 @@ def stops(rule: TrialScheduler, epoch: int, values: dict[str, float], metric: st
 def test_asha_stops_weak_trials_at_its_rungs_and_none_within_the_grace(
     metric: str, values: dict[str, float], weak: set[str]
 ):
-    """Rungs are 2 and 6 epochs: one of 3 goes on from each, and nobody is stopped between them."""
+    """Rungs are 2 and 6 epochs: one of 3 continues from each, and none is stopped between them."""
     given = {"name": "asha", "grace_epochs": 2, "factor": 3}
     rule = scheduler(sweep(scheduler=given, metric=metric))
     assert rule is not None

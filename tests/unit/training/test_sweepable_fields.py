@@ -180,7 +180,7 @@ def test_a_sweep_over_a_sweepable_field_passes_the_checks(path: str, code: Path)
 @pytest.mark.parametrize("path", sorted(REFUSED_ON_CPUS))
 def test_a_field_that_needs_gpus_is_refused_rather_than_ignored(path: str, rows: RowSource):
     job = with_fields(small_job(), {path: True})
-    with pytest.raises(JobError, match="needs GPU workers"):
+    with pytest.raises(JobError, match="requires GPU workers"):
         next(Trainer(job, rows).records())
-    with pytest.raises(JobError, match="needs GPU workers"):
+    with pytest.raises(JobError, match="requires GPU workers"):
         preflight.check(job, load_profile("local"))

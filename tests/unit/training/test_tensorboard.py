@@ -160,7 +160,7 @@ def test_a_store_that_takes_no_event_file_is_told_once_and_ends_no_training(
     local_store.write(f"{FOLDER}/tensorboard", b"a file where the folder should be")
     trainer = train(digits.trainer(), Board(local_store, FOLDER))
     assert len(trainer.history) == 2
-    assert capsys.readouterr().out.count("warning: TensorBoard's files are not complete: ") == 1
+    assert capsys.readouterr().out.count("warning: TensorBoard's files are incomplete: ") == 1
 
 
 def test_histograms_come_every_so_many_epochs_and_not_without_being_asked_for(

@@ -216,4 +216,4 @@ def test_ranks_hear_each_other(seen: Seen, world: int):
 def test_one_rank_that_sees_no_gpu_makes_all_refuse_in_the_same_words(seen: Seen, world: int):
     said = {seen[world, rank]["refusal"] for rank in range(world)}
     assert len(said) == 1
-    assert f"the worker on {socket.gethostname()} was promised a GPU" in said.pop()
+    assert f"the worker on {socket.gethostname()} should have a GPU" in said.pop()

@@ -41,7 +41,7 @@ def noisy(num_classes, in_channels, image_size):
     return Noisy(nn.Flatten(), nn.Linear(pixels, num_classes))
 
 
-def normalised(num_classes, in_channels, image_size):
+def normalized(num_classes, in_channels, image_size):
     return nn.Sequential(
         nn.Conv2d(in_channels, 8, 3),
         nn.BatchNorm2d(8),
@@ -66,11 +66,11 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"epochs": 4, "precision": "bf16", "channels_last": True},
     },
     "BatchNorm and steps that end within an epoch": {
-        "model": {"name": "networks_of_test_trainer:normalised"},
+        "model": {"name": "networks_of_test_trainer:normalized"},
         "train": {"epochs": None, "steps": 7, "global_batch_size": 16, "ema_decay": 0.5},
     },
     "Muon in groups, without weight decay of norms, under a cosine": {
-        "model": {"name": "networks_of_test_trainer:normalised"},
+        "model": {"name": "networks_of_test_trainer:normalized"},
         "optimizer": {
             "name": "muon",
             "lr": 3e-3,
@@ -90,7 +90,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with networks of the user's own."""
+    """A folder with networks of the user."""
     folder = tmp_path_factory.mktemp("code")
     (folder / "networks_of_test_trainer.py").write_text(NETWORKS)
     return folder
@@ -179,7 +179,7 @@ def test_a_group_follows_the_schedule_at_its_own_scale(
 
 
 def test_a_pattern_that_matches_nothing_is_refused_before_any_row_is_read(open_trainer: Open):
-    with pytest.raises(JobError, match="pattern 'nowhere' matches no parameter that trains"):
+    with pytest.raises(JobError, match="pattern 'nowhere' matches no trainable parameter"):
         open_trainer(small_job(optimizer={"groups": [{"pattern": "nowhere"}]}))
 
 
@@ -243,7 +243,7 @@ def test_a_checkpoint_of_more_ranks_goes_on_with_fewer(open_trainer: Open, tmp_p
 def test_channels_last_gives_the_same_result(open_trainer: Open):
     weights = []
     for channels_last in (False, True):
-        model = {"name": "networks_of_test_trainer:normalised"}
+        model = {"name": "networks_of_test_trainer:normalized"}
         trainer = open_trainer(small_job(model=model, train={"channels_last": channels_last}))
         finish(trainer)
         weights.append(weights_of(trainer))
@@ -286,7 +286,7 @@ def test_checkpoints_of_other_validation_rows_are_refused(digits: Digits, open_t
 
 def test_sync_batchnorm_is_refused_without_a_gpu(open_trainer: Open):
     trainer = open_trainer(small_job(train={"sync_batchnorm": True}))
-    with pytest.raises(JobError, match=r"needs GPU workers.* set it to false"):
+    with pytest.raises(JobError, match=r"requires GPU workers.* set it to false"):
         next(trainer.records())
 
 
@@ -303,18 +303,18 @@ def test_every_split_is_evaluated_whole_once(open_trainer: Open, digits: Digits)
     selection = select_rows(digits.store, digits.manifest, small_job())
     assert np.array_equal(predictions["validation"].row_ids, selection.validation_row_ids)
     assert np.array_equal(predictions["test"].row_ids, np.arange(360))
-    learnt = np.concatenate([predictions[split].row_ids for split in ("train", "validation")])
-    assert np.array_equal(np.sort(learnt), np.arange(80))
+    learned = np.concatenate([predictions[split].row_ids for split in ("train", "validation")])
+    assert np.array_equal(np.sort(learned), np.arange(80))
     assert trainer.history[-1]["validation.top1"] == predictions["validation"].top1
 
 
 def test_parameters_are_counted_without_running_statistics(open_trainer: Open):
-    trainer = open_trainer(small_job(model={"name": "networks_of_test_trainer:normalised"}))
+    trainer = open_trainer(small_job(model={"name": "networks_of_test_trainer:normalized"}))
     finish(trainer)
     state = trainer.state()
-    learnt = [state["model"][name].numel() for name in state["model"] if "running" not in name]
+    learned = [state["model"][name].numel() for name in state["model"] if "running" not in name]
     counters = sum("num_batches_tracked" in name for name in state["model"])
-    assert trainer.parameters == state["parameters"] == sum(learnt) - counters
+    assert trainer.parameters == state["parameters"] == sum(learned) - counters
 
 
 def test_rows_that_fit_the_budget_together_stay_and_others_stream(digits: Digits):
@@ -326,7 +326,7 @@ def test_rows_that_fit_the_budget_together_stay_and_others_stream(digits: Digits
     assert kinds == ["ResidentShard", "StreamedShard"]
 
 
-def test_the_state_names_the_classes_that_are_learnt(open_trainer: Open):
+def test_the_state_names_the_classes_that_are_learned(open_trainer: Open):
     trainer = open_trainer(small_job())
     finish(trainer)
     state = trainer.state()

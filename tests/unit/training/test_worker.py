@@ -2,6 +2,7 @@
 
 import io
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from cifarray.errors import CheckpointError, DivergedError, JobError, RunFailedE
 from cifarray.models.user_code import pack_code
 from cifarray.report.scores import Predictions
 from cifarray.runs import read_metrics
-from cifarray.spec.profile import Profile
+from cifarray.spec.profile import Profile, StoreSpec
 from cifarray.spec.run import CodeSpec, RunSpec
 from cifarray.store import Store
 from cifarray.store.layout import EVENTS, Place
@@ -68,6 +69,19 @@ def work_on(store: Store, digits: Digits, **sections: Any) -> Work:
 @pytest.fixture
 def work(store: Store, digits: Digits) -> Work:
     return work_on(store, digits)
+
+
+def test_a_worker_opens_its_store_by_all_that_names_it(
+    digits: Digits, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    spec = StoreSpec(uri="s3://bucket/prefix", endpoint="http://127.0.0.1:9", region="eu-north-1")
+    work = work_on(digits.store, digits)
+    told = Work(spec, work.run, work.place)
+    assert told.open_store().spec == spec
+    assert told.open_store() is told.open_store()
+    assert pickle.loads(pickle.dumps(told)).open_store().spec == spec
 
 
 @pytest.fixture
@@ -243,7 +257,7 @@ def test_a_training_that_had_ended_tells_of_its_last_epoch_and_trains_no_more(
 def test_a_trial_keeps_its_best_epoch_by_the_metric_of_the_sweep(
     store: Store, digits: Digits, metric: str, epochs: list[int]
 ):
-    """Its loss falls to the end, while the most images are recognised after the first epoch."""
+    """Its loss falls to the end, while the most images are recognized after the first epoch."""
     sweep = {"space": {"optimizer.lr": {"choice": [0.02]}}, "metric": metric}
     of_run = work_on(store, digits, kind="tune", sweep=sweep, train={"epochs": 3})
     trial = replace(of_run, place=PLACE.of_trial("t1"), params={"optimizer.lr": 0.02})

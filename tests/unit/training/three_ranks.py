@@ -181,7 +181,7 @@ def drift() -> dict[str, Any]:
     return {"before": before, "after": list(network.buffers())}
 
 
-def talk() -> dict[str, Any]:
+def reporter() -> dict[str, Any]:
     """What the ranks tell each other."""
     rank, world_size = world()
     return {
@@ -204,7 +204,7 @@ def refusal(sees_a_gpu: bool) -> str:
 def work(digits: Digits, folder: Path) -> Iterator[tuple[str, Any]]:
     """Everything that a rank of a world does."""
     rank, world_size = world()
-    yield "talk", talk()
+    yield "talk", reporter()
     yield "refusal", refusal(sees_a_gpu=rank < world_size - 1)
     yield "drift", drift()
     yield "whitening", whitening(digits)

@@ -76,7 +76,7 @@ def test_without_an_address_the_dashboard_is_behind_a_command(api: ApiServer, ru
     ("fields", "words"),
     [
         ({"mode": "ray-jobs", "dashboard": "10.0.0.5:8265"}, "is not http://host:port"),
-        ({"dashboard": "http://10.0.0.5:8265"}, "in mode rayjob each run has one of its own"),
+        ({"dashboard": "http://10.0.0.5:8265"}, "in mode rayjob each run has its own"),
     ],
 )
 def test_a_dashboard_that_cannot_be_used_is_refused(
@@ -153,5 +153,5 @@ def test_the_context_of_a_profile_that_the_command_names_wins(run: Run) -> None:
 
 
 def test_without_any_kubeconfig_a_recorded_context_is_one_sentence(run: Run) -> None:
-    with pytest.raises(ClusterError, match="no kubeconfig is in reach"):
+    with pytest.raises(ClusterError, match="no kubeconfig found"):
         recorded(run, applied_record(request(context="a-colleagues"))).address  # noqa: B018

@@ -10,7 +10,7 @@ from cifarray.backends.kubernetes import checks as cluster
 from cifarray.backends.kubernetes.backend import open_cluster
 from cifarray.backends.kubernetes.checks import Site
 from cifarray.backends.kubernetes.manifests import manifests
-from cifarray.doctor.checks import carry_out
+from cifarray.doctor.checks import run_checks
 from tests.unit.backends.kubernetes.api_server import GROUPS, Answer, ApiServer, refusal
 from tests.unit.backends.kubernetes.kube_requests import profile
 
@@ -23,7 +23,7 @@ LEVEL = "pod-security.kubernetes.io/enforce"
 
 def looked(site: Site, look: Any) -> Result:
     """The result as `doctor` prints it."""
-    (found,) = carry_out([Check("it", partial(look, site))])
+    (found,) = run_checks([Check("it", partial(look, site))])
     if found.result.outcome == FAILED:
         assert found.result.remedy or ";" in found.result.finding
     return found.result
@@ -92,7 +92,7 @@ def test_definitions_that_a_403_hides_are_at_least_seen_to_be_there(
 ) -> None:
     api.forbid(f"GET {CRD}")
     result = looked(site, cluster.definitions)
-    assert result.outcome == PASSED and "not yours to read" in result.finding
+    assert result.outcome == PASSED and "you may not read" in result.finding
 
 
 def test_a_cluster_without_kuberay(api: ApiServer, site: Site) -> None:
@@ -115,9 +115,9 @@ def operator_pod(image: str, ready: str = "True") -> Answer:
     [
         ("quay.io/kuberay/operator:v1.7.0", "True", PASSED, "ray-system"),
         ("quay.io/kuberay/operator:v1.7.0", "False", FAILED, "is not ready"),
-        ("quay.io/kuberay/operator:v1.6.1", "True", FAILED, "of before 1.7"),
+        ("quay.io/kuberay/operator:v1.6.1", "True", FAILED, "older than 1.7"),
         ("registry:5000/operator:v1.10.0", "True", PASSED, "v1.10.0"),
-        ("quay.io/kuberay/operator@sha256:ab", "True", PASSED, "does not show"),
+        ("quay.io/kuberay/operator@sha256:ab", "True", PASSED, "version unknown"),
     ],
 )
 def test_the_operator_has_to_run_and_be_of_1_7(
@@ -132,7 +132,7 @@ def test_no_operator_and_one_that_a_403_hides(api: ApiServer, site: Site) -> Non
     assert looked(site, cluster.operator).outcome == FAILED
     api.forbid("GET /api/v1/pods")
     result = looked(site, cluster.operator)
-    assert result.outcome == SKIPPED and "a right that you lack" in result.finding
+    assert result.outcome == SKIPPED and "a right that you do not have" in result.finding
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_no_operator_and_one_that_a_403_hides(api: ApiServer, site: Site) -> Non
 def test_the_namespace_has_to_be_restricted(
     api: ApiServer, site: Site, labels: dict[str, str], outcome: str
 ) -> None:
-    assert looked(site, cluster.pod_security).finding == "there is no namespace cifarray"
+    assert looked(site, cluster.pod_security).finding == "namespace cifarray does not exist"
     api.put(NAMESPACE, metadata={"labels": labels})
     result = looked(site, cluster.pod_security)
     assert result.outcome == outcome
@@ -176,6 +176,6 @@ def test_a_pull_secret_has_to_be_one(
 ) -> None:
     assert looked(site, cluster.pull_secret).outcome == SKIPPED
     named = Site(open_cluster(profile(image_pull_secret="registry")))
-    assert "there is no Secret registry" in looked(named, cluster.pull_secret).finding
+    assert "has no Secret registry" in looked(named, cluster.pull_secret).finding
     api.put(f"{NAMESPACE}/secrets/registry", data=data)
     assert looked(named, cluster.pull_secret).outcome == outcome

@@ -72,7 +72,7 @@ def test_a_kubeconfig_that_leads_nowhere_is_one_sentence(
 
 
 def test_a_context_that_the_kubeconfig_lacks_is_named(api: ApiServer) -> None:
-    with pytest.raises(ClusterError, match="with a context absent is in reach"):
+    with pytest.raises(ClusterError, match="with a context absent found"):
         open_kube(context="absent")
 
 

@@ -119,7 +119,9 @@ def test_who_may_not_list_queues_submits_without_one(api: ApiServer, kube: Kube)
     assert found(kube) == Gang("none")
 
 
-@pytest.mark.parametrize(("names", "words"), [((), "it has none"), (("a", "b"), "one of a, b")])
+@pytest.mark.parametrize(
+    ("names", "words"), [((), "the namespace has none"), (("a", "b"), "one of a, b")]
+)
 def test_kueue_without_a_queue_to_name_is_refused(
     api: ApiServer, kube: Kube, names: tuple[str, ...], words: str
 ):

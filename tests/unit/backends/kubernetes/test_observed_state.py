@@ -76,14 +76,14 @@ def test_a_run_whose_rayjob_has_ended_names_the_node_that_took_its_head(
 def test_a_run_whose_rayjob_is_gone_is_lost(api: ApiServer, store: Store):
     found = observe(*record(store, "a-run"))
     assert found == ObservedState(
-        "lost", "Kubernetes knows no job a-run-1; `cifarray resume a-run` goes on with it"
+        "lost", "Kubernetes has no job a-run-1; `cifarray resume a-run` continues it"
     )
 
 
 def test_a_queued_run_whose_rayjob_is_not_there_is_pending(api: ApiServer, store: Store):
     """Its submission may be on its way at this moment."""
     found = observe(*record(store, "a-run", state="pending", heartbeat_at=None))
-    assert found == ObservedState("pending", "Kubernetes knows no job a-run-1")
+    assert found == ObservedState("pending", "Kubernetes has no job a-run-1")
     put_rayjob(api, "a-run-1", "Failed", reason="PreRunningDeadlineExceeded")
     run = Run(store, "a-run")
     assert observe(run, run.status()).state == "lost"
@@ -102,7 +102,7 @@ def test_a_silent_run_whose_rayjob_goes_on_says_what_that_waits_for(api: ApiServ
     put_pod(api, "a-head", "a-run-1-xyz", {"status": {"conditions": [UNSCHEDULED]}})
     found = observe(*record(store, "a-run"))
     assert found.state == "running"
-    assert "its last heartbeat is 8 min old by this machine's clock" in found.reason
+    assert "its last heartbeat was 8 min ago by this machine's clock" in found.reason
     assert "job a-run-1 is running; no node has enough nvidia.com/gpu" in found.reason
 
 
@@ -179,4 +179,4 @@ def test_a_record_of_another_version_is_told_and_no_traceback(api: ApiServer, st
     run.set_cluster(cluster)
     found = observe(run, run.status())
     assert found.state == "running"
-    assert "does not say which cluster it is on" in found.reason
+    assert "does not say which cluster the run is on" in found.reason

@@ -46,10 +46,10 @@ def test_what_a_run_needs_is_added_up(api: ApiServer) -> None:
 @pytest.mark.parametrize(
     ("hard", "used", "words"),
     [
-        (RUN, {}, "there is capacity for a run of 2 workers"),
+        (RUN, {}, "the quota allows a run of 2 workers"),
         (RUN, {"pods": "1"}, "pods: 3 needed, 2 left of 3"),
         ({**RUN, "requests.cpu": "8500m"}, {}, "requests.cpu: 9 needed, 8.5 left of 8500m"),
-        ({"requests.storage": "1Gi"}, {"requests.storage": "1Gi"}, "there is capacity"),
+        ({"requests.storage": "1Gi"}, {"requests.storage": "1Gi"}, "the quota allows"),
     ],
 )
 def test_a_quota_has_capacity_or_says_what_lacks(
@@ -58,22 +58,22 @@ def test_a_quota_has_capacity_or_says_what_lacks(
     api.put(QUOTA, spec={"hard": hard}, status={"hard": hard, "used": used})
     result = pods.quota(site)
     assert words in result.finding
-    assert (result.outcome == PASSED) == ("there is capacity" in words)
+    assert (result.outcome == PASSED) == ("the quota allows" in words)
 
 
 def test_a_quota_that_is_used_up_and_one_that_is_too_small_have_other_remedies(
     api: ApiServer, site: Site
 ) -> None:
     api.put(QUOTA, spec={"hard": RUN}, status={"used": {"pods": "3"}})
-    assert "wait for what runs now" in pods.quota(site).remedy
+    assert "wait until running jobs end" in pods.quota(site).remedy
     api.put(QUOTA, spec={"hard": {"pods": "2"}}, status={})
-    assert pods.quota(site).remedy.startswith("raise the quota or make")
+    assert pods.quota(site).remedy.startswith("raise the quota, or use")
 
 
 def test_in_mode_ray_jobs_the_quota_has_to_hold_the_clusters_growth(api: ApiServer) -> None:
     site = Site(open_cluster(profile(mode="ray-jobs")))
     api.put(QUOTA, spec={"hard": {"pods": "12"}}, status={})
-    assert "there is no RayCluster" in pods.quota(site).finding
+    assert "RayCluster cifarray does not exist" in pods.quota(site).finding
     live = ray_cluster()
     live["spec"]["workerGroupSpecs"][0]["replicas"] = 1
     api.put(CLUSTER, spec=live["spec"])
@@ -115,10 +115,10 @@ def test_the_nodes_gpus_have_to_hold_a_run(
     assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=each)))).outcome == outcome
 
 
-def test_nodes_that_are_closed_or_labelled_otherwise_do_not_count(api: ApiServer) -> None:
+def test_nodes_that_are_closed_or_labeled_otherwise_do_not_count(api: ApiServer) -> None:
     put_nodes(api, 8)
     other = Site(open_cluster(profile(gpus_per_worker=1, node_selector={"zone": "b"})))
-    assert "among those labelled zone=b" in pods.gpu_capacity(other).finding
+    assert "among those labeled zone=b" in pods.gpu_capacity(other).finding
     put_nodes(api, 8, unschedulable=True)
     assert pods.gpu_capacity(Site(open_cluster(profile(gpus_per_worker=1)))).outcome == FAILED
 
@@ -148,7 +148,7 @@ def test_a_policy_for_udp_alone_is_not_enough(api: ApiServer, site: Site) -> Non
 
 def test_where_a_403_hides_the_list_the_shipped_policy_counts(api: ApiServer, site: Site) -> None:
     api.forbid(f"GET {POLICIES}")
-    assert "there is no NetworkPolicy dns" in pods.dns(site).finding
+    assert "NetworkPolicy dns does not exist" in pods.dns(site).finding
     put_policies(api, "dns")
     assert pods.dns(site).outcome == PASSED
 
@@ -181,12 +181,15 @@ def test_the_shipped_pods_have_enough_shared_memory(api: ApiServer, site: Site) 
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda head: head["rayStartParams"].pop("object-store-memory"), "2.4 GiB of objects in"),
+        (
+            lambda head: head["rayStartParams"].pop("object-store-memory"),
+            "2.4 GiB of object store in",
+        ),
         (
             lambda head: head["rayStartParams"].update({"object-store-memory": str(3 << 30)}),
-            "3.0 GiB of objects in 2.0 GiB",
+            "3.0 GiB of object store in 2.0 GiB",
         ),
-        (lambda head: head["template"]["spec"]["volumes"].pop(), "has no /dev/shm of its own"),
+        (lambda head: head["template"]["spec"]["volumes"].pop(), "mounts no /dev/shm"),
         (
             lambda head: head["template"]["spec"]["volumes"][-1]["emptyDir"].update(
                 {"sizeLimit": "8Gi"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarray.backends.kubernetes.client import Kube, RefusedError, TakenError
+from cifarray.backends.kubernetes.client import AlreadyExistsError, Kube, RefusedError
 from cifarray.backends.kubernetes.rayjob import (
     end_earlier,
     launch_rayjob,
@@ -107,7 +107,7 @@ def test_an_earlier_rayjob_that_does_not_go_is_an_error(
 ) -> None:
     put_rayjob(api)
     api.script(f"DELETE {RAYJOBS}/{JOB_ID}", Answer(200, {}))
-    with pytest.raises(ClusterError, match=f"RayJob {JOB_ID} .* is still there"):
+    with pytest.raises(ClusterError, match=f"RayJob {JOB_ID} .* but still exists"):
         end_earlier(run, kube, patience_s=0.0)
 
 
@@ -160,7 +160,7 @@ def test_a_cluster_without_kuberay_is_one_sentence_and_keeps_nothing(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     api.script(f"POST {RAYJOBS}", refusal(404, "404 page not found"))
-    with pytest.raises(ClusterError, match=r"knows no RayJob; install KubeRay's operator 1\.7"):
+    with pytest.raises(ClusterError, match=r"has no RayJob CRD; install KubeRay's operator 1\.7"):
         launch_rayjob(run, run.spec().profile, kube, 1)
     assert api.objects == {}
 
@@ -195,7 +195,7 @@ def test_a_policy_of_that_name_that_says_something_else_is_refused(
     api: ApiServer, kube: Kube, run: Run
 ) -> None:
     put_policy(api, spec={"podSelector": {}})
-    with pytest.raises(TakenError, match=r"NetworkPolicy .* is there already"):
+    with pytest.raises(AlreadyExistsError, match=r"NetworkPolicy .* already exists"):
         launch_rayjob(run, run.spec().profile, kube, 1)
     assert set(api.objects) == {f"{POLICIES}/{JOB_ID}"}
 
@@ -207,7 +207,7 @@ def test_another_submission_of_the_same_name_is_refused_and_left_alone(
     before = put_rayjob(api)
     if first is not None:
         api.script(f"POST {RAYJOBS}", first)
-    with pytest.raises(TakenError, match=r"RayJob .* is there already, and this command"):
+    with pytest.raises(AlreadyExistsError, match=r"RayJob .* already exists, and this command"):
         launch_rayjob(run, run.spec().profile, kube, 1)
     assert api.objects[f"{RAYJOBS}/{JOB_ID}"] == before
     assert f"{POLICIES}/{JOB_ID}" in api.objects  # which the other one's pods need

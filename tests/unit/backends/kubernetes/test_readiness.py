@@ -94,7 +94,9 @@ def test_a_job_that_failed_ends_the_wait_with_its_pods_last_words(
     )
     log = b"starting\nerror: the API server refuses (403)\n\n"
     api.script(f"GET {PODS}/{name}-x/log", Answer(200, log))
-    with pytest.raises(ClusterError, match=r"backoff limit; its pod said: error: the API server"):
+    with pytest.raises(
+        ClusterError, match=r"backoff limit; last line of its log: error: the API server"
+    ):
         await_ready(kube, [one("Job")], lambda text: None)
 
 
@@ -102,7 +104,7 @@ def test_a_job_that_failed_ends_the_wait_with_its_pods_last_words(
     ("status", "state", "ready"),
     [
         ({"conditions": [condition("Complete")]}, "done", True),
-        ({"active": 1, "ready": 1}, "at work", False),
+        ({"active": 1, "ready": 1}, "running", False),
         ({"active": 1, "ready": 0}, "its pod is starting", False),
     ],
 )
@@ -120,14 +122,14 @@ def test_a_job_that_its_time_to_live_ended_is_done(kube: Kube) -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "RayCluster"])
 def test_what_is_gone_ends_the_wait(kube: Kube, kind: str) -> None:
-    with pytest.raises(ClusterError, match="it is gone"):
+    with pytest.raises(ClusterError, match="it no longer exists"):
         await_ready(kube, [one(kind)], lambda text: None)
 
 
 @pytest.mark.parametrize(
     ("live", "state"),
     [
-        ({"spec": {}}, "waits for KubeRay's operator to take it up"),
+        ({"spec": {}}, "waits for KubeRay's operator"),
         ({"spec": {"suspend": True}, "status": {"state": "suspended"}}, "it is suspended"),
         (
             {"spec": {}, "status": {"conditions": [condition("ReplicaFailure", "no room")]}},
@@ -150,5 +152,5 @@ def test_a_head_of_an_older_image_is_named_with_the_way_out(api: ApiServer, kube
     assert head_of_another_image(kube, document) == ""
     api.put(f"{PODS}/head-1", metadata={"labels": HEAD}, spec={"containers": [{"image": "old:1"}]})
     sentence = head_of_another_image(kube, document)
-    assert "still runs old:1" in sentence
+    assert "still runs image old:1" in sentence
     assert "delete pod head-1" in sentence

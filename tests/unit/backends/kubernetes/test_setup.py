@@ -140,7 +140,7 @@ def test_a_scripted_conflict_with_the_autoscaler_is_forced_with_its_scale(
     wanted = one("RayCluster")
     wanted["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] = "new:1"
     (sentence,) = applied(kube, wanted).settled
-    assert "Ray's autoscaler, with the scale that it has set" in sentence
+    assert "Ray's autoscaler, keeping its scale" in sentence
     last = patches(api)[-1]
     assert last.query["force"] == "true"
     assert groups_of(last)[0]["replicas"] == 2
@@ -202,7 +202,9 @@ def test_nothing_is_applied_where_the_operators_kinds_are_not_known(
 
 def test_a_scripted_403_says_whose_right_it_is(api: ApiServer, kube: Kube) -> None:
     api.script(f"PATCH {NAMESPACE}", refusal(403, "namespaces is forbidden"))
-    with pytest.raises(ClusterError, match="Namespace cifarray is not yours to apply") as caught:
+    with pytest.raises(
+        ClusterError, match="Namespace cifarray may not be applied with your rights"
+    ) as caught:
         applied(kube, one("Namespace"))
     assert "administrator of the cluster" in str(caught.value)
 
@@ -259,4 +261,4 @@ def test_a_priority_class_with_an_administrators_values_stays(
     assert api.requests("PATCH", "DELETE") == []
     assert api.objects[PRIORITY] == before
     (sentence,) = done.settled
-    assert sentence.startswith("PriorityClass cifarray-head: kept as the administrator made it")
+    assert sentence.startswith("PriorityClass cifarray-head: kept as the administrator created it")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cifarray.backends.kubernetes.client import MARK, Kube, RefusedError, TakenError
+from cifarray.backends.kubernetes.client import MARK, AlreadyExistsError, Kube, RefusedError
 from cifarray.errors import ClusterError
 from tests.unit.backends.kubernetes.api_server import Answer, ApiServer, open_kube, refusal
 
@@ -74,7 +74,7 @@ def test_what_another_request_made_is_refused_and_left_alone(
     before = kube.create(manifest("RayJob"))
     if first is not None:
         api.script(f"POST {kube.path('RayJob')}", first)
-    with pytest.raises(TakenError, match=r"RayJob one .* is there already, and this command"):
+    with pytest.raises(AlreadyExistsError, match=r"RayJob one .* already exists, and this command"):
         kube.create(manifest("RayJob"))
     assert api.objects[kube.path("RayJob", "one")] == before
 

@@ -170,7 +170,7 @@ def test_a_node_that_is_away_now_is_named_with_the_remedy(
 ):
     put_node(api, ready)
     said = of_pod(kube, pod)
-    assert said.startswith(f"node node-7 of pod run-head {does}, and KubeRay makes no other pod")
+    assert said.startswith(f"node node-7 of pod run-head {does}, and KubeRay creates no new pod")
     assert "kubectl taint nodes node-7 node.kubernetes.io/out-of-service" in said
 
 
@@ -192,7 +192,7 @@ def test_a_node_that_is_ready_is_not_blamed_for_what_its_pods_show_from_before(
 def test_a_pod_that_takes_long_to_end_on_a_ready_node_is_said_to_do_so(api: ApiServer, kube: Kube):
     put_node(api, "True")
     assert of_pod(kube, overdue()) == (
-        "pod run-head is still ending on node node-7, which is Ready"
+        "pod run-head is still terminating on node node-7, which is Ready"
     )
     assert of_pod(kube, overdue(-100)) == ""
     ended = overdue()
@@ -208,8 +208,8 @@ def test_who_may_not_look_at_nodes_is_told_whom_to_ask_and_no_more_than_was_seen
     put_node(api, "True")
     api.forbid("GET /api/v1/nodes/node-7")
     said = of_pod(kube, pod)
-    assert said.startswith("pod run-head on node node-7 gives no sign of life")
-    assert "ask an administrator whether node node-7 is Ready, and if it is not" in said
+    assert said.startswith("pod run-head on node node-7 has stopped reporting")
+    assert "ask an administrator whether node node-7 is Ready; if it stays not Ready" in said
     assert "does not answer" not in said
 
 

@@ -86,7 +86,7 @@ def test_a_rayjob_that_has_just_begun_is_given_time(api: ApiServer, kube: Kube):
     [
         ("True", "see the log of its pod kuberay/kuberay-operator-1"),
         ("False", "its pod kuberay/kuberay-operator-1 is not ready"),
-        (None, "no namespace has a pod of it"),
+        (None, "no pod of it exists in any namespace"),
     ],
 )
 def test_an_operator_that_does_nothing_for_a_minute_is_named(
@@ -95,10 +95,10 @@ def test_an_operator_that_does_nothing_for_a_minute_is_named(
     if ready:
         put_operator(api, ready)
     said = why_rayjob_waits(kube, rayjob(age_s=300))
-    assert said == f"it has no head pod, and KubeRay's operator does nothing about it; {words}"
+    assert said == f"it has no head pod, and KubeRay's operator does not create one; {words}"
     put_pod(api, ready_s=200)
     said = why_rayjob_waits(kube, rayjob(age_s=300))
-    assert said.startswith("all its pods are ready, and KubeRay's operator does nothing")
+    assert said.startswith("all its pods are ready, and KubeRay's operator does not create one")
 
 
 def test_whoever_may_not_look_for_the_operator_is_asked_whether_it_runs(api: ApiServer, kube: Kube):
@@ -106,7 +106,7 @@ def test_whoever_may_not_look_for_the_operator_is_asked_whether_it_runs(api: Api
     assert why_rayjob_waits(kube, rayjob(age_s=300)).endswith("; is it running?")
     fresh = rayjob() | {"status": {}}
     said = why_rayjob_waits(kube, fresh)
-    assert said == "KubeRay's operator has not taken it up; is it running?"
+    assert said == "KubeRay's operator has not started it; is it running?"
 
 
 def test_a_running_rayjob_with_all_its_pods_waits_for_nothing(api: ApiServer, kube: Kube):
@@ -116,7 +116,7 @@ def test_a_running_rayjob_with_all_its_pods_waits_for_nothing(api: ApiServer, ku
 
 def test_a_running_rayjob_without_a_head_waits_for_the_operator(api: ApiServer, kube: Kube):
     said = why_rayjob_waits(kube, rayjob("Running", age_s=3000))
-    assert said.startswith("it has no head pod, and KubeRay's operator does nothing about it")
+    assert said.startswith("it has no head pod, and KubeRay's operator does not create one")
 
 
 def test_a_suspended_rayjob_waits_in_its_queue(kube: Kube):

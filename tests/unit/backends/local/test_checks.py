@@ -9,7 +9,7 @@ import pytest
 from cifarray.backends.base import FAILED, PASSED, SKIPPED
 from cifarray.backends.choice import backend_of
 from cifarray.backends.local import checks as machine
-from cifarray.backends.local.checks import Here
+from cifarray.backends.local.checks import LocalSite
 from cifarray.backends.local.node import too_little_shared_memory
 from cifarray.backends.local.state import Node
 from cifarray.backends.ray_jobs.backend import RayJobsBackend
@@ -20,11 +20,11 @@ from cifarray.store import Store
 GIVEN = {"address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
 
 
-def here(store: str | Path = "store", **fields: Any) -> Here:
+def here(store: str | Path = "store", **fields: Any) -> LocalSite:
     profile = Profile.model_validate({"name": "mine", "kind": "local", **fields})
     backend = backend_of(profile)
     assert isinstance(backend, RayJobsBackend)
-    return Here(backend, Store.open(str(store)))
+    return LocalSite(backend, Store.open(str(store)))
 
 
 def test_a_sound_machine_fails_nothing_and_no_store_is_made(cifarray_home: Path) -> None:
@@ -46,7 +46,7 @@ def test_workers_that_leave_no_cpu_to_read_on_fail() -> None:
 def test_gpus_are_looked_for_only_where_workers_ask_for_them() -> None:
     assert machine.gpus(here()).outcome == SKIPPED
     wanted = machine.gpus(here(gpus_per_worker=1000))
-    assert wanted.outcome == FAILED and "workers ask for 2000" in wanted.finding
+    assert wanted.outcome == FAILED and "workers request 2000" in wanted.finding
 
 
 def test_a_node_that_the_profile_names_has_to_answer() -> None:
@@ -58,12 +58,12 @@ def test_a_node_that_the_profile_names_has_to_answer() -> None:
     assert found["ports"].outcome == found["shared memory"].outcome == SKIPPED
 
 
-@pytest.mark.parametrize(("free", "told"), [(64 << 20, True), (0, True), (2 << 30, False)])
-def test_little_shared_memory_is_said_and_fails_nothing(free: int, told: bool) -> None:
+@pytest.mark.parametrize(("free", "told"), [(64 << 20, "67.1 MB"), (0, "0 B"), (2 << 30, "")])
+def test_little_shared_memory_is_said_and_fails_nothing(free: int, told: str) -> None:
     sentence = too_little_shared_memory(free)
-    assert (sentence is not None) is told
+    assert (sentence is not None) is bool(told)
     if sentence:
-        assert f"only {free / 1e6:.0f} MB are free in /dev/shm" in sentence
+        assert f"only {told} are free in /dev/shm" in sentence
         assert "--shm-size" in sentence
     assert machine.shared_memory(here()).outcome == PASSED
 

@@ -57,7 +57,7 @@ def test_the_raylets_own_cause_is_told_and_its_log_kept(tmp_path: Path) -> None:
     (tmp_path / "raylet.err").write_text(RAYLET)
     (tmp_path / "gcs_server.out").write_text("x" * (3 << 20))
     (state_folder() / LOG_FILE).write_text("Exception: The current node timed out during startup.")
-    told = str(not_started("the Ray node ended while it started", tmp_path))
+    told = str(not_started("the Ray node ended during its start", tmp_path))
     kept = state_folder() / node.KEPT_FOLDER
     assert "too slow to write dashboard_agent_listen_port" in told
     assert told.endswith(f"its logs are in {kept}")
@@ -96,7 +96,7 @@ def test_a_node_that_cannot_start_is_tried_twice_and_says_where_its_log_lies(
     nowhere = '{"type": "filesystem", "params": {"directory_path": "/proc/nowhere"}}'
     monkeypatch.setenv("RAY_object_spilling_config", nowhere)
     said: list[str] = []
-    with pytest.raises(ClusterError, match="the Ray node ended while it started") as refused:
+    with pytest.raises(ClusterError, match="the Ray node ended during its start") as refused:
         ensure_node(said.append)
     kept = state_folder() / node.KEPT_FOLDER
     assert str(kept) in str(refused.value)

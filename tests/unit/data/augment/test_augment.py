@@ -126,7 +126,7 @@ def test_the_smallest_batches_pass(shape: tuple[int, ...]):
     assert Augment(BOTH)(images, seeded()).shape == shape
 
 
-def test_standardised_pixels_have_the_given_mean_and_deviation():
+def test_standardized_pixels_have_the_given_mean_and_deviation():
     images = random_images(500)
     unit = images.double() / 255
     mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3), unbiased=False)
@@ -147,18 +147,18 @@ def test_other_ways_to_normalize_ignore_mean_and_deviation(normalize: str, highe
     assert floats.flatten().tolist() == pytest.approx([0.0, highest / 5, highest])
 
 
-def test_normalisation_leaves_float_images_as_they_were():
+def test_normalization_leaves_float_images_as_they_were():
     images = torch.full((1, 1, 2, 2), 100.0)
     assert Normalize(PreprocessSpec(), [0.2], [0.5])(images)[0, 0, 0, 0] != 100.0
     assert (images == 100.0).all()
 
 
-def test_normalisation_follows_its_modules_type_and_keeps_out_of_the_state_dict():
+def test_normalization_follows_its_modules_type_and_keeps_out_of_the_state_dict():
     normalize = Normalize(PreprocessSpec(), [0.2], [0.5]).double()
     assert normalize(torch.zeros(1, 1, 2, 2, dtype=torch.uint8)).dtype == torch.float64
     assert normalize.state_dict() == {}
 
 
-def test_a_channel_without_deviation_cannot_be_standardised():
+def test_a_channel_without_deviation_cannot_be_standardized():
     with pytest.raises(DatasetError, match=r"set preprocess\.normalize=unit"):
         Normalize(PreprocessSpec(), [0.5, 0.5], [0.2, 0.0])

@@ -73,11 +73,11 @@ def test_all_of_them_together_are_one_reading_of_scipys(photos: Tensor, fill: st
     found = Augment(spec(**ALL, fill=fill))(images, seeded())
     transforms = draw_transforms(spec(**ALL), 12, (32, 24), seeded()).double().numpy()
     swapped = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])  # SciPy counts (row, column)
-    centre = np.array([31 / 2, 23 / 2])
+    center = np.array([31 / 2, 23 / 2])
     for image, transform, changed in zip(images, transforms, found, strict=True):
         by_rows = swapped @ transform @ swapped
         matrix = by_rows[:2, :2]
-        offset = by_rows[:2, 2] + centre - matrix @ centre
+        offset = by_rows[:2, 2] + center - matrix @ center
         planes = [
             affine_transform(plane, matrix, offset, order=1, mode=SCIPYS[fill])
             for plane in image.double().numpy()

@@ -34,9 +34,9 @@ def whitening(images: Tensor, epsilon: float) -> Normalize:
 
 def test_whitened_images_are_those_of_a_plain_computation_in_numpy(crops: Tensor):
     flat = crops.flatten(1).numpy().astype(np.float64) / 255
-    centred = flat - flat.mean(0)
-    u, s, _ = np.linalg.svd(centred.T @ centred / len(flat))
-    expected = centred @ (u / np.sqrt(s + EPSILON)) @ u.T
+    centered = flat - flat.mean(0)
+    u, s, _ = np.linalg.svd(centered.T @ centered / len(flat))
+    expected = centered @ (u / np.sqrt(s + EPSILON)) @ u.T
     found = whitening(crops, EPSILON)(crops).flatten(1).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
@@ -103,14 +103,14 @@ def test_signed_pixels_go_from_minus_one_to_one():
 
 
 @pytest.mark.parametrize("model", ["timm/resnet50", "timm/inception_v3"])
-def test_imagenet_normalisation_is_torchvisions(photos: Tensor, model: str):
+def test_imagenet_normalization_is_torchvisions(photos: Tensor, model: str):
     mean, std = imagenet_numbers(model)
     found = Normalize(PreprocessSpec(normalize="imagenet"), mean, std)(photos[:50])
     expected = v2.normalize(v2.to_dtype(photos[:50], scale=True), list(mean), list(std))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_imagenet_normalisation_makes_three_equal_channels_of_gray_images(photos: Tensor):
+def test_imagenet_normalization_makes_three_equal_channels_of_gray_images(photos: Tensor):
     mean, std = imagenet_numbers("resnet18")
     normalize = Normalize(PreprocessSpec(normalize="imagenet"), mean, std)
     gray = photos[:20, :1]

@@ -153,7 +153,7 @@ def test_an_older_manifest_loads_and_preparing_again_adds_the_parts(
     )
     whole = select(older)
     with pytest.raises(
-        JobError, match="before its archive's parts were listed; run `cifarray data"
+        JobError, match="by a version that did not record the archive's parts; run `cifarray data"
     ):
         select(older, dataset={"archive_part": "data_batch_1"})
     assert prepare(local_store, "cifar10", str(archive)) == (manifest, True)

@@ -115,7 +115,7 @@ def test_links_in_circles_end(tmp_path: Path):
     counter = LeftOutCounter()
     assert FolderFiles(folder, images, counter).names == ["a/one.jpg", "b/two.jpg"]
     assert [(e.reason, e.count) for e in counter.entries()] == [
-        ("link to a folder that it lies in", 2)
+        ("link to a folder that contains it", 2)
     ]
     os.symlink("../b", folder / "a" / "b")
     os.symlink("../a", folder / "b" / "a")

@@ -131,10 +131,10 @@ def test_rows_of_a_class_that_the_other_split_lacks_are_lost_only_when_asked(
 
 def test_a_test_without_labels_offers_the_split_that_has_some(local_store: Store, tmp_path: Path):
     files = shards(train=[0, 1] * 3, validation=[0, 1, 1], test=[-1] * 6)
-    sentence = r"6 rows of split test have no label .* add --test-split validation$"
+    sentence = r"6 rows of split test have no class label .* add --test-split validation$"
     with pytest.raises(ArchiveError, match=sentence):
         prepared(local_store, tmp_path, files)
-    with pytest.raises(ArchiveError, match=r"give shards whose rows are labelled$"):
+    with pytest.raises(ArchiveError, match=r"give shards with labeled rows$"):
         prepared(local_store, tmp_path / "b", shards(train=[0, 1], test=[-1]))
     assert local_store.list("") == []
 
@@ -147,9 +147,9 @@ def test_validation_becomes_test_when_asked(asked: str, local_store: Store, tmp_
     assert manifest.source.test_split == asked
     entries = [(e.kind, e.split, e.count) for e in manifest.left_out or ()]
     assert entries == [("split", "test", 6), *[("class", None, 1)] * 3]
-    labelled = shards(train=[0, 1] * 3, validation=[0, 1, 1], test=[0, 1])
+    labeled = shards(train=[0, 1] * 3, validation=[0, 1, 1], test=[0, 1])
     other = tmp_path / "other"
-    as_test, _ = prepare(local_store, "mine", str(write_folder(other, labelled)), how=HUB)
+    as_test, _ = prepare(local_store, "mine", str(write_folder(other, labeled)), how=HUB)
     how = Ingest("huggingface", test_split=asked)
     as_validation, _ = prepare(local_store, "mine", str(other), how=how)
     assert as_test.digest != as_validation.digest

@@ -298,8 +298,8 @@ def test_files_that_are_not_read_are_counted(
     assert [
         (e.kind, e.reason, e.split, e.class_name, e.count) for e in manifest.left_out or ()
     ] == [
-        ("image", "not a format that is read: .heic", "train", "dog", 1),
-        ("image", "not right below train/CLASS/ or test/CLASS/", "train", "cat", 1),
+        ("image", "not directly in train/CLASS/ or test/CLASS/", "train", "cat", 1),
+        ("image", "unsupported format: .heic", "train", "dog", 1),
         ("split", "a split that is not used", "val", "cat", 1),
         ("file", "not an image: .txt", "train", "cat", 1),
         ("litter", "hidden or system file", None, None, 2),

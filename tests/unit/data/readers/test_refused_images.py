@@ -31,10 +31,10 @@ def changed(files: Files, gone: str = "", **more: Any) -> Files:
 
 SOUND = encoded(picture(0, 0))
 BAD_FOLDERS: list[tuple[Files, str]] = [
-    ({"readme.txt": b""}, r"no file in the layout imagefolder; lay it out as train/CLASS/x\.jpg"),
-    (changed(folder_files(), "train/"), r"holds no image at train/CLASS/; both train and test"),
-    (changed(folder_files(), "test/"), r"holds no image at test/CLASS/; both train and test"),
-    (changed(folder_files(), "/cat"), "holds one class, 'dog'; a network tells at least two"),
+    ({"readme.txt": b""}, r"no file of the layout imagefolder; arrange it as train/CLASS/x\.jpg"),
+    (changed(folder_files(), "train/"), r"contains no image in train/CLASS/; both train and test"),
+    (changed(folder_files(), "test/"), r"contains no image in test/CLASS/; both train and test"),
+    (changed(folder_files(), "/cat"), "contains one class, 'dog'; at least two classes are"),
     (
         changed(folder_files(), "test/cat"),
         "6 of 6 .*'cat' in train .*no image in test",
@@ -50,15 +50,15 @@ LISTS = bird_files()
 BAD_BIRDS: list[tuple[Files, str]] = [
     (changed(LISTS, "classes.txt"), r"lacks classes\.txt; is it another dataset's"),
     (changed(LISTS, "images.txt"), r"lacks images\.txt; is it another"),
-    (changed(LISTS, ".jpg"), "holds none of the images that images.txt lists for train; unpack"),
+    (changed(LISTS, ".jpg"), "contains none of the images that images.txt lists for train; unpack"),
     (changed(LISTS, classes_txt=b"1 001.Cat\n"), r"names are not those of CUB.*'Cat' differs"),
-    (changed(LISTS, images_txt=b"\xff\xfe"), r"images\.txt, is not text; fetch"),
+    (changed(LISTS, images_txt=b"\xff\xfe"), r"images\.txt, is not text; download"),
     (changed(LISTS, images_txt=b"1 a\n1 b\n"), r"images\.txt, line 2: '1 b' is not a new id"),
     (changed(LISTS, images_txt=b"999 a.jpg\n"), r"train_test_split\.txt, image 999: is missing"),
     (
         changed(LISTS, image_class_labels_txt=LISTS["image_class_labels.txt"] + b"", **{
             "train_test_split_txt": b"1 2\n"}),
-        r"train_test_split\.txt, image 1: says neither 0 nor 1",
+        r"train_test_split\.txt, image 1: is neither 0 nor 1",
     ),
     (
         changed(LISTS, image_class_labels_txt=b"1 201\n"),
@@ -73,22 +73,22 @@ TWICE = TWO.append_column("label", TWO["label"])
 BOMB = hub_shard([encoded(picture(0, 0, (150, 150)))] * 3000, [0, 1] * 1500)
 ENDLESS = hub_shard([None] * 300_000, [0] * 300_000)
 BAD_SHARDS: list[tuple[Files, str]] = [
-    ({"train-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no test-\*\.parquet"),
-    ({"test-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"holds no train-\*\.parquet"),
+    ({"train-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"contains no test-\*\.parquet"),
+    ({"test-0.parquet": hub_shard([SOUND] * 2, [0, 1])}, r"contains no train-\*\.parquet"),
     (
         {"train-0.parquet": b"", "dev-0.parquet": b""},
         r"; to test on dev, add --test-split dev",
     ),
-    ({"test-0.parquet": b"", "dev-0.parquet": b""}, r"both train and test are needed$"),
+    ({"test-0.parquet": b"", "dev-0.parquet": b""}, r"both train and test are required$"),
     ({"train-0.parquet": b"PAR1", "test-0.parquet": b"PAR1"}, "is not a valid Parquet file"),
     ({"train-0.parquet": TWICE, "test-0.parquet": TWO}, "two columns called label; remove one"),
     ({"train-0.parquet": BOMB, "test-0.parquet": TWO}, "unpacks to more than 50 times its own"),
     ({"train-0.parquet": ENDLESS, "test-0.parquet": TWO}, "declares 300000 rows, more than its"),
-    ({"a/train-0.parquet": b"", "b/test-0.parquet": b""}, "shards in 'a' and in 'b'; give the fol"),
+    ({"a/train-0.parquet": b"", "b/test-0.parquet": b""}, "shards in 'a' and in 'b'; give one of"),
     (changed(hub_tables(), **{"data__train-00000-of-00002.parquet": FEATURELESS}), "names no cl"),
     (
         changed(hub_tables(), **{"data__test-00000.parquet": SWAPPED}),
-        "has other columns or clas",
+        "differs from the first shard of train in its columns",
     ),
 ]
 
@@ -157,7 +157,7 @@ def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
 ):
     for number, (classes, sentence) in enumerate(
         [
-            (("a",), "holds one class, 'a'"),
+            (("a",), "contains one class, 'a'"),
             (("a", "a"), "occurs twice"),
             ((1, 2), "is not text"),
             (("a", ""), "is not text"),
@@ -177,13 +177,13 @@ def test_shards_of_one_class_or_of_names_that_are_no_texts_are_refused(
         ("mine", "http://x/y.zip", FOLDER, ArchiveError, "has the address http://x/y.zip; give"),
         ("mine", "nowhere", FOLDER, ArchiveError, "no archive at nowhere"),
         ("mine", ".", Ingest("folder"), DatasetError, "unknown layout 'folder'; choose from: hugg"),
-        ("cifar10", ".", FOLDER, DatasetError, "cifar10 is a dataset of the catalog, whose layout"),
+        ("cifar10", ".", FOLDER, DatasetError, "cifar10 is a dataset of the catalog, which has"),
         ("My Cats", ".", FOLDER, DatasetError, "cannot name a dataset 'My Cats'; a name has lower"),
         ("../x", ".", FOLDER, DatasetError, "cannot name a dataset"),
         ("mine", ".", Ingest(), DatasetError, "unknown dataset 'mine'; .*prepare mine --layout im"),
-        ("cifar10", None, Ingest(crop=True), InputError, "cifar10 has no boxes to crop its images"),
-        ("mine", ".", Ingest("imagefolder", crop=True), InputError, "mine has no boxes to crop"),
-        ("digits", None, Ingest(skip_bad=True), InputError, "arrays of pixels, none of which can"),
+        ("cifar10", None, Ingest(crop=True), InputError, "cifar10 has no bounding boxes to crop"),
+        ("mine", ".", Ingest("imagefolder", crop=True), InputError, "mine has no bounding boxes"),
+        ("digits", None, Ingest(skip_bad=True), InputError, "arrays of pixels, which always"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
